@@ -1,0 +1,151 @@
+//! Who is served: tenants, their users, roles, schemas, tiers and limits, and the catalog that holds them all.
+//!
+//! Owns the values that are *true* after validation. Must not know the file format they came from (`config`), nor
+//! sockets, pools or threads.
+
+mod catalog;
+mod secret;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use catalog::{Catalog, CatalogError};
+pub use secret::Secret;
+
+use crate::ids::{ClusterId, TenantId};
+
+/// How long a client keeps a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolMode {
+    /// For one transaction.
+    Transaction,
+    /// For the whole session.
+    Session,
+}
+
+/// How warm a tenant is: which share of the budget its tier gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// Busy all day (default share 5).
+    Hot,
+    /// Busy at times (default share 2).
+    Warm,
+    /// Rarely seen (default share 1).
+    Cold,
+}
+
+impl Tier {
+    /// All tiers, hottest first.
+    pub const ALL: [Self; 3] = [Self::Hot, Self::Warm, Self::Cold];
+
+    /// The tier's name in configuration, metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hot => "hot",
+            Self::Warm => "warm",
+            Self::Cold => "cold",
+        }
+    }
+}
+
+/// What a tenant may use of its cluster's budget (`docs/budgets.md`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// Servers that are never taken away once open: a hard, bought reservation. Usually 0.
+    pub reserve: u32,
+    /// Servers the tenant gets before anybody's wish above a floor is looked at.
+    pub floor: u32,
+    /// Servers the tenant may hold without being the first to give back.
+    pub share: u32,
+    /// Servers the tenant never exceeds.
+    pub ceiling: u32,
+    /// Weight among tenants of the same band; by default the share.
+    pub weight: u32,
+    /// Clients that may wait for a server at the same time.
+    pub max_waiters: u32,
+}
+
+/// How a client proves who it is.
+#[derive(Clone, Debug)]
+pub enum ClientAuth {
+    /// SCRAM-SHA-256 (and -PLUS under TLS) against a stored verifier in PostgreSQL's own format,
+    /// `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`.
+    Scram(Arc<str>),
+    /// A client certificate of the listener's CA whose subject common name is this.
+    Certificate {
+        /// The expected common name.
+        common_name: Arc<str>,
+    },
+}
+
+/// A login name of a tenant.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// The name in the startup packet (before any `.tenant` suffix).
+    pub name: Arc<str>,
+    /// How it authenticates.
+    pub auth: ClientAuth,
+    /// Overrides the tenant's mode.
+    pub mode: Option<PoolMode>,
+}
+
+/// How Tenantry logs in to Postgres as the tenant's role.
+#[derive(Clone, Debug)]
+pub enum ServerAuth {
+    /// A password (SCRAM-SHA-256, SCRAM-SHA-256-PLUS; never sent in clear).
+    Password(Secret),
+    /// Nothing: Postgres trusts us, or the cluster's client certificate is enough.
+    None,
+}
+
+/// One tenant.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// Number for the life of the process.
+    pub id: TenantId,
+    /// Name: unique, used in logs and metrics.
+    pub name: Arc<str>,
+    /// Where its data is.
+    pub cluster: ClusterId,
+    /// The database on that cluster.
+    pub database: Arc<str>,
+    /// Further database names that clients may ask for; the tenant's `name` and `database` are always allowed.
+    pub database_aliases: Vec<Arc<str>>,
+    /// The role Tenantry logs in as. One tenant, one role.
+    pub role: Arc<str>,
+    /// The pinned search_path, as SQL text (`tenant_acme`, or `tenant_acme, shared`).
+    pub search_path: Arc<str>,
+    /// Role settings applied at server login (`statement_timeout = 30s`, ...).
+    pub settings: Vec<(Arc<str>, Arc<str>)>,
+    /// Its tier.
+    pub tier: Tier,
+    /// Its part of the budget.
+    pub allowance: Allowance,
+    /// Transaction or session mode.
+    pub mode: PoolMode,
+    /// Clients that may be connected at the same time.
+    pub max_clients: u32,
+    /// How long a client waits for a server before it gets its error.
+    pub queue_timeout: Duration,
+    /// Login names, at least one.
+    pub users: Vec<User>,
+    /// How the proxy logs in.
+    pub server_auth: ServerAuth,
+}
+
+impl Tenant {
+    /// The user of that name.
+    #[must_use]
+    pub fn user(&self, name: &str) -> Option<&User> {
+        self.users.iter().find(|user| &*user.name == name)
+    }
+
+    /// Whether a client may ask for this database.
+    #[must_use]
+    pub fn allows_database(&self, database: &str) -> bool {
+        *self.database == *database
+            || *self.name == *database
+            || self.database_aliases.iter().any(|alias| **alias == *database)
+    }
+}
