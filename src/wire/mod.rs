@@ -1,0 +1,15 @@
+//! Bytes in, values out: the PostgreSQL frontend/backend protocol, versions 3.0 and 3.2.
+//!
+//! Owns layouts and length checks. Must not do I/O, nor know what a message means for a session.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`startup`] | the untagged packets that open a connection |
+//! | [`options`] | the startup parameter `options` |
+//! | [`messages`] | single messages that the proxy writes or reads itself |
+//! | [`frame`] | headers of messages that only pass through |
+
+pub mod frame;
+pub mod messages;
+pub mod options;
+pub mod startup;
