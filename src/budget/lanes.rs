@@ -1,0 +1,79 @@
+//! Tenants that want another server, in the order in which they are served.
+//!
+//! Owns one heap per lane. Lanes 0 and 1 are the bands below the floor and below the share; lanes 2 to 4 are the burst
+//! band, split by how long its borrowers hold a server, so that long ones that have to wait do not stand in the way of
+//! short ones. Inside a lane the least virtual time is first, then the smaller tenant id. Must not know why a tenant
+//! wants.
+
+use super::heap::Heap;
+use super::tenants::Band;
+use crate::ids::TenantId;
+
+/// Wanting tenants by lane.
+#[derive(Clone, Debug)]
+pub(super) struct Lanes {
+    heaps: [Heap<Key>; LANES as usize],
+}
+
+/// The order inside a lane: virtual time, then id.
+pub(super) type Key = (u64, TenantId);
+
+impl Lanes {
+    pub(super) fn new() -> Self {
+        Self { heaps: std::array::from_fn(|_| Heap::new()) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.heaps.iter().all(Heap::is_empty)
+    }
+
+    pub(super) fn len(&self, lane: u8) -> usize {
+        self.heaps.get(usize::from(lane)).map_or(0, Heap::len)
+    }
+
+    pub(super) fn set(&mut self, lane: u8, tenant: u32, key: Key) {
+        if let Some(heap) = self.heaps.get_mut(usize::from(lane)) {
+            heap.set(tenant, key);
+        }
+    }
+
+    pub(super) fn remove(&mut self, lane: u8, tenant: u32) {
+        if let Some(heap) = self.heaps.get_mut(usize::from(lane)) {
+            heap.remove(tenant);
+        }
+    }
+
+    /// The first tenant of a lane, apart from one.
+    pub(super) fn first(&self, lane: u8, except: Option<u32>) -> Option<(Key, u32)> {
+        let heap = self.heaps.get(usize::from(lane))?;
+        match except {
+            Some(except) => heap.first_except(except),
+            None => heap.first(),
+        }
+    }
+
+    pub(super) fn key(&self, lane: u8, tenant: u32) -> Option<Key> {
+        self.heaps.get(usize::from(lane)).and_then(|heap| heap.key(tenant))
+    }
+}
+
+/// The lane of a band, for borrowers of that class of holds.
+pub(super) const fn lane(band: Band, class: u8) -> u8 {
+    match band {
+        Band::Floor => 0,
+        Band::Share => 1,
+        Band::Burst => 2_u8.saturating_add(class),
+    }
+}
+
+/// The band of a lane.
+pub(super) const fn band(lane: u8) -> Band {
+    match lane {
+        0 => Band::Floor,
+        1 => Band::Share,
+        _ => Band::Burst,
+    }
+}
+
+/// How many lanes there are.
+pub(super) const LANES: u8 = 5;

@@ -1,0 +1,119 @@
+//! What a scheduler wants done: its outputs.
+//!
+//! Owns the types only. The driver carries out the outputs of one step in order.
+
+use super::permit::Permit;
+use crate::ids::{RequestId, ServerId, TenantId};
+use crate::time::Moment;
+
+/// One thing to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Output {
+    /// The request has its server, until `Release`.
+    Grant {
+        /// Which request.
+        request: RequestId,
+        /// Its server, which belongs to the request's tenant.
+        server: ServerId,
+    },
+    /// Log a server in as this tenant; answer with `Opened` or `OpenFailed`.
+    Open {
+        /// To be kept with the server, and given back with `Closed` or `OpenFailed`.
+        permit: Permit,
+        /// The new server's name.
+        server: ServerId,
+        /// Whose it will be for its whole life.
+        tenant: TenantId,
+    },
+    /// Close this server (it is not leased); answer with `Closed` once it is gone.
+    Close {
+        /// Which server.
+        server: ServerId,
+        /// Why.
+        why: CloseReason,
+    },
+    /// The request gets no server.
+    Reject {
+        /// Which request.
+        request: RequestId,
+        /// Why not.
+        reason: RejectReason,
+    },
+    /// Call with `Tick` at this time, at the latest. Replaces the time said before.
+    WakeAt(Moment),
+    /// A removed tenant has no server left and is forgotten.
+    Drained {
+        /// Which.
+        tenant: TenantId,
+    },
+}
+
+/// Why a server is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// It was idle, and another tenant needs the slot.
+    Evicted {
+        /// Who.
+        successor: TenantId,
+    },
+    /// Its tenant had its turn, and the slot goes to another one at this release.
+    Turn {
+        /// Who.
+        successor: TenantId,
+    },
+    /// The capacity was lowered.
+    Capacity,
+    /// The tenant has more than its ceiling.
+    Ceiling,
+    /// The tenant is being removed.
+    TenantRemoved,
+}
+
+impl CloseReason {
+    /// A stable word for metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Evicted { .. } => "evicted",
+            Self::Turn { .. } => "turn",
+            Self::Capacity => "capacity",
+            Self::Ceiling => "ceiling",
+            Self::TenantRemoved => "tenant_removed",
+        }
+    }
+}
+
+/// Why a request gets no server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RejectReason {
+    /// Its deadline came.
+    QueueTimeout {
+        /// How long it waited.
+        waited_us: u64,
+    },
+    /// Too many requests of the tenant (or of all) wait already.
+    QueueFull,
+    /// Postgres cannot be reached.
+    Unavailable,
+    /// Postgres does not let the tenant in.
+    Rejected,
+    /// The tenant is being removed.
+    TenantRemoved,
+    /// The scheduler was never told of the tenant.
+    UnknownTenant,
+}
+
+impl RejectReason {
+    /// A stable word for metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueTimeout { .. } => "queue_timeout",
+            Self::QueueFull => "queue_full",
+            Self::Unavailable => "unavailable",
+            Self::Rejected => "rejected",
+            Self::TenantRemoved => "tenant_removed",
+            Self::UnknownTenant => "unknown_tenant",
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Whose idle server is taken when another tenant needs a slot.
+//!
+//! Owns rule 4.4 b to d: first what others borrowed, longest idle first; then, rather than breaking into a share, the
+//! next release of a borrower; then SIEVE over servers within their owners' shares. Servers under a reserve are never
+//! taken. Each answer "none" says when to ask again. Also owns the sums over tenants that these questions need.
+
+use super::links::List;
+use super::scheduler::Scheduler;
+use super::slots::State;
+use super::tenants::{Band, Lenders, Part, TenantState};
+use super::why::Blocked;
+use crate::time::Moment;
+
+/// Sums of all tenants' [`Part`]s, and the list of tenants with idle servers above their share.
+#[derive(Clone, Debug)]
+pub(super) struct Totals {
+    pub(super) sum: Part,
+    pub(super) lenders: List<Lenders>,
+}
+
+/// What stands in the way, and when it may have gone by itself.
+pub(super) type Obstacle = (Blocked, Moment);
+
+impl Totals {
+    pub(super) const fn new() -> Self {
+        let sum = Part { idle_over: 0, idle_within: 0, returning: 0, long: [0, 0] };
+        Self { sum, lenders: List::new() }
+    }
+}
+
+impl Scheduler {
+    /// What a tenant adds to the sums.
+    pub(super) fn part(&self, tenant: &TenantState) -> Part {
+        let mut part = Part::default();
+        if !tenant.is_over_share() {
+            part.idle_within = if tenant.is_above_reserve() { tenant.idle } else { 0 };
+            return part;
+        }
+        let excess = tenant.servers().saturating_sub(tenant.allowance.share);
+        part.idle_over = tenant.idle;
+        match self.hold_class(tenant) {
+            0 => part.returning = excess.min(tenant.busy),
+            1 => part.long = [excess, 0],
+            _ => part.long = [0, excess],
+        }
+        part
+    }
+
+    /// Brings the sums up to date with a tenant.
+    pub(super) fn resync_part(&mut self, key: u32) {
+        let part = self.part(&self.tenants.table[key]);
+        let before = std::mem::replace(&mut self.tenants.table[key].part, part);
+        if before == part {
+            return;
+        }
+        let sum = &mut self.totals.sum;
+        replace(&mut sum.idle_over, before.idle_over, part.idle_over);
+        replace(&mut sum.idle_within, before.idle_within, part.idle_within);
+        replace(&mut sum.returning, before.returning, part.returning);
+        for (sum, (before, after)) in sum.long.iter_mut().zip(before.long.into_iter().zip(part.long)) {
+            replace(sum, before, after);
+        }
+        match (before.idle_over > 0, part.idle_over > 0) {
+            (false, true) => self.totals.lenders.push_back(&mut self.tenants.table, key),
+            (true, false) => self.totals.lenders.remove(&mut self.tenants.table, key),
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    /// The idle server that `borrower` may take for its next one.
+    pub(super) fn victim(&mut self, borrower: u32, band: Band) -> Result<u32, Obstacle> {
+        let (borrowed, later) = self.borrowed_victim(borrower, band);
+        if let Some(slot) = borrowed {
+            return Ok(slot);
+        }
+        let tenant = &self.tenants.table[borrower];
+        let need_us = match band {
+            Band::Floor | Band::Share => {
+                let patience = tenant.head_since.0.saturating_add(self.config.release_patience_us);
+                if self.totals.sum.returning >= self.config.releases_awaited && self.now.0 < patience {
+                    return Err((Blocked::AwaitingRelease, Moment(patience)));
+                }
+                self.config.idle_age_us
+            }
+            Band::Burst => {
+                let hold = tenant.expected_hold_us(self.now).min(self.config.collateral_max_us);
+                self.config.burst_idle_age_us.max(hold)
+            }
+        };
+        self.sieve(need_us).map_err(|at| (Blocked::NoIdleServer, at.min(later)))
+    }
+
+    /// The idle server to close when there are too many: borrowed ones, then by SIEVE, reserved ones last.
+    pub(super) fn victim_of_shrinking(&mut self) -> Option<u32> {
+        let oldest = |state: &Self, key: u32| {
+            let slot = state.tenants.table[key].resting.back()?;
+            Some((state.slots.idle_since(slot)?, slot))
+        };
+        let lenders = self.totals.lenders.iter(&self.tenants.table);
+        if let Some((_, slot)) = lenders.filter_map(|key| oldest(self, key)).min() {
+            return Some(slot);
+        }
+        self.sieve(0).ok().or_else(|| self.slots.by_age.front())
+    }
+
+    /// The longest idle server above its owner's share that the borrower may take, or when there may be one.
+    ///
+    /// Below its share a borrower takes any. Above it, the server must have been idle for a while, and either be stale or
+    /// belong to a tenant that was served more than the borrower.
+    fn borrowed_victim(&self, borrower: u32, band: Band) -> (Option<u32>, Moment) {
+        let needy = self.tenants.table[borrower].virtual_time_now(self.now);
+        let lead = super::fairness::cost(self.config.lead_us, 1);
+        let mut best: Option<(Moment, u32)> = None;
+        let mut later = Moment::NEVER;
+        for owner in self.totals.lenders.iter(&self.tenants.table) {
+            let owner = &self.tenants.table[owner];
+            let Some(slot) = owner.resting.back() else { continue };
+            let Some(since) = self.slots.idle_since(slot) else { continue };
+            let age_us = match band {
+                Band::Floor | Band::Share => 0,
+                Band::Burst if needy.saturating_add(lead) < owner.virtual_time_now(self.now) => {
+                    self.config.burst_idle_age_us
+                }
+                Band::Burst => self.config.burst_idle_age_us.max(self.config.stale_us),
+            };
+            let ripe = Moment(since.0.saturating_add(age_us));
+            if ripe > self.now {
+                later = later.min(ripe);
+            } else if best.is_none_or(|best| (since, slot) < best) {
+                best = Some((since, slot));
+            }
+        }
+        (best.map(|(_, slot)| slot), later)
+    }
+
+    /// SIEVE over idle servers within their owners' shares that have been idle for `need_us`: the hand passes servers in
+    /// the order of their birth, spares once those that were used since it came by, and takes the first other one.
+    fn sieve(&mut self, need_us: u64) -> Result<u32, Moment> {
+        let ripe = |since: Moment| Moment(since.0.saturating_add(need_us));
+        let oldest = self.slots.oldest_idle().map_or(Moment::NEVER, ripe);
+        if self.totals.sum.idle_within == 0 || oldest > self.now {
+            return Err(if self.totals.sum.idle_within == 0 { Moment::NEVER } else { oldest });
+        }
+        let mut soonest = Moment::NEVER;
+        for _ in 0..self.slots.by_birth.len().saturating_mul(2) {
+            let Some(key) = self.slots.hand.or_else(|| self.slots.by_birth.front()) else { break };
+            self.slots.hand = self.slots.by_birth.after(&self.slots.table, key);
+            let slot = &mut self.slots.table[key];
+            let State::Idle { since } = slot.state else { continue };
+            let owner = &self.tenants.table[slot.tenant];
+            if owner.is_over_share() || !owner.is_above_reserve() {
+                continue;
+            }
+            if ripe(since) > self.now {
+                soonest = soonest.min(ripe(since));
+            } else if !std::mem::take(&mut slot.visited) {
+                return Ok(key);
+            }
+        }
+        Err(soonest)
+    }
+}
+
+fn replace(sum: &mut u32, before: u32, after: u32) {
+    assert!(*sum >= before, "a sum holds each of its parts");
+    *sum = sum.saturating_sub(before).saturating_add(after);
+}
