@@ -1,0 +1,252 @@
+//! One session's conversation with one server: what was asked, what is still to come.
+//!
+//! Owns the state that both directions share. `upstream` and `downstream` move it; this file creates it, asks it and
+//! prepares a server for the next client.
+
+use std::collections::VecDeque;
+
+use super::expect::{Expect, Expectations};
+use super::lexer::StateKind;
+use super::params::Settings;
+use super::statement::{ClientStatements, ServerStatements, Statement};
+use crate::ids::ClientId;
+use crate::wire::frame;
+
+/// The transaction status of a server, from its last ReadyForQuery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TxStatus {
+    /// `I`: no transaction.
+    Idle,
+    /// `T`: in a transaction.
+    InTransaction,
+    /// `E`: in a failed transaction.
+    Failed,
+}
+
+impl TxStatus {
+    /// The status of that byte.
+    #[must_use]
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            b'I' => Some(Self::Idle),
+            b'T' => Some(Self::InTransaction),
+            b'E' => Some(Self::Failed),
+            _ => None,
+        }
+    }
+}
+
+/// What must be remembered of a server between its clients.
+#[derive(Debug)]
+pub struct ServerState {
+    /// Its settings now.
+    pub settings: Settings,
+    /// What it has prepared.
+    pub statements: ServerStatements,
+    /// Its transaction status.
+    pub status: TxStatus,
+    /// The client whose leftovers it may hold: that client needs no reset.
+    pub last_client: Option<ClientId>,
+    /// Something that outlives a transaction was left behind by `last_client`.
+    pub left_behind: Option<StateKind>,
+    /// The client whose unnamed statement it holds.
+    pub unnamed_of: Option<ClientId>,
+    /// Its reported settings changed during this lease.
+    pub settings_changed: bool,
+    /// The order of answers can no longer be trusted: it is closed at the end of the lease.
+    pub suspect: bool,
+}
+
+impl ServerState {
+    /// The state of a server that has just logged in.
+    #[must_use]
+    pub fn new(settings: Settings, max_statements: usize) -> Self {
+        Self {
+            settings,
+            statements: ServerStatements::new(max_statements),
+            status: TxStatus::Idle,
+            last_client: None,
+            left_behind: None,
+            unnamed_of: None,
+            settings_changed: false,
+            suspect: false,
+        }
+    }
+}
+
+/// What must be remembered of a client between its servers.
+#[derive(Debug)]
+pub struct ClientState {
+    /// Which client.
+    pub id: ClientId,
+    /// The settings it believes in.
+    pub settings: Settings,
+    /// Its named statements, if it ever had one.
+    pub statements: Option<Box<ClientStatements>>,
+    /// An unnamed statement that was prepared but not bound at once.
+    pub unnamed: Option<Box<[u8]>>,
+    /// How many names it may have.
+    pub max_statements: usize,
+}
+
+impl ClientState {
+    /// A client that says nothing: for conversations that are the proxy's own.
+    #[must_use]
+    pub fn nobody(id: ClientId) -> Self {
+        Self { id, settings: Settings::default(), statements: None, unnamed: None, max_statements: 0 }
+    }
+
+    pub(super) fn statement(&self, name: &[u8]) -> Option<&std::rc::Rc<Statement>> {
+        self.statements.as_ref()?.find(name)
+    }
+
+    pub(super) fn forget_statement(&mut self, name: &[u8]) -> bool {
+        self.statements.as_mut().is_some_and(|names| names.remove(name).is_some())
+    }
+}
+
+/// A conversation. Made once and used again for every lease.
+#[derive(Debug, Default)]
+pub struct Exchange {
+    pub(super) expect: Expectations,
+    /// Named statements whose ParseComplete is still to come: id and the client's name, in order.
+    pub(super) parses: VecDeque<(u64, Box<[u8]>)>,
+    /// Bytes of a client message that have not come yet; its beginning has been forwarded.
+    pub(super) client_rest: usize,
+    /// Bytes of a server message that have not come yet; its beginning has been forwarded.
+    pub(super) server_rest: usize,
+    /// An extended-protocol message was sent behind the last Sync.
+    pub(super) unsynced: bool,
+    /// An error was answered: the server ignores everything up to the next Sync.
+    pub(super) ignoring: bool,
+    /// The server reads COPY data.
+    pub(super) copy_in: bool,
+    /// The newest thing the server said was an error: if it goes now, it has said why.
+    pub(super) last_was_error: bool,
+    /// A query of our own failed: the error's body.
+    pub(super) own_error: Option<Box<[u8]>>,
+}
+
+impl Exchange {
+    /// Whether the server has answered everything, to the end of the transaction, and no message is half sent.
+    #[must_use]
+    pub fn is_over(&self, server: &ServerState) -> bool {
+        self.expect.is_empty()
+            && server.status == TxStatus::Idle
+            && !self.unsynced
+            && !self.ignoring
+            && !self.copy_in
+            && self.client_rest == 0
+            && self.server_rest == 0
+    }
+
+    /// Whether the server owes nothing, though it may be inside a transaction.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.expect.is_empty()
+            && !self.unsynced
+            && !self.ignoring
+            && !self.copy_in
+            && self.client_rest == 0
+            && self.server_rest == 0
+    }
+
+    /// Answers still to come.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.expect.len()
+    }
+
+    /// Whether the client is in the middle of a message whose beginning has been forwarded.
+    #[must_use]
+    pub const fn client_is_mid_message(&self) -> bool {
+        self.client_rest > 0
+    }
+
+    /// Whether a server message has been forwarded in part: an error of ours cannot be put behind it.
+    #[must_use]
+    pub const fn server_is_mid_message(&self) -> bool {
+        self.server_rest > 0
+    }
+
+    /// A lease begins: appends to `out` what makes the server this client's (nothing, for the usual case).
+    /// Returns whether the server has to be reset for it.
+    pub fn begin(&mut self, client: &ClientState, server: &mut ServerState, out: &mut Vec<u8>) -> bool {
+        debug_assert!(self.is_quiet(), "a conversation begins with nothing outstanding");
+        let same_client = server.last_client == Some(client.id);
+        let reset = server.left_behind.is_some() && !same_client;
+        if reset {
+            self.reset(server, out);
+        }
+        server.last_client = Some(client.id);
+        if reset || !server.settings.serves(&client.settings) {
+            // After a reset the server reports what it has gone back to; what differs is not known before. So all
+            // settings of the client are written, not the difference.
+            let mut sql = String::new();
+            if reset {
+                Settings::put_all(&client.settings, &mut sql);
+            } else {
+                server.settings.put_changes(&client.settings, &mut sql);
+            }
+            if !sql.is_empty() {
+                self.own_query(sql.as_bytes(), out);
+            }
+            server.settings.extras = client.settings.extras.clone();
+        }
+        reset
+    }
+
+    /// Appends a reset of everything a session can leave behind (PostgreSQL manual, DISCARD ALL).
+    pub fn reset(&mut self, server: &mut ServerState, out: &mut Vec<u8>) {
+        self.own_query(b"DISCARD ALL", out);
+        server.statements.clear();
+        server.left_behind = None;
+        server.unnamed_of = None;
+        server.settings.extras = std::rc::Rc::default();
+    }
+
+    /// Appends a simple query of the proxy's own; its answer does not reach the client.
+    pub fn own_query(&mut self, sql: &[u8], out: &mut Vec<u8>) {
+        frame::put(out, b'Q', |body| {
+            body.extend_from_slice(sql);
+            body.push(0);
+        });
+        self.expect.push(Expect::Own);
+    }
+
+    /// The lease is over or the server is gone: forgets the conversation, gives back what it grew to.
+    pub fn clear(&mut self) {
+        self.expect.clear();
+        self.expect.shrink();
+        self.parses = VecDeque::new();
+        self.client_rest = 0;
+        self.server_rest = 0;
+        self.unsynced = false;
+        self.ignoring = false;
+        self.copy_in = false;
+        self.own_error = None;
+        self.last_was_error = false;
+    }
+
+    /// Whether the server's last words were an error.
+    #[must_use]
+    pub const fn ended_in_error(&self) -> bool {
+        self.last_was_error
+    }
+
+    /// Appends the answers of ours that are due.
+    pub(super) fn put_due_answers(&mut self, out: &mut Vec<u8>) {
+        loop {
+            match self.expect.head() {
+                Some(Expect::SynthParse) => frame::put(out, b'1', |_| ()),
+                Some(Expect::SynthClose) => frame::put(out, b'3', |_| ()),
+                _ => return,
+            }
+            self.expect.pop();
+        }
+    }
+
+    pub(super) fn answer_is_due(&self) -> bool {
+        matches!(self.expect.head(), Some(Expect::SynthParse | Expect::SynthClose))
+    }
+}

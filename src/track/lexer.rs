@@ -1,0 +1,102 @@
+//! What a piece of SQL text leaves behind in the server's session, told from its words alone.
+//!
+//! Owns the answer to one question: may another client have this server after the transaction, or must it be reset
+//! first? Knows Postgres' lexical rules (`tokens`) and the first words of its statements (`verdict`), and no
+//! grammar. Must not know protocol, servers or clients.
+//!
+//! ```text
+//!           certainly harmless (most texts; `quiet`)
+//! text ---> ------------------------------------------> Transient
+//!      \--> tokens --> statements --> the worst of them --> Effect
+//! ```
+//!
+//! In doubt the answer is [`StateKind::Unknown`]: a reset too many costs a round trip, one too few hands a client
+//! somebody else's settings. Doubt is: an unknown first word, an unterminated quote or comment, text that is not UTF-8
+//! (it may be in another client encoding, which Postgres converts before it reads), and what depends on a setting or
+//! on the server's version:
+//!
+//! - A backslash right before the quote of an ordinary `'..'` (an odd number of them). With
+//!   `standard_conforming_strings = off` it hides the quote, with `on` it does not. Elsewhere in a string a backslash
+//!   changes nothing that matters here.
+//! - A number running into a word with `$` (`1_0$a$`): one word up to Postgres 14, a dollar quote from 16.
+//! - A vertical tab outside quotes and comments: whitespace from Postgres 16, an error before.
+//! - `U&"name"`, whose escapes (and `UESCAPE`) could spell any function.
+//!
+//! This is not a security boundary and cannot be one: a function, an operator or a view can call `set_config` out of
+//! sight. The wall between tenants is that a server only ever belongs to one of them; what is found here keeps the
+//! clients of one tenant out of each other's way.
+
+mod quiet;
+#[cfg(test)]
+mod tests;
+mod tokens;
+mod verdict;
+
+use tokens::Tokens;
+
+/// What a text does to the session that runs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing outlives the transaction, as far as text can show.
+    Transient,
+    /// Session state may outlive the transaction: the server must be reset before another client gets it.
+    SessionState(StateKind),
+    /// The whole text is one `DEALLOCATE [PREPARE] name`; holds the name as Postgres looks it up (unquoted; folded to
+    /// lower case if it was not quoted; cut to 63 bytes).
+    Deallocate(Vec<u8>),
+    /// The whole text is one `DEALLOCATE ALL`.
+    DeallocateAll,
+    /// The whole text is one `DISCARD ALL`.
+    DiscardAll,
+}
+
+/// The sort of session state a text may leave; where a text leaves several, the last in this order is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StateKind {
+    /// Run-time settings: `SET`, `RESET`, `set_config`.
+    Settings,
+    /// Statements prepared or deallocated by SQL.
+    PreparedStatement,
+    /// `LISTEN` and `UNLISTEN`.
+    Listen,
+    /// Temporary tables, views, sequences and functions.
+    TempObject,
+    /// A cursor `WITH HOLD`.
+    Cursor,
+    /// An advisory lock held by the session.
+    AdvisoryLock,
+    /// Anything: the text is not understood, or runs code that is not in the text.
+    Unknown,
+}
+
+/// What the simple query or the `Parse` with this text does to the session that runs it.
+///
+/// Allocates only for [`Effect::Deallocate`]; takes time linear in the length of the text and constant stack.
+#[must_use]
+pub fn classify(sql: &[u8]) -> Effect {
+    if std::str::from_utf8(sql).is_err() || memchr::memchr(0, sql).is_some() {
+        return Effect::SessionState(StateKind::Unknown);
+    }
+    if quiet::is_plainly_transient(sql) { Effect::Transient } else { classify_by_tokens(sql) }
+}
+
+/// The whole answer, without the shortcut; the text must be UTF-8 without zero bytes.
+fn classify_by_tokens(sql: &[u8]) -> Effect {
+    let mut tokens = Tokens::new(sql);
+    let mut worst = None;
+    let mut sole = None;
+    let mut is_first = true;
+    while let Some(verdict) = verdict::next(&mut tokens) {
+        if verdict.state == Some(StateKind::Unknown) && verdict.if_alone.is_none() {
+            return Effect::SessionState(StateKind::Unknown);
+        }
+        worst = worst.max(verdict.state);
+        sole = if is_first { verdict.if_alone } else { None };
+        is_first = false;
+    }
+    match (sole, worst) {
+        (Some(effect), _) => effect,
+        (None, Some(kind)) => Effect::SessionState(kind),
+        (None, None) => Effect::Transient,
+    }
+}

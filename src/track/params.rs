@@ -1,0 +1,207 @@
+//! Settings that follow a client from server to server.
+//!
+//! Owns what Postgres reports ([`Params`], from ParameterStatus) and what it does not report but a client asked for at
+//! startup ([`Extras`]), and the SQL that turns one server's settings into one client's. Equal sets share one
+//! allocation, so that the usual comparison is of two pointers.
+
+use std::rc::Rc;
+
+/// Reported settings that a session may change. The others (`server_version`, ...) describe the server.
+pub const SETTABLE: [&str; 9] = [
+    "client_encoding",
+    "application_name",
+    "DateStyle",
+    "IntervalStyle",
+    "TimeZone",
+    "standard_conforming_strings",
+    "default_transaction_read_only",
+    "scram_iterations",
+    "search_path",
+];
+
+/// Whether Postgres reports the setting and a session may change it. Names of settings ignore case.
+#[must_use]
+pub fn is_settable_reported(name: &str) -> bool {
+    SETTABLE.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// The reported settings of a server, as a client last saw them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Params {
+    values: Vec<(Box<str>, Box<str>)>,
+}
+
+impl Params {
+    /// From (name, value) pairs.
+    #[must_use]
+    pub fn new(mut values: Vec<(Box<str>, Box<str>)>) -> Self {
+        values.sort();
+        Self { values }
+    }
+
+    /// All pairs, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.values.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// The value of a setting; names ignore case.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// Takes over one reported value.
+    pub fn set(&mut self, name: &str, value: &str) {
+        match self.values.iter_mut().find(|(known, _)| known.eq_ignore_ascii_case(name)) {
+            Some((_, old)) => *old = value.into(),
+            None => {
+                self.values.push((name.into(), value.into()));
+                self.values.sort();
+            }
+        }
+    }
+}
+
+/// Settings that Postgres does not report, as (name, value), sorted by name.
+pub type Extras = Vec<(Box<str>, Box<str>)>;
+
+/// The settings of one session or one server.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Reported.
+    pub params: Rc<Params>,
+    /// Not reported.
+    pub extras: Rc<Extras>,
+}
+
+impl Settings {
+    /// Whether a server with these settings serves a client with those without any change.
+    #[must_use]
+    pub fn serves(&self, client: &Self) -> bool {
+        (Rc::ptr_eq(&self.params, &client.params) || self.same_settable(&client.params))
+            && (Rc::ptr_eq(&self.extras, &client.extras) || self.extras == client.extras)
+    }
+
+    /// Appends SQL statements, each ended by `;`, that give a server with these settings those of `client`.
+    pub fn put_changes(&self, client: &Self, sql: &mut String) {
+        for name in SETTABLE {
+            match (self.params.value(name), client.params.value(name)) {
+                (Some(mine), Some(wanted)) if mine != wanted => put_set(sql, name, wanted),
+                _ => {}
+            }
+        }
+        if Rc::ptr_eq(&self.extras, &client.extras) {
+            return;
+        }
+        for (name, _) in self.extras.iter() {
+            if !client.extras.iter().any(|(wanted, _)| wanted == name) {
+                put_reset(sql, name);
+            }
+        }
+        for (name, value) in client.extras.iter() {
+            if !self.extras.iter().any(|mine| mine.0 == *name && mine.1 == *value) {
+                put_set(sql, name, value);
+            }
+        }
+    }
+
+    /// Appends SQL that writes all settings of `client`, whatever the server has.
+    pub fn put_all(client: &Self, sql: &mut String) {
+        for name in SETTABLE {
+            if let Some(wanted) = client.params.value(name) {
+                put_set(sql, name, wanted);
+            }
+        }
+        for (name, value) in client.extras.iter() {
+            put_set(sql, name, value);
+        }
+    }
+
+    fn same_settable(&self, other: &Params) -> bool {
+        SETTABLE.iter().all(|name| match (self.params.value(name), other.value(name)) {
+            (Some(mine), Some(wanted)) => mine == wanted,
+            _ => true,
+        })
+    }
+}
+
+/// Appends SQL that gives a setting a value for the session.
+///
+/// By `set_config`, because a list (`DateStyle`, `search_path`) in quotes would be one element to SET.
+pub fn put_set(sql: &mut String, name: &str, value: &str) {
+    sql.push_str("SELECT pg_catalog.set_config(");
+    put_literal(sql, name);
+    sql.push(',');
+    put_literal(sql, value);
+    sql.push_str(",false);");
+}
+
+fn put_reset(sql: &mut String, name: &str) {
+    sql.push_str("RESET ");
+    // A custom setting is written `class.name`: each part is an identifier of its own.
+    for (i, part) in name.split('.').enumerate() {
+        if i > 0 {
+            sql.push('.');
+        }
+        sql.push('"');
+        sql.push_str(&part.replace('"', "\"\""));
+        sql.push('"');
+    }
+    sql.push(';');
+}
+
+fn put_literal(sql: &mut String, text: &str) {
+    // E'' so that the meaning does not depend on standard_conforming_strings.
+    sql.push_str("E'");
+    for c in text.chars() {
+        match c {
+            '\'' => sql.push_str("''"),
+            '\\' => sql.push_str("\\\\"),
+            '\0' => {}
+            _ => sql.push(c),
+        }
+    }
+    sql.push('\'');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(params: &[(&str, &str)], extras: &[(&str, &str)]) -> Settings {
+        let own = |pairs: &[(&str, &str)]| pairs.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
+        Settings { params: Rc::new(Params::new(own(params))), extras: Rc::new(own(extras)) }
+    }
+
+    #[test]
+    fn equal_settings_need_no_change() {
+        let server = settings(&[("TimeZone", "UTC"), ("server_version", "15")], &[]);
+        let client = settings(&[("TimeZone", "UTC"), ("server_version", "14")], &[]);
+        assert!(server.serves(&client));
+        let mut sql = String::new();
+        server.put_changes(&client, &mut sql);
+        assert_eq!(sql, "");
+    }
+
+    #[test]
+    fn differences_become_sql_with_hostile_values_quoted() {
+        let server = settings(&[("TimeZone", "UTC")], &[("a.b", "1"), ("geqo", "off")]);
+        let client = settings(&[("TimeZone", "x'; DROP")], &[("geqo", "o\\n")]);
+        assert!(!server.serves(&client));
+        let mut sql = String::new();
+        server.put_changes(&client, &mut sql);
+        assert_eq!(
+            sql,
+            "SELECT pg_catalog.set_config(E'TimeZone',E'x''; DROP',false);RESET \"a\".\"b\";\
+             SELECT pg_catalog.set_config(E'geqo',E'o\\\\n',false);"
+        );
+    }
+
+    #[test]
+    fn names_of_settings_ignore_case() {
+        let mut params = Params::new(vec![("TimeZone".into(), "UTC".into())]);
+        params.set("timezone", "CET");
+        assert_eq!(params.iter().collect::<Vec<_>>(), [("TimeZone", "CET")]);
+        assert!(is_settable_reported("datestyle"));
+    }
+}
