@@ -1,0 +1,62 @@
+//! Closing a server so that its slot at Postgres is known to be free.
+//!
+//! Owns the farewell: Terminate, end of our direction, then reading until the server's end.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use crate::net::Stream;
+
+/// Says Terminate and returns when Postgres has closed its end: the backend is gone. There is no limit on the wait; the
+/// caller sets one. Cancel-safe: the socket closes with the future.
+///
+/// What the server still sends is read and dropped, since a backend that cannot send does not read either. Our direction
+/// is ended after Terminate, so that a server in the middle of a half-sent message sees the end as well.
+pub async fn close(stream: Stream) {
+    let mut closing = Closing { stream, unsent: TERMINATE, ended: false };
+    let mut scratch = vec![0; SCRATCH_BYTES];
+    poll_fn(|cx| closing.poll(cx, &mut scratch)).await;
+}
+
+struct Closing {
+    stream: Stream,
+    unsent: &'static [u8],
+    ended: bool,
+}
+
+impl Closing {
+    fn poll(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<()> {
+        self.poll_send(cx);
+        loop {
+            match self.stream.poll_read(cx, scratch) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) {
+        while !self.unsent.is_empty() {
+            match self.stream.poll_write(cx, self.unsent) {
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    self.unsent = self.unsent.get(count..).unwrap_or_default();
+                }
+                Poll::Ready(_) => {
+                    // The connection is broken in our direction; reading will show its end.
+                    self.unsent = &[];
+                    self.ended = true;
+                }
+                Poll::Pending => return,
+            }
+        }
+        if !self.ended && self.stream.poll_shutdown(cx).is_ready() {
+            self.ended = true;
+        }
+    }
+}
+
+/// The Terminate message.
+const TERMINATE: &[u8] = b"X\0\0\0\x04";
+
+const SCRATCH_BYTES: usize = 4096;

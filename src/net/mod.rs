@@ -1,0 +1,15 @@
+//! Sockets and TLS: what carries bytes between clients, the proxy and Postgres.
+//!
+//! Owns [`Stream`] (one connection, plain or TLS), [`PortableStream`] (the same between two runtimes), [`Listener`],
+//! [`dial`] and [`tls`]. Must not know a PostgreSQL message: SSLRequest and its answer belong to `front` and `backend`.
+
+pub mod dial;
+pub mod listen;
+mod portable;
+mod socket;
+mod stream;
+pub mod tls;
+
+pub use listen::Listener;
+pub use portable::PortableStream;
+pub use stream::Stream;

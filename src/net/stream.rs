@@ -1,0 +1,293 @@
+//! One connection: plain TCP or Unix, or TLS over either.
+//!
+//! Owns the read and write path that the relay polls. A plain `poll_read` or `poll_write` is one call into tokio and
+//! at most one syscall, without allocation; TLS lives behind a box, so that a plain stream stays small. Must not know
+//! what the bytes mean.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice, Read};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::portable::PortableStream;
+use super::socket::Socket;
+
+/// A connection to a client or to a server.
+///
+/// Dropping it closes the socket. All operations are cancel-safe unless they say otherwise.
+#[derive(Debug)]
+pub struct Stream(pub(super) Kind);
+
+/// What a stream is made of. The TLS kinds are boxed: they are rare, and about a kilobyte. One flat enum, because a
+/// nested one would cost each stream eight bytes more.
+#[derive(Debug)]
+pub(super) enum Kind {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    TlsServer(Box<TlsSide<tokio_rustls::server::TlsStream<Socket>>>),
+    TlsClient(Box<TlsSide<tokio_rustls::client::TlsStream<Socket>>>),
+}
+
+/// A TLS session and the channel-binding data of its server's certificate.
+#[derive(Debug)]
+pub(super) struct TlsSide<T> {
+    pub(super) tls: T,
+    pub(super) end_point: Option<Arc<[u8]>>,
+}
+
+impl Stream {
+    /// Wraps a connected TCP socket and switches Nagle's algorithm off.
+    ///
+    /// # Errors
+    /// If the socket is no longer there.
+    pub fn from_tcp(socket: TcpStream) -> io::Result<Self> {
+        socket.set_nodelay(true)?;
+        Ok(Self(Kind::Tcp(socket)))
+    }
+
+    /// Wraps a connected Unix socket.
+    #[must_use]
+    pub const fn from_unix(socket: UnixStream) -> Self {
+        Self(Kind::Unix(socket))
+    }
+
+    /// Whether the bytes are encrypted.
+    #[must_use]
+    pub const fn is_tls(&self) -> bool {
+        matches!(self.0, Kind::TlsServer(_) | Kind::TlsClient(_))
+    }
+
+    /// The name the client asked for in the TLS handshake (SNI). `None` without TLS and where we are the client.
+    #[must_use]
+    pub fn server_name(&self) -> Option<&str> {
+        match &self.0 {
+            Kind::TlsServer(side) => side.tls.get_ref().1.server_name(),
+            Kind::Tcp(_) | Kind::Unix(_) | Kind::TlsClient(_) => None,
+        }
+    }
+
+    /// The certificate the other end proved to own.
+    #[must_use]
+    pub fn peer_certificate(&self) -> Option<CertificateDer<'static>> {
+        let chain = match &self.0 {
+            Kind::Tcp(_) | Kind::Unix(_) => None,
+            Kind::TlsServer(side) => side.tls.get_ref().1.peer_certificates(),
+            Kind::TlsClient(side) => side.tls.get_ref().1.peer_certificates(),
+        };
+        chain.and_then(<[_]>::first).map(|leaf| leaf.clone().into_owned())
+    }
+
+    /// Channel-binding data of type `tls-server-end-point` (RFC 5929 §4), the same at both ends. `None` without TLS
+    /// and for certificates whose signature algorithm names no hash (Ed25519).
+    #[must_use]
+    pub fn channel_binding(&self) -> Option<Vec<u8>> {
+        match &self.0 {
+            Kind::Tcp(_) | Kind::Unix(_) => None,
+            Kind::TlsServer(side) => side.end_point.as_deref().map(<[u8]>::to_vec),
+            Kind::TlsClient(side) => side.end_point.as_deref().map(<[u8]>::to_vec),
+        }
+    }
+
+    /// The address of the other end; Unix sockets have none.
+    #[must_use]
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Kind::Tcp(socket) => socket.peer_addr().ok(),
+            Kind::Unix(_) => None,
+            Kind::TlsServer(side) => side.tls.get_ref().0.peer_addr(),
+            Kind::TlsClient(side) => side.tls.get_ref().0.peer_addr(),
+        }
+    }
+
+    /// Takes the connection out of its runtime, so that it can be sent to another thread.
+    ///
+    /// # Errors
+    /// If the runtime refuses to let the socket go; the connection is closed then.
+    pub fn into_portable(self) -> io::Result<PortableStream> {
+        PortableStream::detach(self)
+    }
+
+    /// Reads into `buf`. 0 is the end of the stream, also where a TLS peer left without saying goodbye: PostgreSQL's
+    /// own framing shows whether something is missing.
+    ///
+    /// Plain: one read syscall if the socket may be readable, none otherwise. TLS: what is decrypted, up to the size
+    /// of `buf`; more may be ready, so ask again before waiting.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        match &mut self.0 {
+            Kind::Tcp(socket) => poll_read_some(socket, cx, buf),
+            Kind::Unix(socket) => poll_read_some(socket, cx, buf),
+            Kind::TlsServer(side) => {
+                let first = ready!(poll_read_some(&mut side.tls, cx, buf));
+                Poll::Ready(top_up(first, buf, || side.tls.get_mut().1.reader()))
+            }
+            Kind::TlsClient(side) => {
+                let first = ready!(poll_read_some(&mut side.tls, cx, buf));
+                Poll::Ready(top_up(first, buf, || side.tls.get_mut().1.reader()))
+            }
+        }
+    }
+
+    /// Reads without consuming. Only for a plain TCP stream.
+    pub fn poll_peek(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        match &self.0 {
+            Kind::Tcp(socket) => socket.poll_peek(cx, &mut ReadBuf::new(buf)),
+            // tokio has no such call for Unix sockets, and nobody speaks direct TLS there.
+            Kind::Unix(_) | Kind::TlsServer(_) | Kind::TlsClient(_) => {
+                Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+            }
+        }
+    }
+
+    /// Writes a part of `buf`. A TLS stream may keep what it encrypted: call [`Self::poll_flush`] until it is ready
+    /// before waiting for an answer.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.0 {
+            Kind::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
+            Kind::Unix(socket) => Pin::new(socket).poll_write(cx, buf),
+            Kind::TlsServer(side) => Pin::new(&mut side.tls).poll_write(cx, buf),
+            Kind::TlsClient(side) => Pin::new(&mut side.tls).poll_write(cx, buf),
+        }
+    }
+
+    /// Writes a part of several buffers at once; otherwise as [`Self::poll_write`].
+    pub fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.0 {
+            Kind::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
+            Kind::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
+            Kind::TlsServer(side) => Pin::new(&mut side.tls).poll_write_vectored(cx, bufs),
+            Kind::TlsClient(side) => Pin::new(&mut side.tls).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    /// Hands everything that was encrypted to the kernel. Nothing to do on a plain stream.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Kind::Tcp(_) | Kind::Unix(_) => Poll::Ready(Ok(())),
+            Kind::TlsServer(side) => Pin::new(&mut side.tls).poll_flush(cx),
+            Kind::TlsClient(side) => Pin::new(&mut side.tls).poll_flush(cx),
+        }
+    }
+
+    /// Ends our direction: TLS `close_notify` and FIN. The other direction can still be read.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.0 {
+            Kind::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            Kind::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+            Kind::TlsServer(side) => Pin::new(&mut side.tls).poll_shutdown(cx),
+            Kind::TlsClient(side) => Pin::new(&mut side.tls).poll_shutdown(cx),
+        }
+    }
+
+    /// Reads what there is, at least one byte; 0 is the end. Cancel-safe.
+    ///
+    /// # Errors
+    /// As the socket or TLS says.
+    pub async fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_read(cx, buf)).await
+    }
+
+    /// Looks at what has arrived without consuming it; 0 is the end. Only for a plain TCP stream. Cancel-safe.
+    ///
+    /// # Errors
+    /// `Unsupported` on Unix sockets and under TLS; otherwise as the socket says.
+    pub async fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_peek(cx, buf)).await
+    }
+
+    /// Fills `buf`. Not cancel-safe: bytes read so far are lost with the future.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` if the stream ends before; otherwise as the socket or TLS says.
+    pub async fn read_exact(&mut self, buf: &mut [u8]) -> io::Result<()> {
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let count = self.read(rest).await?;
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            rest = rest.get_mut(count..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Writes all of `buf` and flushes. Not cancel-safe: an unknown part may have been written.
+    ///
+    /// # Errors
+    /// As the socket or TLS says.
+    pub async fn write_all(&mut self, buf: &[u8]) -> io::Result<()> {
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let count = poll_fn(|cx| self.poll_write(cx, rest)).await?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            rest = rest.get(count..).unwrap_or_default();
+        }
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Ends our direction. Cancel-safe.
+    ///
+    /// # Errors
+    /// As the socket or TLS says.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_shutdown(cx)).await
+    }
+
+    /// The plain socket below, for a TLS handshake.
+    pub(super) fn into_socket(self) -> io::Result<Socket> {
+        match self.0 {
+            Kind::Tcp(socket) => Ok(Socket::Tcp(socket)),
+            Kind::Unix(socket) => Ok(Socket::Unix(socket)),
+            Kind::TlsServer(_) | Kind::TlsClient(_) => {
+                Err(io::Error::new(io::ErrorKind::InvalidInput, "TLS inside TLS is not supported"))
+            }
+        }
+    }
+}
+
+fn poll_read_some<T: AsyncRead + Unpin>(
+    from: &mut T,
+    cx: &mut Context<'_>,
+    buf: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    let mut filled = ReadBuf::new(buf);
+    ready!(Pin::new(from).poll_read(cx, &mut filled))?;
+    Poll::Ready(Ok(filled.filled().len()))
+}
+
+/// Adds further records that are decrypted already: tokio-rustls hands out one at a time. No syscall is made.
+fn top_up<'a>(
+    first: io::Result<usize>,
+    buf: &mut [u8],
+    reader: impl FnOnce() -> rustls::Reader<'a>,
+) -> io::Result<usize> {
+    let mut count = match first {
+        Ok(0) => return Ok(0),
+        Ok(count) => count,
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    let mut reader = reader();
+    while let Some(rest) = buf.get_mut(count..).filter(|rest| !rest.is_empty()) {
+        // An error here (nothing more, or the end) shows again at the next poll.
+        match reader.read(rest) {
+            Ok(more) if more > 0 => count = count.saturating_add(more),
+            Ok(_) | Err(_) => break,
+        }
+    }
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests;
