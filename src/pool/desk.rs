@@ -1,0 +1,396 @@
+//! The pool of a worker: asks the scheduler, hands servers out and takes them back.
+//!
+//! Owns one [`Desk`] per cluster (scheduler and table) and the steps between sessions and scheduler. Opening, closing
+//! and cleaning take time and live in `maintain`.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::clock::Clock;
+use super::lease::{Lease, Ticket};
+use super::maintain;
+use super::refusal::Refusal;
+use super::server::Server;
+use super::table::{Place, Slot, Table, Waiting};
+use super::tenant::TenantState;
+use crate::budget::{BudgetConfig, Condition, Input, Output, RejectReason, Scheduler};
+use crate::error::ClientError;
+use crate::ids::{ClusterId, RequestId, ServerId, TenantId};
+use crate::time::Moment;
+
+/// Limits on servers.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolLimits {
+    /// A server older than this is closed at its next release. Zero: never.
+    pub lifetime: Duration,
+    /// A server idle for longer than this is closed. Zero: never.
+    pub idle_timeout: Duration,
+    /// Longest wait for a server to come back clean, and the pause between two tries to make a busy one go.
+    pub cleanup_timeout: Duration,
+    /// Prepared statements kept per server.
+    pub max_prepared_statements: usize,
+}
+
+/// What became of the wish for a server.
+#[derive(Debug)]
+pub enum Acquired {
+    /// Here it is.
+    Now(Lease),
+    /// It has to wait.
+    Queued(Ticket),
+    /// No.
+    Refused(Refusal),
+}
+
+/// The servers of one worker. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    pub(super) shared: Rc<Shared>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) clock: Clock,
+    pub(super) limits: Cell<PoolLimits>,
+    pub(super) desks: RefCell<Vec<Desk>>,
+    pub(super) tenants: RefCell<HashMap<TenantId, Rc<TenantState>>>,
+    pub(super) timer: Notify,
+}
+
+/// One cluster's scheduler, and what its decisions are about.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) cluster: ClusterId,
+    pub(super) scheduler: Scheduler,
+    pub(super) table: Table,
+    pub(super) wake_at: Moment,
+    pub(super) login_failures: HashMap<&'static str, u64>,
+    /// The newest failed login that was the cluster's fault.
+    pub(super) unavailable: Option<Box<ClientError>>,
+    outputs: Vec<Output>,
+    last_request: u64,
+    /// The request of the `acquire` that is running, and its outcome.
+    immediate: Option<(RequestId, Option<Result<Box<Server>, Refusal>>)>,
+}
+
+impl Pool {
+    /// A pool without servers. `budgets` has one entry per cluster.
+    #[must_use]
+    pub fn new(clock: Clock, limits: PoolLimits, budgets: Vec<BudgetConfig>) -> Self {
+        let desks = budgets.into_iter().zip(0_u16..).map(|(budget, n)| Desk::new(ClusterId(n), budget)).collect();
+        Self {
+            shared: Rc::new(Shared {
+                clock,
+                limits: Cell::new(limits),
+                desks: RefCell::new(desks),
+                tenants: RefCell::default(),
+                timer: Notify::new(),
+            }),
+        }
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.shared.clock
+    }
+
+    /// A tenant that has been met.
+    #[must_use]
+    pub fn tenant(&self, id: TenantId) -> Option<Rc<TenantState>> {
+        self.shared.tenants.borrow().get(&id).cloned()
+    }
+
+    /// All tenants that have been met.
+    #[must_use]
+    pub fn tenants(&self) -> Vec<Rc<TenantState>> {
+        self.shared.tenants.borrow().values().cloned().collect()
+    }
+
+    /// Takes a tenant in, or tells the scheduler of its new allowance.
+    pub fn set_tenant(&self, state: &Rc<TenantState>) {
+        let tenant = state.tenant();
+        self.shared.tenants.borrow_mut().insert(state.id, state.clone());
+        self.shared.step(
+            tenant.cluster,
+            Input::SetTenant { tenant: tenant.id, allowance: tenant.allowance },
+        );
+    }
+
+    /// Lets a tenant go: nobody gets a server any more, idle ones are closed, leased ones at their release.
+    pub fn remove_tenant(&self, state: &Rc<TenantState>) {
+        state.set_removed();
+        self.shared.tenants.borrow_mut().remove(&state.id);
+        self.shared.step(state.cluster(), Input::RemoveTenant { tenant: state.id });
+    }
+
+    /// Changes a cluster's capacity.
+    pub fn set_capacity(&self, cluster: ClusterId, capacity: u32) {
+        self.shared.step(cluster, Input::SetCapacity(capacity));
+    }
+
+    /// A new cluster.
+    pub fn add_cluster(&self, budget: BudgetConfig) {
+        let mut desks = self.shared.desks.borrow_mut();
+        let id = ClusterId(u16::try_from(desks.len()).unwrap_or(u16::MAX));
+        desks.push(Desk::new(id, budget));
+    }
+
+    /// Changes the limits on servers.
+    pub fn set_limits(&self, limits: PoolLimits) {
+        self.shared.limits.set(limits);
+    }
+
+    /// Asks for a server. `prefer` is the one the client had last.
+    pub fn acquire(&self, tenant: &Rc<TenantState>, prefer: Option<ServerId>, patience: Duration) -> Acquired {
+        let cluster = tenant.cluster();
+        loop {
+            let now = self.shared.clock.now();
+            let Some(mut desk) = self.shared.desk(cluster) else {
+                return Acquired::Refused(refusal(RejectReason::UnknownTenant, 0, 0, None));
+            };
+            desk.last_request = desk.last_request.wrapping_add(1);
+            let request = RequestId(desk.last_request);
+            desk.immediate = Some((request, None));
+            let input = Input::Acquire { request, tenant: tenant.id, deadline: now + patience, prefer };
+            desk.handle(&self.shared, now, input);
+            match desk.immediate.take().and_then(|(_, outcome)| outcome) {
+                Some(Ok(mut server)) => {
+                    drop(desk);
+                    if server.is_silent() {
+                        server.since = now;
+                        return Acquired::Now(Lease::new(self.clone(), tenant.clone(), server));
+                    }
+                    // It died, or spoke, while it was idle. Try the next one; each try uses one up.
+                    self.shared.retire(tenant, server);
+                }
+                Some(Err(refusal)) => return Acquired::Refused(refusal),
+                None => {
+                    let waiting = Waiting { tenant: tenant.clone(), waker: None, outcome: None };
+                    desk.table.waiting.insert(request, waiting);
+                    drop(desk);
+                    return Acquired::Queued(Ticket::new(self.clone(), tenant.clone(), request, now));
+                }
+            }
+        }
+    }
+
+    /// Sends a cancel request to a leased server. Until it has been delivered the server serves nobody else.
+    pub fn cancel(&self, cluster: ClusterId, server: ServerId) {
+        maintain::cancel(&self.shared, cluster, server);
+    }
+
+    /// Runs timers and sweeps for as long as the worker lives.
+    pub async fn run(&self) {
+        maintain::run(self.shared.clone()).await;
+    }
+
+    /// Calls `look` with each cluster's scheduler and what failed there.
+    pub fn inspect<R>(&self, mut look: impl FnMut(ClusterId, &Scheduler, &HashMap<&'static str, u64>) -> R) -> Vec<R> {
+        let desks = self.shared.desks.borrow();
+        desks.iter().map(|desk| look(desk.cluster, &desk.scheduler, &desk.login_failures)).collect()
+    }
+
+    /// Whether no server is left, in any state.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.shared.desks.borrow().iter().all(|desk| desk.scheduler.used() == 0)
+    }
+
+    /// Closes every idle server and lets no new one open.
+    pub fn shut(&self) {
+        let clusters = self.shared.desks.borrow().len();
+        for cluster in 0..u16::try_from(clusters).unwrap_or(u16::MAX) {
+            self.set_capacity(ClusterId(cluster), 0);
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn desk(&self, cluster: ClusterId) -> Option<RefMut<'_, Desk>> {
+        RefMut::filter_map(self.desks.borrow_mut(), |desks| desks.get_mut(usize::from(cluster.0))).ok()
+    }
+
+    /// One step of a cluster's scheduler.
+    pub(super) fn step(self: &Rc<Self>, cluster: ClusterId, input: Input) {
+        let now = self.clock.now();
+        if let Some(mut desk) = self.desk(cluster) {
+            desk.handle(self, now, input);
+        }
+    }
+
+    /// Takes a server back from its lease. The caller has made sure that it is clean, or says that it is not.
+    pub(super) fn release(self: &Rc<Self>, tenant: &Rc<TenantState>, mut server: Box<Server>, leftover: Condition) {
+        let now = self.clock.now();
+        {
+            let mut counters = tenant.counters.borrow_mut();
+            counters.lease_us = counters.lease_us.saturating_add(now.micros_since(server.since));
+        }
+        let limits = self.limits.get();
+        let old = !limits.lifetime.is_zero() && now.since(server.opened_at) >= limits.lifetime;
+        let usable = leftover == Condition::Clean
+            && !old
+            && !server.state.suspect
+            && server.epoch == tenant.epoch()
+            && server.carry.is_empty();
+        server.since = now;
+        let condition = if usable { Condition::Clean } else { Condition::Broken };
+        self.put_back(tenant.cluster(), now, server, condition);
+    }
+
+    /// Gives a server that nobody leases any more to the scheduler.
+    pub(super) fn put_back(self: &Rc<Self>, cluster: ClusterId, now: Moment, server: Box<Server>, condition: Condition) {
+        let Some(mut desk) = self.desk(cluster) else { return };
+        let id = server.id;
+        let Some(slot) = desk.table.slot(id) else {
+            debug_assert!(false, "a server has a slot for as long as it has a permit");
+            return;
+        };
+        debug_assert!(matches!(slot.place, Place::Leased), "only a leased server is released");
+        if slot.cancelling {
+            slot.place = Place::Held(server, condition);
+            return;
+        }
+        match condition {
+            Condition::Clean => slot.place = Place::Idle(server),
+            Condition::Broken => {
+                slot.place = Place::Closing;
+                maintain::close(self, &slot.tenant.clone(), slot.cancel.clone(), server);
+            }
+        }
+        desk.handle(self, now, Input::Release { server: id, condition });
+    }
+
+    /// Closes a server that was granted but turned out to be dead.
+    fn retire(self: &Rc<Self>, tenant: &Rc<TenantState>, server: Box<Server>) {
+        tracing::info!(customer_id = %tenant.tenant().name, pid = server.pid, reason = "idle_server_lost", "server closed");
+        self.put_back(tenant.cluster(), self.clock.now(), server, Condition::Broken);
+    }
+}
+
+impl Desk {
+    fn new(cluster: ClusterId, mut budget: BudgetConfig) -> Self {
+        budget.ledger = u32::from(cluster.0);
+        Self {
+            cluster,
+            scheduler: Scheduler::new(budget),
+            table: Table::default(),
+            wake_at: Moment::NEVER,
+            login_failures: HashMap::new(),
+            unavailable: None,
+            outputs: Vec::new(),
+            last_request: 0,
+            immediate: None,
+        }
+    }
+
+    /// Tells the scheduler and does what it says.
+    pub(super) fn handle(&mut self, shared: &Rc<Shared>, now: Moment, input: Input) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        if let Err(refusal) = self.scheduler.handle(now, input, &mut outputs) {
+            tracing::error!(reason = "scheduler_refusal", %refusal, "the scheduler refused an input");
+            debug_assert!(false, "the scheduler refused an input: {refusal}");
+        }
+        for output in outputs.drain(..) {
+            self.carry_out(shared, output);
+        }
+        self.outputs = outputs;
+    }
+
+    fn carry_out(&mut self, shared: &Rc<Shared>, output: Output) {
+        match output {
+            Output::Grant { request, server } => {
+                let Some(server) = self.table.take_idle(server, Place::Leased) else {
+                    debug_assert!(false, "only an idle server is granted");
+                    return;
+                };
+                self.settle(request, Ok(server));
+            }
+            Output::Reject { request, reason } => {
+                let tenant = self.table.waiting.get(&request).map(|waiting| waiting.tenant.clone());
+                let refusal = self.refusal(reason, tenant.as_ref());
+                self.settle(request, Err(refusal));
+            }
+            Output::Open { permit, server, tenant } => {
+                let Some(tenant) = shared.tenants.borrow().get(&tenant).cloned() else {
+                    debug_assert!(false, "a server is opened for a tenant that was taken in");
+                    return;
+                };
+                let slot =
+                    Slot { id: server, tenant: tenant.clone(), place: Place::Opening, cancel: None, cancelling: false };
+                self.table.insert(slot);
+                maintain::open(shared, tenant, permit);
+            }
+            Output::Close { server, why } => {
+                let Some(idle) = self.table.take_idle(server, Place::Closing) else {
+                    debug_assert!(false, "only an idle server is closed by the scheduler");
+                    return;
+                };
+                if let Some(slot) = self.table.slot(server) {
+                    count_close(&slot.tenant, why);
+                    maintain::close(shared, &slot.tenant.clone(), slot.cancel.clone(), idle);
+                }
+            }
+            Output::WakeAt(moment) => {
+                self.wake_at = moment;
+                shared.timer.notify_one();
+            }
+            Output::Drained { tenant } => tracing::debug!(%tenant, "tenant drained"),
+        }
+    }
+
+    fn settle(&mut self, request: RequestId, outcome: Result<Box<Server>, Refusal>) {
+        if let Some((immediate, slot)) = &mut self.immediate
+            && *immediate == request
+        {
+            *slot = Some(outcome);
+        } else if let Some(waiting) = self.table.waiting.get_mut(&request) {
+            waiting.outcome = Some(outcome);
+            if let Some(waker) = waiting.waker.take() {
+                waker.wake();
+            }
+        } else {
+            debug_assert!(false, "a request that is answered waits");
+        }
+    }
+
+    fn refusal(&self, reason: RejectReason, tenant: Option<&Rc<TenantState>>) -> Refusal {
+        let (held, ceiling) = tenant.map_or((0, 0), |tenant| {
+            let held = self.scheduler.tenant(tenant.id).map_or(0, |view| {
+                view.opening.saturating_add(view.idle).saturating_add(view.busy).saturating_add(view.closing)
+            });
+            (held, tenant.tenant().allowance.ceiling)
+        });
+        let login = match reason {
+            RejectReason::Unavailable => self.unavailable.clone(),
+            RejectReason::Rejected => tenant.and_then(|tenant| tenant.login_error()),
+            RejectReason::QueueTimeout { .. }
+            | RejectReason::QueueFull
+            | RejectReason::TenantRemoved
+            | RejectReason::UnknownTenant => None,
+        };
+        refusal(reason, held, ceiling, login)
+    }
+}
+
+fn refusal(reason: RejectReason, held: u32, ceiling: u32, login: Option<Box<ClientError>>) -> Refusal {
+    Refusal::Rejected { reason, held, ceiling, login }
+}
+
+fn count_close(tenant: &Rc<TenantState>, why: crate::budget::CloseReason) {
+    use crate::budget::CloseReason;
+    let mut counters = tenant.counters.borrow_mut();
+    match why {
+        CloseReason::Evicted { .. } | CloseReason::Turn { .. } => {
+            counters.evictions = counters.evictions.saturating_add(1);
+        }
+        CloseReason::Capacity | CloseReason::Ceiling | CloseReason::TenantRemoved => {
+            counters.closes = counters.closes.saturating_add(1);
+        }
+    }
+}
+

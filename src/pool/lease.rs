@@ -1,0 +1,140 @@
+//! The hold on a server ([`Lease`]) and the place in the queue for one ([`Ticket`]).
+//!
+//! Owns the rule that neither can be lost: dropping a lease closes its server, dropping a ticket leaves the queue.
+
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use super::desk::Pool;
+use super::maintain;
+use super::refusal::Refusal;
+use super::server::Server;
+use super::tenant::TenantState;
+use crate::budget::{Condition, Input};
+use crate::ids::RequestId;
+use crate::time::Moment;
+
+/// In what state a lease leaves its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    /// Idle, nothing outstanding: the next client of the tenant may have it.
+    Nothing,
+    /// Nothing outstanding, but a transaction is open or the session left state behind: it is rolled back and reset
+    /// first.
+    State,
+    /// In the middle of something: it is cancelled and closed.
+    Work,
+}
+
+/// A server, held by one client of its tenant.
+#[derive(Debug)]
+pub struct Lease {
+    pool: Pool,
+    tenant: Rc<TenantState>,
+    /// `None` only after `give_back`.
+    server: Option<Box<Server>>,
+}
+
+impl Lease {
+    pub(super) fn new(pool: Pool, tenant: Rc<TenantState>, server: Box<Server>) -> Self {
+        let active = &tenant.clients.active;
+        active.set(active.get().saturating_add(1));
+        {
+            let mut counters = tenant.counters.borrow_mut();
+            counters.leases = counters.leases.saturating_add(1);
+        }
+        Self { pool, tenant, server: Some(server) }
+    }
+
+    /// The server.
+    #[must_use]
+    pub fn server(&mut self) -> Option<&mut Server> {
+        self.server.as_deref_mut()
+    }
+
+    /// Ends the lease.
+    pub fn give_back(mut self, leftover: Leftover) {
+        self.end(leftover);
+    }
+
+    fn end(&mut self, leftover: Leftover) {
+        let Some(mut server) = self.server.take() else { return };
+        let active = &self.tenant.clients.active;
+        active.set(active.get().saturating_sub(1));
+        match leftover {
+            Leftover::Nothing => self.pool.shared.release(&self.tenant, server, Condition::Clean),
+            Leftover::State => maintain::clean_up(&self.pool.shared, &self.tenant, server),
+            Leftover::Work => {
+                server.state.suspect = true;
+                self.pool.shared.release(&self.tenant, server, Condition::Broken);
+            }
+        }
+    }
+}
+
+impl Drop for Lease {
+    /// A lease that is dropped (a panic, a session that was killed) gives its server up, never back.
+    fn drop(&mut self) {
+        self.end(Leftover::Work);
+    }
+}
+
+/// A place in the queue.
+#[derive(Debug)]
+pub struct Ticket {
+    pool: Pool,
+    tenant: Rc<TenantState>,
+    request: RequestId,
+    since: Moment,
+}
+
+impl Ticket {
+    pub(super) const fn new(pool: Pool, tenant: Rc<TenantState>, request: RequestId, since: Moment) -> Self {
+        Self { pool, tenant, request, since }
+    }
+
+    /// When the wait began.
+    #[must_use]
+    pub const fn since(&self) -> Moment {
+        self.since
+    }
+
+    /// The outcome, once it is there. After `Ready` the ticket is spent.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Lease, Refusal>> {
+        let now = self.pool.shared.clock.now();
+        let Some(mut desk) = self.pool.shared.desk(self.tenant.cluster()) else { return Poll::Pending };
+        let Some(waiting) = desk.table.waiting.get_mut(&self.request) else { return Poll::Pending };
+        let Some(outcome) = waiting.outcome.take() else {
+            match &mut waiting.waker {
+                Some(waker) => waker.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
+            return Poll::Pending;
+        };
+        desk.table.waiting.remove(&self.request);
+        drop(desk);
+        Poll::Ready(outcome.map(|mut server| {
+            server.since = now;
+            Lease::new(self.pool.clone(), self.tenant.clone(), server)
+        }))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let Some(mut desk) = self.pool.shared.desk(self.tenant.cluster()) else { return };
+        let Some(waiting) = desk.table.waiting.remove(&self.request) else { return };
+        match waiting.outcome {
+            None => {
+                let now = self.pool.shared.clock.now();
+                desk.handle(&self.pool.shared, now, Input::Cancel { request: self.request });
+            }
+            Some(Ok(server)) => {
+                // It was granted and never used.
+                drop(desk);
+                self.pool.shared.release(&self.tenant, server, Condition::Clean);
+            }
+            Some(Err(_)) => {}
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! A worker's servers: who holds which, who waits, and what the scheduler decided about it.
+//!
+//! Owns the server connections of one worker and carries out what `budget` decides: opens, closes, hand-overs. Lives on
+//! the worker's thread; nothing here is shared. Must not know what a client says (`session`).
+//!
+//! ```text
+//!            acquire                    release, clean
+//!   session ────────► Lease ──────────────────────────────► idle
+//!              │         └─ dropped, dirty ─► clean-up ──────►┘
+//!              ▼                                └─► closing ─► permit back
+//!            Ticket (queued)
+//! ```
+
+mod clock;
+mod desk;
+mod lease;
+mod maintain;
+mod refusal;
+mod server;
+mod table;
+mod tenant;
+
+pub use clock::Clock;
+pub use desk::{Acquired, Pool, PoolLimits};
+pub use lease::{Lease, Leftover, Ticket};
+pub use refusal::Refusal;
+pub use server::Server;
+pub use tenant::{ClientCounts, TenantState};

@@ -1,0 +1,82 @@
+//! Why a client gets no server.
+//!
+//! Owns the wording towards clients. The decision is the scheduler's.
+
+use crate::budget::RejectReason;
+use crate::error::{ClientError, ClientFacing, Fault, SqlState};
+
+/// A request for a lease that ends without one.
+#[derive(Clone, Debug)]
+pub enum Refusal {
+    /// The scheduler said no.
+    Rejected {
+        /// Its reason.
+        reason: RejectReason,
+        /// Servers of the tenant when it said so, and the most it may have.
+        held: u32,
+        /// The tenant's ceiling.
+        ceiling: u32,
+        /// The error of the last server login, if that is the reason.
+        login: Option<Box<ClientError>>,
+    },
+    /// The client asked for its waiting request to be cancelled.
+    Cancelled,
+}
+
+impl Refusal {
+    /// A stable word for metrics and logs.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Rejected { reason, .. } => reason.as_str(),
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl ClientFacing for Refusal {
+    fn to_client(&self) -> ClientError {
+        match self {
+            Self::Rejected { reason, held, ceiling, login } => rejected(*reason, *held, *ceiling, login.as_deref()),
+            Self::Cancelled => ClientError::error(
+                SqlState::QUERY_CANCELED,
+                Fault::Client,
+                "cancelled",
+                "canceling statement due to user request",
+            )
+            .with_detail("The statement was still waiting for a server connection."),
+        }
+    }
+}
+
+fn rejected(reason: RejectReason, held: u32, ceiling: u32, login: Option<&ClientError>) -> ClientError {
+    let busy = |message: &'static str| {
+        ClientError::error(SqlState::TOO_MANY_CONNECTIONS, Fault::Proxy, reason.as_str(), message)
+    };
+    match reason {
+        RejectReason::QueueTimeout { waited_us } => busy("no server connection became free in time")
+            .with_detail(format!(
+                "Waited {} ms; this tenant holds {held} of at most {ceiling} server connections.",
+                waited_us / 1_000
+            ))
+            .with_hint("The session goes on: try again, use shorter transactions, or raise the tenant's tier."),
+        RejectReason::QueueFull => busy("too many requests wait for a server connection")
+            .with_detail(format!("This tenant holds {held} of at most {ceiling} server connections."))
+            .with_hint("The session goes on: try again later, or raise max_waiters."),
+        RejectReason::Unavailable | RejectReason::Rejected => login.cloned().unwrap_or_else(|| {
+            ClientError::error(
+                SqlState::CANNOT_CONNECT,
+                Fault::Server,
+                reason.as_str(),
+                "the database server cannot be reached",
+            )
+            .with_hint("The session goes on: try again shortly.")
+        }),
+        RejectReason::TenantRemoved | RejectReason::UnknownTenant => ClientError::fatal(
+            SqlState::ADMIN_SHUTDOWN,
+            Fault::Proxy,
+            reason.as_str(),
+            "terminating connection because the tenant was removed",
+        ),
+    }
+}

@@ -1,0 +1,190 @@
+//! One tenant on its worker: its login, its counters, its caches.
+//!
+//! Owns what all sessions of a tenant share. Lives on one thread.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backend::Profile;
+use crate::error::ClientError;
+use crate::ids::{ClusterId, TenantId};
+use crate::stats::TenantCounters;
+use crate::tenant::{Tenant, Tier};
+use crate::track::{Extras, Params, Settings, StatementCache};
+
+/// Clients of a tenant, by what they do.
+#[derive(Debug, Default)]
+pub struct ClientCounts {
+    /// All that are connected.
+    pub connected: Cell<u32>,
+    /// Those that hold a server.
+    pub active: Cell<u32>,
+}
+
+/// A tenant as its worker knows it.
+#[derive(Debug)]
+pub struct TenantState {
+    /// Its number.
+    pub id: TenantId,
+    /// Totals.
+    pub counters: RefCell<TenantCounters>,
+    /// Clients.
+    pub clients: ClientCounts,
+    /// Texts of prepared statements.
+    pub statements: RefCell<StatementCache>,
+    tenant: RefCell<Arc<Tenant>>,
+    profile: RefCell<Profile>,
+    /// Rises when servers logged in before must not be used any longer.
+    epoch: Cell<u32>,
+    removed: Cell<bool>,
+    login_error: RefCell<Option<Box<ClientError>>>,
+    greetings: RefCell<Greetings>,
+    /// What servers report right after login.
+    base: RefCell<Option<Rc<Params>>>,
+}
+
+impl TenantState {
+    /// A tenant that has just been met.
+    #[must_use]
+    pub fn new(tenant: Arc<Tenant>, profile: Profile) -> Rc<Self> {
+        Rc::new(Self {
+            id: tenant.id,
+            counters: RefCell::default(),
+            clients: ClientCounts::default(),
+            statements: RefCell::default(),
+            tenant: RefCell::new(tenant),
+            profile: RefCell::new(profile),
+            epoch: Cell::new(0),
+            removed: Cell::new(false),
+            login_error: RefCell::default(),
+            greetings: RefCell::default(),
+            base: RefCell::default(),
+        })
+    }
+
+    /// The tenant as configured now.
+    #[must_use]
+    pub fn tenant(&self) -> Arc<Tenant> {
+        self.tenant.borrow().clone()
+    }
+
+    /// Its cluster. A tenant that moves to another cluster is a new tenant to its worker.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterId {
+        self.tenant.borrow().cluster
+    }
+
+    /// Its tier.
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        self.tenant.borrow().tier
+    }
+
+    /// How long its clients wait for a server.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.tenant.borrow().queue_timeout
+    }
+
+    /// How to log in as this tenant.
+    #[must_use]
+    pub fn profile(&self) -> Profile {
+        self.profile.borrow().clone()
+    }
+
+    /// Whether the catalog no longer has it.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.removed.get()
+    }
+
+    /// Notes that the catalog no longer has it.
+    pub fn set_removed(&self) {
+        self.removed.set(true);
+    }
+
+    /// The version of its login.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch.get()
+    }
+
+    /// Takes over a new configuration. With a new login, servers of the old one are closed when they are released.
+    pub fn update(&self, tenant: Arc<Tenant>, profile: Option<Profile>) {
+        *self.tenant.borrow_mut() = tenant;
+        if let Some(profile) = profile {
+            *self.profile.borrow_mut() = profile;
+            self.epoch.set(self.epoch.get().wrapping_add(1));
+            *self.greetings.borrow_mut() = Greetings::default();
+            *self.base.borrow_mut() = None;
+        }
+    }
+
+    /// Why the newest server login failed, if that was this tenant's own fault.
+    #[must_use]
+    pub fn login_error(&self) -> Option<Box<ClientError>> {
+        self.login_error.borrow().clone()
+    }
+
+    /// Remembers why a server login failed.
+    pub fn set_login_error(&self, error: ClientError) {
+        *self.login_error.borrow_mut() = Some(Box::new(error));
+    }
+
+    /// What the tenant's servers report right after login; unknown before the first one.
+    #[must_use]
+    pub fn base(&self) -> Option<Rc<Params>> {
+        self.base.borrow().clone()
+    }
+
+    /// Remembers what a server reported right after login.
+    pub fn set_base(&self, params: Rc<Params>) {
+        *self.base.borrow_mut() = Some(params);
+    }
+
+    /// The one allocation for this set of reported settings.
+    pub fn intern(&self, params: &mut Rc<Params>) {
+        self.greetings.borrow_mut().intern(params);
+    }
+
+    /// The settings with which a client that asked for these at startup is greeted, if a server has told them before.
+    #[must_use]
+    pub fn greeting(&self, wishes: &Extras) -> Option<Settings> {
+        self.greetings.borrow().by_wishes.get(wishes).cloned()
+    }
+
+    /// Remembers a greeting.
+    pub fn remember_greeting(&self, wishes: Extras, settings: Settings) {
+        let mut greetings = self.greetings.borrow_mut();
+        if greetings.by_wishes.len() >= MAX_GREETINGS {
+            greetings.by_wishes.clear();
+        }
+        greetings.by_wishes.insert(wishes, settings);
+    }
+}
+
+/// What servers of the tenant have told about settings.
+#[derive(Debug, Default)]
+struct Greetings {
+    by_wishes: BTreeMap<Extras, Settings>,
+    params: Vec<Rc<Params>>,
+}
+
+impl Greetings {
+    fn intern(&mut self, params: &mut Rc<Params>) {
+        if let Some(known) = self.params.iter().find(|known| Rc::ptr_eq(known, params) || ***known == **params) {
+            *params = known.clone();
+            return;
+        }
+        if self.params.len() >= MAX_GREETINGS {
+            self.params.clear();
+        }
+        self.params.push(params.clone());
+    }
+}
+
+/// Distinct sets of startup settings remembered per tenant. Applications have a handful.
+const MAX_GREETINGS: usize = 64;

@@ -1,0 +1,124 @@
+//! What all sessions of a worker share: the pool, the registry of clients, and the scratch buffers.
+//!
+//! Owns the buffers that idle clients do not have. A session takes them for the time of one poll.
+
+use std::cell::{Cell, RefCell};
+
+use super::leased::Conversation;
+use super::registry::Registry;
+use crate::budget::RejectReason;
+use crate::pool::{Pool, Refusal, TenantState};
+use crate::stats::WaitHistogram;
+use crate::tenant::Tier;
+
+/// The floor that a worker's sessions stand on.
+pub struct Floor {
+    /// The servers.
+    pub pool: Pool,
+    /// The clients.
+    pub registry: Registry,
+    /// Named prepared statements one client may hold.
+    pub max_client_statements: Cell<usize>,
+    /// Waits per tier: hot, warm, cold.
+    pub waits: RefCell<[WaitHistogram; 3]>,
+    scratch: Cell<Vec<u8>>,
+    assembly: Cell<Vec<u8>>,
+    #[expect(clippy::vec_box, reason = "the boxes are what is kept: sessions hold a pointer")]
+    conversations: RefCell<Vec<Box<Conversation>>>,
+}
+
+impl std::fmt::Debug for Floor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Floor").field("registry", &self.registry).finish_non_exhaustive()
+    }
+}
+
+impl Floor {
+    /// A floor for this pool and these clients.
+    #[must_use]
+    pub fn new(pool: Pool, registry: Registry, max_client_statements: usize) -> Self {
+        Self {
+            pool,
+            registry,
+            max_client_statements: Cell::new(max_client_statements),
+            waits: RefCell::default(),
+            scratch: Cell::new(vec![0; SCRATCH_BYTES]),
+            assembly: Cell::default(),
+            conversations: RefCell::default(),
+        }
+    }
+
+    /// Counts a wait that is over; 0 for a lease that was there at once.
+    pub(super) fn observe_wait(&self, tenant: &TenantState, waited_us: u64) {
+        let tier = match tenant.tier() {
+            Tier::Hot => 0,
+            Tier::Warm => 1,
+            Tier::Cold => 2,
+        };
+        if let Some(histogram) = self.waits.borrow_mut().get_mut::<usize>(tier) {
+            histogram.observe(waited_us);
+        }
+        if waited_us > 0 {
+            let mut counters = tenant.counters.borrow_mut();
+            counters.waits = counters.waits.saturating_add(1);
+            counters.wait_us = counters.wait_us.saturating_add(waited_us);
+        }
+    }
+
+    /// Counts a request that got no server.
+    pub(super) fn count_refusal(&self, tenant: &TenantState, refusal: &Refusal) {
+        let mut counters = tenant.counters.borrow_mut();
+        let counter = match refusal {
+            Refusal::Cancelled => &mut counters.cancelled_queued,
+            Refusal::Rejected { reason, .. } => match reason {
+                RejectReason::QueueTimeout { .. } => &mut counters.queue_timeouts,
+                RejectReason::QueueFull => &mut counters.refused_queue_full,
+                RejectReason::Unavailable
+                | RejectReason::Rejected
+                | RejectReason::TenantRemoved
+                | RejectReason::UnknownTenant => &mut counters.refused_unavailable,
+            },
+        };
+        *counter = counter.saturating_add(1);
+    }
+
+    /// The read buffer, for one poll. Where it is missing (a poll panicked), a new one is made.
+    pub(super) fn take_scratch(&self) -> Vec<u8> {
+        let scratch = self.scratch.take();
+        if scratch.is_empty() { vec![0; SCRATCH_BYTES] } else { scratch }
+    }
+
+    pub(super) fn put_scratch(&self, scratch: Vec<u8>) {
+        self.scratch.set(scratch);
+    }
+
+    /// The buffer for output that differs from its input, empty, for one poll.
+    pub(super) fn take_assembly(&self) -> Vec<u8> {
+        let mut assembly = self.assembly.take();
+        assembly.clear();
+        assembly
+    }
+
+    pub(super) fn put_assembly(&self, assembly: Vec<u8>) {
+        if assembly.capacity() <= MAX_KEPT_BYTES {
+            self.assembly.set(assembly);
+        }
+    }
+
+    pub(super) fn take_conversation(&self) -> Box<Conversation> {
+        self.conversations.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub(super) fn put_conversation(&self, mut conversation: Box<Conversation>) {
+        conversation.clear();
+        let mut kept = self.conversations.borrow_mut();
+        if kept.len() < MAX_KEPT_CONVERSATIONS {
+            kept.push(conversation);
+        }
+    }
+}
+
+/// Postgres writes 8 KiB at a time, but the kernel puts several writes together when a client is slow.
+const SCRATCH_BYTES: usize = 64 * 1024;
+const MAX_KEPT_BYTES: usize = 1024 * 1024;
+const MAX_KEPT_CONVERSATIONS: usize = 1024;

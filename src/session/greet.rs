@@ -1,0 +1,269 @@
+//! The greeting: what an authenticated client is told before its first query.
+//!
+//! Owns the startup settings: those Postgres reports and those it does not are both applied on a server once, and the
+//! outcome is remembered per tenant, so that most clients are greeted without a server. Must not know how the client
+//! proved who it is (`front`).
+
+use std::any::Any;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::floor::Floor;
+use super::registry::ClientCell;
+use super::session::Session;
+use crate::error::{ClientError, ClientFacing, Fault, Severity, SqlState};
+use crate::net::{PortableStream, Stream};
+use crate::pool::{Acquired, Lease, Leftover, Refusal, TenantState};
+use crate::tenant::{PoolMode, Tenant};
+use crate::track::{ClientState, Exchange, Extras, ServerFault, Settings, Sink, params};
+use crate::wire::messages;
+
+/// A client that has just proved who it is, on its way to its worker.
+pub struct Newcomer {
+    /// Its tenant, as the catalog had it when the login began.
+    pub tenant: Arc<Tenant>,
+    /// How long it keeps a server.
+    pub mode: PoolMode,
+    /// The connection.
+    pub stream: PortableStream,
+    /// 2 or more: it understands long cancel keys.
+    pub protocol_minor: u32,
+    /// Settings it asked for.
+    pub parameters: Vec<(String, String)>,
+    /// What it said behind its login.
+    pub unread: Vec<u8>,
+    /// Number of the connection in the logs.
+    pub request_id: u64,
+    /// Whatever must live as long as the client does (its place among all clients).
+    pub place: Box<dyn Any + Send>,
+}
+
+impl std::fmt::Debug for Newcomer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Newcomer").field("tenant", &self.tenant.name).finish_non_exhaustive()
+    }
+}
+
+/// Why a client is not greeted.
+#[derive(Debug)]
+enum NotGreeted {
+    /// It is told.
+    Told(Box<ClientError>),
+    /// Postgres' own words about a setting.
+    ServerSaid(Box<[u8]>),
+    /// It is gone.
+    Gone,
+}
+
+/// Greets a client and makes its session; `None` if it was sent away. Not cancel-safe.
+pub async fn greet(
+    floor: Rc<Floor>,
+    tenant: Rc<TenantState>,
+    mut stream: Stream,
+    newcomer: (PoolMode, u32, Vec<(String, String)>, Vec<u8>),
+) -> Option<Session> {
+    let (mode, protocol_minor, parameters, unread) = newcomer;
+    let cell = floor.registry.admit(tenant);
+    let greeted = settings_for(&floor, &cell, parameters).await;
+    let settings = match greeted {
+        Ok(settings) => settings,
+        Err(why) => {
+            send_away(&mut stream, &why).await;
+            floor.registry.remove(&cell);
+            return None;
+        }
+    };
+    let words = greeting(&floor, &cell, &settings, protocol_minor);
+    if stream.write_all(&words).await.is_err() {
+        floor.registry.remove(&cell);
+        return None;
+    }
+    let client = ClientState {
+        id: cell.id,
+        settings,
+        statements: None,
+        unnamed: None,
+        max_statements: floor.max_client_statements.get(),
+    };
+    Some(Session::new(stream, floor, cell, client, mode).with_carry(unread))
+}
+
+/// Tells a client why it cannot stay, without a greeting.
+async fn send_away_with(stream: &mut Stream, error: ClientError) {
+    send_away(stream, &NotGreeted::Told(Box::new(error))).await;
+}
+
+async fn send_away(stream: &mut Stream, why: &NotGreeted) {
+    let mut words = Vec::new();
+    match why {
+        NotGreeted::Told(error) => {
+            let fatal = ClientError { severity: Severity::Fatal, ..(**error).clone() };
+            messages::put_error(&mut words, &fatal);
+        }
+        NotGreeted::ServerSaid(body) => messages::put_server_error_as_fatal(&mut words, body),
+        NotGreeted::Gone => return,
+    }
+    if stream.write_all(&words).await.is_ok() {
+        let _ = poll_fn(|cx| stream.poll_shutdown(cx)).await;
+    }
+}
+
+fn greeting(floor: &Floor, cell: &ClientCell, settings: &Settings, protocol_minor: u32) -> Vec<u8> {
+    let mut words = Vec::with_capacity(512);
+    messages::put_authentication_ok(&mut words);
+    for (name, value) in settings.params.iter() {
+        messages::put_parameter_status(&mut words, name, value);
+    }
+    let (pid, secret) = floor.registry.key(cell, protocol_minor >= 2);
+    messages::put_backend_key_data(&mut words, pid, &secret);
+    messages::put_ready_for_query(&mut words, b'I');
+    words
+}
+
+async fn settings_for(
+    floor: &Rc<Floor>,
+    cell: &Rc<ClientCell>,
+    parameters: Vec<(String, String)>,
+) -> Result<Settings, NotGreeted> {
+    let wishes = wishes(&cell.tenant.tenant(), parameters).map_err(|error| NotGreeted::Told(Box::new(error)))?;
+    if let Some(settings) = cell.tenant.greeting(&wishes) {
+        return Ok(settings);
+    }
+    let mut lease = lease(floor, &cell.tenant).await.map_err(|refusal| NotGreeted::Told(Box::new(refusal.to_client())))?;
+    let learned = learn(cell, &wishes, &mut lease).await;
+    match learned {
+        Ok(settings) => {
+            lease.give_back(Leftover::Nothing);
+            cell.tenant.remember_greeting(wishes, settings.clone());
+            Ok(settings)
+        }
+        Err(why) => {
+            lease.give_back(Leftover::Work);
+            Err(why)
+        }
+    }
+}
+
+/// Startup settings in a canonical order, refused where they would leave the tenant.
+fn wishes(tenant: &Tenant, parameters: Vec<(String, String)>) -> Result<Extras, ClientError> {
+    let mut wishes = Extras::new();
+    for (name, value) in parameters {
+        let lower = name.to_ascii_lowercase();
+        match lower.as_str() {
+            "search_path" if same_path(&value, &tenant.search_path) => {}
+            "search_path" | "role" | "session_authorization" => {
+                return Err(ClientError::fatal(
+                    SqlState::INSUFFICIENT_PRIVILEGE,
+                    Fault::Client,
+                    "outside_tenant",
+                    format!("parameter \"{lower}\" cannot be set to \"{value}\" at startup"),
+                )
+                .with_detail("Role and search_path of a session are its tenant's.")
+                .with_hint("Leave the parameter out."));
+            }
+            _ => wishes.push((lower.into(), value.into())),
+        }
+    }
+    wishes.sort();
+    Ok(wishes)
+}
+
+fn same_path(a: &str, b: &str) -> bool {
+    let plain = |path: &str| -> Vec<String> {
+        path.split(',').map(|part| part.trim().trim_matches('"').to_owned()).collect()
+    };
+    plain(a) == plain(b)
+}
+
+async fn lease(floor: &Rc<Floor>, tenant: &Rc<TenantState>) -> Result<Lease, Refusal> {
+    match floor.pool.acquire(tenant, None, tenant.patience()) {
+        Acquired::Now(lease) => Ok(lease),
+        Acquired::Queued(mut ticket) => poll_fn(|cx| ticket.poll(cx)).await,
+        Acquired::Refused(refusal) => Err(refusal),
+    }
+}
+
+/// Applies the wishes on a server and reads what it makes of them.
+async fn learn(cell: &ClientCell, wishes: &Extras, lease: &mut Lease) -> Result<Settings, NotGreeted> {
+    let Some(server) = lease.server() else { return Err(NotGreeted::Gone) };
+    let mut client = ClientState::nobody(cell.id);
+    let base = cell.tenant.base().unwrap_or_else(|| server.state.settings.params.clone());
+    client.settings = desired(&base, wishes);
+    let mut exchange = Exchange::default();
+    let mut out = Vec::new();
+    exchange.begin(&client, &mut server.state, &mut out);
+    let lost = || NotGreeted::Told(Box::new(cannot_learn()));
+    server.stream.write_all(&out).await.map_err(|_| lost())?;
+    let mut input = Vec::new();
+    let mut buffer = vec![0_u8; 4096];
+    while !exchange.is_over(&server.state) {
+        let Ok(read @ 1..) = poll_fn(|cx| server.stream.poll_read(cx, &mut buffer)).await else {
+            return Err(lost());
+        };
+        input.extend_from_slice(buffer.get(..read).unwrap_or_default());
+        out.clear();
+        let mut sink = Sink::new(&input, &mut out);
+        match exchange.server_bytes(&mut client, &mut server.state, &input, &mut sink) {
+            Ok(turn) => drop(input.drain(..turn.consumed)),
+            Err(ServerFault::OwnQueryFailed(body)) => return Err(NotGreeted::ServerSaid(body)),
+            Err(ServerFault::Protocol(_)) => return Err(lost()),
+        }
+    }
+    cell.tenant.intern(&mut server.state.settings.params);
+    server.state.settings_changed = false;
+    client.settings.params = server.state.settings.params.clone();
+    Ok(client.settings)
+}
+
+/// The tenant's own settings with the wishes on top.
+fn desired(base: &Rc<params::Params>, wishes: &Extras) -> Settings {
+    let mut settings = Settings { params: base.clone(), extras: Rc::default() };
+    let mut extras = Extras::new();
+    for (name, value) in wishes {
+        if params::is_settable_reported(name) && base.value(name).is_some() {
+            Rc::make_mut(&mut settings.params).set(name, value);
+        } else {
+            extras.push((name.clone(), value.clone()));
+        }
+    }
+    if !extras.is_empty() {
+        settings.extras = Rc::new(extras);
+    }
+    settings
+}
+
+fn cannot_learn() -> ClientError {
+    ClientError::fatal(
+        SqlState::CONNECTION_FAILURE,
+        Fault::Server,
+        "server_lost",
+        "the connection to the database server was lost",
+    )
+    .with_hint("Connect again.")
+}
+
+/// Tells a newcomer that its tenant has as many clients as it may have.
+pub async fn turn_away(stream: &mut Stream, max_clients: u32) {
+    let error = ClientError::fatal(
+        SqlState::TOO_MANY_CONNECTIONS,
+        Fault::Proxy,
+        "too_many_clients",
+        "too many clients of this tenant",
+    )
+    .with_detail(format!("The tenant may have {max_clients} clients at the same time."))
+    .with_hint("Close connections that are not needed, or raise max_clients.");
+    send_away_with(stream, error).await;
+}
+
+/// Tells a newcomer that its tenant is gone, or that nobody is let in any more.
+pub async fn turn_away_leaving(stream: &mut Stream) {
+    let error = ClientError::fatal(
+        SqlState::CANNOT_CONNECT_NOW,
+        Fault::Proxy,
+        "draining",
+        "the proxy is not accepting new clients for this tenant",
+    )
+    .with_hint("Connect again: another instance may be up already.");
+    send_away_with(stream, error).await;
+}

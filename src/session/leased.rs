@@ -1,0 +1,380 @@
+//! The relay: a client and the server it holds.
+//!
+//! Owns the two directions and the end of a lease. Each pass reads one side into the worker's scratch buffer, lets
+//! `track` look at the headers, and writes to the other side from where the bytes are; what a short write leaves over
+//! stops the reading of that direction. A transaction costs four data syscalls: read client, write server, read
+//! server, write client.
+
+use std::task::{Context, Poll};
+
+use super::outbox::Outbox;
+use super::registry::{Whereabouts, Wish};
+use super::session::{Phase, Session, Step};
+use crate::error::{ClientError, ClientFacing, Fault, SqlState};
+use crate::pool::{Lease, Leftover};
+use crate::tenant::PoolMode;
+use crate::track::{Exchange, ServerFault, Sink, Turn};
+use crate::wire::messages;
+
+/// What a lease needs besides the server; kept by the floor between leases.
+#[derive(Debug, Default)]
+pub(super) struct Conversation {
+    exchange: Exchange,
+    to_server: Outbox,
+}
+
+impl Conversation {
+    pub(super) fn clear(&mut self) {
+        self.exchange.clear();
+        self.to_server = Outbox::default();
+    }
+}
+
+/// A lease at work.
+#[derive(Debug)]
+pub(super) struct Leased {
+    lease: Lease,
+    talk: Box<Conversation>,
+    /// The client has said Terminate while answers were outstanding: they are waited for, then it ends.
+    leaving: bool,
+}
+
+/// What one direction did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moved {
+    Some,
+    Nothing,
+}
+
+/// Why a lease cannot go on.
+#[derive(Debug)]
+enum Stop {
+    /// The client is gone, or has said Terminate.
+    ClientGone,
+    /// The client broke the protocol.
+    Client(Box<ClientError>),
+    /// The server is gone.
+    ServerGone,
+    /// The server broke the protocol, or could not be prepared for the client.
+    Server(ServerFault),
+}
+
+impl Session {
+    /// Takes a lease and forwards what the client has said.
+    pub(super) fn begin_lease(&mut self, cx: &mut Context<'_>, mut lease: Lease, input: &[u8]) -> Step {
+        let mut talk = self.floor.take_conversation();
+        let mut out = self.floor.take_assembly();
+        if let Some(server) = lease.server() {
+            self.cell.set_whereabouts(Whereabouts::Leasing(server.id));
+            self.last_server = Some(server.id);
+            if talk.exchange.begin(&self.client, &mut server.state, &mut out) {
+                let mut counters = self.cell.tenant.counters.borrow_mut();
+                counters.resets = counters.resets.saturating_add(1);
+            }
+        }
+        self.phase = Phase::Leased(Leased { lease, talk, leaving: false });
+        let fed = self.feed(cx, input, &mut out);
+        self.floor.put_assembly(out);
+        match fed {
+            Ok(()) => Step::Again,
+            Err(stop) => self.stop(cx, stop),
+        }
+    }
+
+    pub(super) fn poll_leased(&mut self, cx: &mut Context<'_>) -> Step {
+        for _ in 0..MAX_PASSES {
+            let moved = match self.pass(cx) {
+                Ok(moved) => moved,
+                Err(stop) => return self.stop(cx, stop),
+            };
+            if self.is_over() {
+                return self.end_lease(cx);
+            }
+            if moved == Moved::Nothing {
+                return Step::Wait;
+            }
+        }
+        Step::Again
+    }
+
+    /// One pass over both directions.
+    fn pass(&mut self, cx: &mut Context<'_>) -> Result<Moved, Stop> {
+        let mut moved = Moved::Nothing;
+        if let Phase::Leased(Leased { lease, talk, .. }) = &mut self.phase
+            && !talk.to_server.is_empty()
+            && let Some(server) = lease.server()
+        {
+            match talk.to_server.poll_drain(&mut server.stream, cx) {
+                Poll::Ready(Ok(())) => moved = Moved::Some,
+                // The server may have said why; what it said is read below.
+                Poll::Ready(Err(_)) => talk.to_server = Outbox::default(),
+                Poll::Pending => {}
+            }
+        }
+        if self.client_takes_more(cx)? {
+            let mut scratch = self.floor.take_scratch();
+            let read = self.read_server(cx, &mut scratch);
+            self.floor.put_scratch(scratch);
+            if read? == Moved::Some {
+                moved = Moved::Some;
+            }
+        }
+        if self.is_over() {
+            return Ok(Moved::Some);
+        }
+        let mut scratch = self.floor.take_scratch();
+        let read = self.read_client(cx, &mut scratch);
+        self.floor.put_scratch(scratch);
+        if read? == Moved::Some {
+            moved = Moved::Some;
+        }
+        Ok(moved)
+    }
+
+    /// Writes to the client what waits for it. Returns whether all of it went.
+    fn client_takes_more(&mut self, cx: &mut Context<'_>) -> Result<bool, Stop> {
+        if self.to_client.is_empty() {
+            return Ok(true);
+        }
+        match self.to_client.poll_drain(&mut self.stream, cx) {
+            Poll::Ready(Ok(())) => Ok(true),
+            Poll::Ready(Err(_)) => Err(Stop::ClientGone),
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    fn read_server(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<Moved, Stop> {
+        let Phase::Leased(Leased { lease, .. }) = &mut self.phase else { return Ok(Moved::Nothing) };
+        let Some(server) = lease.server() else { return Err(Stop::ServerGone) };
+        let read = match server.stream.poll_read(cx, scratch) {
+            Poll::Pending => return Ok(Moved::Nothing),
+            Poll::Ready(Ok(0) | Err(_)) => return Err(Stop::ServerGone),
+            Poll::Ready(Ok(read)) => scratch.get(..read).unwrap_or_default(),
+        };
+        if server.carry.is_empty() {
+            self.from_server(cx, read)?;
+        } else {
+            let mut bytes = std::mem::take(&mut server.carry);
+            bytes.extend_from_slice(read);
+            self.from_server(cx, &bytes)?;
+        }
+        Ok(Moved::Some)
+    }
+
+    /// Bytes from the server: to the client.
+    fn from_server(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), Stop> {
+        let mut out = self.floor.take_assembly();
+        let forwarded = self.forward_to_client(cx, input, &mut out);
+        self.floor.put_assembly(out);
+        let turn = forwarded?;
+        let Phase::Leased(Leased { lease, .. }) = &mut self.phase else { return Ok(()) };
+        if let Some(server) = lease.server()
+            && let Some(rest @ [_, ..]) = input.get(turn.consumed..)
+        {
+            server.carry.extend_from_slice(rest);
+        }
+        if turn.queries > 0 {
+            let mut counters = self.cell.tenant.counters.borrow_mut();
+            counters.queries = counters.queries.saturating_add(u64::from(turn.queries));
+            counters.transactions = counters.transactions.saturating_add(u64::from(turn.transactions));
+        }
+        Ok(())
+    }
+
+    fn forward_to_client(&mut self, cx: &mut Context<'_>, input: &[u8], out: &mut Vec<u8>) -> Result<Turn, Stop> {
+        let Phase::Leased(Leased { lease, talk, .. }) = &mut self.phase else { return Ok(Turn::default()) };
+        let Some(server) = lease.server() else { return Err(Stop::ServerGone) };
+        let mut sink = Sink::new(input, out);
+        let turn = talk
+            .exchange
+            .server_bytes(&mut self.client, &mut server.state, input, &mut sink)
+            .map_err(Stop::Server)?;
+        let bytes = sink.finish();
+        if !bytes.is_empty() && self.say(cx, bytes).is_err() {
+            return Err(Stop::ClientGone);
+        }
+        Ok(turn)
+    }
+
+    fn read_client(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<Moved, Stop> {
+        let Phase::Leased(Leased { talk, leaving, .. }) = &mut self.phase else { return Ok(Moved::Nothing) };
+        if !talk.to_server.is_empty() || *leaving || talk.exchange.outstanding() >= MAX_OUTSTANDING {
+            return Ok(Moved::Nothing);
+        }
+        let read = match self.stream.poll_read(cx, scratch) {
+            Poll::Pending => return Ok(Moved::Nothing),
+            Poll::Ready(Ok(0) | Err(_)) => return Err(Stop::ClientGone),
+            Poll::Ready(Ok(read)) => scratch.get(..read).unwrap_or_default(),
+        };
+        self.count_in(read.len());
+        let mut out = self.floor.take_assembly();
+        let fed = if self.carry.is_empty() {
+            self.feed(cx, read, &mut out)
+        } else {
+            let mut bytes = std::mem::take(&mut self.carry);
+            bytes.extend_from_slice(read);
+            self.feed(cx, &bytes, &mut out)
+        };
+        self.floor.put_assembly(out);
+        fed.map(|()| Moved::Some)
+    }
+
+    /// Bytes from the client: to the server, behind what `out` holds already.
+    fn feed(&mut self, cx: &mut Context<'_>, input: &[u8], out: &mut Vec<u8>) -> Result<(), Stop> {
+        let Phase::Leased(Leased { lease, talk, leaving }) = &mut self.phase else { return Ok(()) };
+        let Some(server) = lease.server() else { return Err(Stop::ServerGone) };
+        let mut answers = Vec::new();
+        let mut sink = Sink::new(input, out);
+        let fed = {
+            let mut texts = self.cell.tenant.statements.borrow_mut();
+            talk.exchange
+                .client_bytes((&mut self.client, &mut server.state, &mut texts), input, &mut sink, &mut answers)
+                .map_err(|violation| Stop::Client(Box::new(violation.to_client())))?
+        };
+        let bytes = sink.finish();
+        if !bytes.is_empty() && talk.to_server.send(&mut server.stream, cx, bytes).is_err() {
+            // The server may have said why before it went: the next read tells.
+            talk.to_server = Outbox::default();
+        }
+        if fed.terminated {
+            *leaving = true;
+            if talk.exchange.outstanding() == 0 {
+                return Err(Stop::ClientGone);
+            }
+        } else if let Some(rest @ [_, ..]) = input.get(fed.consumed..) {
+            self.carry.extend_from_slice(rest);
+        }
+        if !answers.is_empty() {
+            self.say(cx, &answers).map_err(|_| Stop::ClientGone)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the lease can end here.
+    fn is_over(&mut self) -> bool {
+        let Phase::Leased(Leased { lease, talk, leaving }) = &mut self.phase else { return false };
+        let Some(server) = lease.server() else { return true };
+        let over = talk.exchange.is_over(&server.state) && talk.to_server.is_empty() && server.carry.is_empty();
+        match self.mode {
+            PoolMode::Transaction => over || *leaving && talk.exchange.outstanding() == 0,
+            PoolMode::Session => {
+                *leaving && talk.exchange.outstanding() == 0 || over && self.cell.wish() == Wish::Leave
+            }
+        }
+    }
+
+    /// The normal end: the server goes back, the client is parked.
+    fn end_lease(&mut self, cx: &mut Context<'_>) -> Step {
+        let Phase::Leased(Leased { mut lease, talk, leaving }) = std::mem::replace(&mut self.phase, Phase::Parked)
+        else {
+            return Step::Again;
+        };
+        if leaving {
+            self.phase = Phase::Leased(Leased { lease, talk, leaving });
+            return self.stop(cx, Stop::ClientGone);
+        }
+        if let Some(server) = lease.server() {
+            assert!(talk.exchange.is_over(&server.state), "a server is handed on only with nothing outstanding");
+            if std::mem::take(&mut server.state.settings_changed) {
+                self.cell.tenant.intern(&mut server.state.settings.params);
+                self.client.settings.params = server.state.settings.params.clone();
+            }
+        }
+        let leftover = match self.mode {
+            PoolMode::Transaction => Leftover::Nothing,
+            PoolMode::Session => Leftover::State,
+        };
+        lease.give_back(leftover);
+        self.floor.put_conversation(talk);
+        self.carry_is_fresh = !self.carry.is_empty();
+        self.park();
+        Step::Again
+    }
+
+    /// An abnormal end: the server is cleaned or closed, the client told if it can be.
+    fn stop(&mut self, cx: &mut Context<'_>, stop: Stop) -> Step {
+        let Phase::Leased(Leased { mut lease, talk, .. }) = std::mem::replace(&mut self.phase, Phase::Over) else {
+            return Step::Again;
+        };
+        let quiet = talk.exchange.is_quiet() && talk.to_server.is_empty();
+        let mid_message = talk.exchange.server_is_mid_message();
+        let said_why = talk.exchange.ended_in_error();
+        let leftover = match &stop {
+            Stop::ClientGone | Stop::Client(_) if quiet => leftover_of(&mut lease, self.mode),
+            Stop::ClientGone | Stop::Client(_) | Stop::ServerGone | Stop::Server(_) => Leftover::Work,
+        };
+        lease.give_back(leftover);
+        self.floor.put_conversation(talk);
+        self.cell.set_whereabouts(Whereabouts::Parked);
+        let error = match stop {
+            Stop::ClientGone => return self.end(),
+            Stop::Client(error) => *error,
+            Stop::ServerGone => {
+                self.count_lost();
+                if said_why {
+                    self.phase = Phase::Closing;
+                    return Step::Again;
+                }
+                server_lost()
+            }
+            Stop::Server(ServerFault::OwnQueryFailed(body)) => {
+                let mut words = Vec::new();
+                messages::put_server_error_as_fatal(&mut words, &body);
+                return self.fail_with(cx, &words);
+            }
+            Stop::Server(fault @ ServerFault::Protocol(_)) => {
+                self.count_lost();
+                tracing::warn!(reason = "server_protocol", %fault, "server closed");
+                server_lost()
+            }
+        };
+        if mid_message {
+            // An error in the middle of a message would be taken for a part of it.
+            self.phase = Phase::Closing;
+            return Step::Again;
+        }
+        self.fail(cx, &error)
+    }
+
+    fn count_lost(&self) {
+        let mut counters = self.cell.tenant.counters.borrow_mut();
+        counters.servers_lost = counters.servers_lost.saturating_add(1);
+    }
+}
+
+/// What a client that goes away between two messages leaves behind.
+fn leftover_of(lease: &mut Lease, mode: PoolMode) -> Leftover {
+    use crate::track::TxStatus;
+    match lease.server() {
+        Some(server) if server.state.status == TxStatus::Idle && mode == PoolMode::Transaction => Leftover::Nothing,
+        Some(_) => Leftover::State,
+        None => Leftover::Work,
+    }
+}
+
+fn server_lost() -> ClientError {
+    ClientError::fatal(
+        SqlState::CONNECTION_FAILURE,
+        Fault::Server,
+        "server_lost",
+        "the connection to the database server was lost",
+    )
+    .with_detail("Whether the running transaction was committed is not known if COMMIT had been sent.")
+    .with_hint("Connect again and check what the transaction did.")
+}
+
+/// Passes of one poll over a lease.
+const MAX_PASSES: usize = 16;
+/// Answers a client may leave outstanding before it is not read any more.
+const MAX_OUTSTANDING: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_at_work_is_small() {
+        assert!(size_of::<Leased>() <= 48, "{}", size_of::<Leased>());
+        assert!(size_of::<Session>() <= 320, "{}", size_of::<Session>());
+    }
+}

@@ -1,0 +1,22 @@
+//! One client's life after login: greeting, waiting, relaying, leaving.
+//!
+//! Owns the relay between a client and the server it has leased. Must not know how servers are made or shared out
+//! (`pool`), nor threads (`worker`).
+//!
+//! ```text
+//!   greet ──► parked ──► waiting ──► leased ──► parked ...
+//!               │  ▲________│ refused  │ vanished: server cleaned or closed
+//!               └────────► closing ◄───┘
+//! ```
+
+mod floor;
+mod greet;
+mod leased;
+mod outbox;
+mod registry;
+mod session;
+
+pub use floor::Floor;
+pub use greet::{Newcomer, greet, turn_away, turn_away_leaving};
+pub use registry::{CancelKeys, ClientCell, Registry, Whereabouts};
+pub use session::Session;

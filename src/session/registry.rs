@@ -1,0 +1,215 @@
+//! The clients of a worker: where each one is, and the key by which it can be cancelled.
+//!
+//! Owns the cancel keys that clients see (PostgreSQL manual, "Canceling Requests in Progress"). A key names the worker
+//! and the client's place; its secret is computed, not stored, so that there is no table of secrets to leak or to look
+//! up. Must not know servers beyond their number.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+
+use aws_lc_rs::hmac;
+use slab::Slab;
+use subtle::ConstantTimeEq;
+
+use crate::ids::{ClientId, ServerId, WorkerId};
+use crate::pool::TenantState;
+
+/// Makes the secrets of cancel keys. One per process; clones share the key.
+#[derive(Clone, Debug)]
+pub struct CancelKeys(Arc<hmac::Key>);
+
+impl CancelKeys {
+    /// From 32 random bytes.
+    #[must_use]
+    pub fn new(seed: &[u8; 32]) -> Self {
+        Self(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, seed)))
+    }
+
+    fn secret(&self, worker: WorkerId, client: ClientId) -> hmac::Tag {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(&worker.0.to_be_bytes());
+        context.update(&client.0.to_be_bytes());
+        context.sign()
+    }
+}
+
+/// Where a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// Between transactions.
+    Parked,
+    /// In the queue.
+    Waiting,
+    /// Holding this server.
+    Leasing(ServerId),
+}
+
+/// What others may ask of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Nothing,
+    /// Cancel the request that waits.
+    CancelQueued,
+    /// End, with 57P01, as soon as no transaction runs.
+    Leave,
+}
+
+/// One client, as the rest of the worker sees it.
+#[derive(Debug)]
+pub struct ClientCell {
+    /// Its number.
+    pub id: ClientId,
+    /// Its tenant.
+    pub tenant: Rc<TenantState>,
+    index: usize,
+    whereabouts: Cell<Whereabouts>,
+    wish: Cell<Wish>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl ClientCell {
+    /// Where the client is.
+    #[must_use]
+    pub fn whereabouts(&self) -> Whereabouts {
+        self.whereabouts.get()
+    }
+
+    pub(super) fn set_whereabouts(&self, whereabouts: Whereabouts) {
+        self.whereabouts.set(whereabouts);
+    }
+
+    pub(super) fn wish(&self) -> Wish {
+        self.wish.get()
+    }
+
+    pub(super) fn clear_wish(&self) {
+        self.wish.set(Wish::Nothing);
+    }
+
+    pub(super) fn set_waker(&self, waker: &Waker) {
+        let mut kept = self.waker.borrow_mut();
+        if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+            *kept = Some(waker.clone());
+        }
+    }
+
+    fn ask(&self, wish: Wish) {
+        if self.wish.get() != Wish::Leave {
+            self.wish.set(wish);
+        }
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// All clients of a worker.
+#[derive(Debug)]
+pub struct Registry {
+    worker: WorkerId,
+    keys: CancelKeys,
+    clients: RefCell<Slab<Rc<ClientCell>>>,
+    admitted: Cell<u32>,
+    leaving: Cell<bool>,
+}
+
+impl Registry {
+    /// An empty registry.
+    #[must_use]
+    pub fn new(worker: WorkerId, keys: CancelKeys) -> Self {
+        let (clients, admitted, leaving) = (RefCell::default(), Cell::new(0), Cell::new(false));
+        Self { worker, keys, clients, admitted, leaving }
+    }
+
+    /// Takes a client in.
+    pub fn admit(&self, tenant: Rc<TenantState>) -> Rc<ClientCell> {
+        let mut clients = self.clients.borrow_mut();
+        let entry = clients.vacant_entry();
+        self.admitted.set(self.admitted.get().wrapping_add(1));
+        let index = u64::try_from(entry.key()).unwrap_or(u64::MAX) & u64::from(u32::MAX);
+        let id = ClientId(u64::from(self.admitted.get()) << 32 | index);
+        let connected = &tenant.clients.connected;
+        connected.set(connected.get().saturating_add(1));
+        let wish = Cell::new(if self.leaving.get() { Wish::Leave } else { Wish::Nothing });
+        let (index, whereabouts, waker) = (entry.key(), Cell::new(Whereabouts::Parked), RefCell::default());
+        let cell = Rc::new(ClientCell { id, tenant, index, whereabouts, wish, waker });
+        entry.insert(cell.clone());
+        cell
+    }
+
+    /// Lets a client go.
+    pub fn remove(&self, cell: &ClientCell) {
+        if self.clients.borrow_mut().try_remove(cell.index).is_some() {
+            let connected = &cell.tenant.clients.connected;
+            connected.set(connected.get().saturating_sub(1));
+        }
+    }
+
+    /// The process id and the secret that the client is told. `long` gives 32 bytes (protocol 3.2) instead of 4.
+    #[must_use]
+    pub fn key(&self, cell: &ClientCell, long: bool) -> (u32, Vec<u8>) {
+        let tag = self.keys.secret(self.worker, cell.id);
+        let secret = if long { tag.as_ref() } else { tag.as_ref().get(..4).unwrap_or_default() };
+        (pid(self.worker, cell.index), secret.to_vec())
+    }
+
+    /// The worker whose client a cancel key names.
+    #[must_use]
+    pub fn worker_of(pid: u32) -> WorkerId {
+        WorkerId(u16::try_from(pid >> INDEX_BITS).unwrap_or(u16::MAX))
+    }
+
+    /// The client of a cancel key, if key and secret are right.
+    #[must_use]
+    pub fn find(&self, pid: u32, secret: &[u8]) -> Option<Rc<ClientCell>> {
+        let index = usize::try_from(pid & INDEX_MASK).ok()?.checked_sub(1)?;
+        let cell = self.clients.borrow().get(index)?.clone();
+        let tag = self.keys.secret(self.worker, cell.id);
+        let expected = match secret.len() {
+            4 => tag.as_ref().get(..4)?,
+            _ => tag.as_ref(),
+        };
+        bool::from(expected.ct_eq(secret)).then_some(cell)
+    }
+
+    /// Asks a queued client to give its request up.
+    pub fn cancel_queued(&self, cell: &ClientCell) {
+        cell.ask(Wish::CancelQueued);
+    }
+
+    /// Asks all clients for which `which` holds to leave as soon as their transaction is over.
+    pub fn ask_to_leave(&self, which: impl Fn(&ClientCell) -> bool) {
+        for (_, cell) in self.clients.borrow().iter().filter(|(_, cell)| which(cell)) {
+            cell.ask(Wish::Leave);
+        }
+    }
+
+    /// Asks everybody to leave, newcomers too.
+    pub fn close(&self) {
+        self.leaving.set(true);
+        self.ask_to_leave(|_| true);
+    }
+
+    /// How many clients there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.clients.borrow().len()
+    }
+
+    /// Whether there is no client.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A process id that names a worker and a client's place. Positive as a signed number, never 0.
+fn pid(worker: WorkerId, index: usize) -> u32 {
+    let index = u32::try_from(index).unwrap_or(INDEX_MASK).saturating_add(1) & INDEX_MASK;
+    u32::from(worker.0) << INDEX_BITS | index
+}
+
+const INDEX_BITS: u32 = 24;
+const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;

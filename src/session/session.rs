@@ -1,0 +1,391 @@
+//! One client after its greeting: parked, waiting, leased, closing.
+//!
+//! Owns the state of the session and what happens while it has no server. The relay itself is in `leased`.
+//!
+//! | state | client speaks | server speaks | asked to leave | client gone |
+//! |---|---|---|---|---|
+//! | parked | asks for a lease | - | 57P01, closing | ends |
+//! | waiting | kept, bounded | - | 57P01, closing | leaves the queue, ends |
+//! | leased | forwarded | forwarded | after the transaction | server cleaned or closed |
+//! | closing | thrown away | - | - | ends |
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use super::floor::Floor;
+use super::leased::Leased;
+use super::outbox::Outbox;
+use super::registry::{ClientCell, Whereabouts, Wish};
+use crate::error::{ClientError, ClientFacing, Fault, Severity, SqlState};
+use crate::ids::ServerId;
+use crate::net::Stream;
+use crate::pool::{Acquired, Refusal, TenantState, Ticket};
+use crate::tenant::PoolMode;
+use crate::track::{ClientState, is_worth_a_lease, skip_request, skip_to_sync, unleased_bytes};
+use crate::wire::messages;
+
+/// A logged-in client. A future that ends when the client is gone.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) stream: Stream,
+    pub(super) floor: Rc<Floor>,
+    pub(super) cell: Rc<ClientCell>,
+    pub(super) client: ClientState,
+    pub(super) mode: PoolMode,
+    /// Bytes of the client that could not be dealt with yet: the beginning of a message, or what waits for a server.
+    pub(super) carry: Vec<u8>,
+    /// Nobody has looked at `carry` since the session had no server.
+    pub(super) carry_is_fresh: bool,
+    pub(super) to_client: Outbox,
+    pub(super) phase: Phase,
+    pub(super) last_server: Option<ServerId>,
+    /// Bytes still to come of a message that is thrown away.
+    discard: usize,
+    /// The current request was refused: everything up to its Sync is thrown away.
+    skipping: bool,
+}
+
+/// Where a session is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    Parked,
+    Waiting(Ticket),
+    Leased(Leased),
+    /// The last words are on their way.
+    Closing,
+    Over,
+}
+
+/// What one step of a session came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Something else is to be done now.
+    Again,
+    /// Nothing can be done until a waker is called.
+    Wait,
+}
+
+impl Session {
+    /// A session that has been greeted. `carry` is what the client said since.
+    #[must_use]
+    pub(super) fn new(
+        stream: Stream,
+        floor: Rc<Floor>,
+        cell: Rc<ClientCell>,
+        client: ClientState,
+        mode: PoolMode,
+    ) -> Self {
+        Self {
+            stream,
+            floor,
+            cell,
+            client,
+            mode,
+            carry: Vec::new(),
+            carry_is_fresh: false,
+            to_client: Outbox::default(),
+            phase: Phase::Parked,
+            last_server: None,
+            discard: 0,
+            skipping: false,
+        }
+    }
+
+    /// Hands over what the client said behind its login.
+    #[must_use]
+    pub(super) fn with_carry(mut self, carry: Vec<u8>) -> Self {
+        self.carry_is_fresh = !carry.is_empty();
+        self.carry = carry;
+        self
+    }
+
+    pub(super) fn tenant(&self) -> &Rc<TenantState> {
+        &self.cell.tenant
+    }
+
+    fn poll_parked(&mut self, cx: &mut Context<'_>) -> Step {
+        if self.cell.wish() == Wish::Leave {
+            return self.say_goodbye(cx);
+        }
+        if !self.to_client.is_empty() {
+            match self.to_client.poll_drain(&mut self.stream, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return self.end(),
+                Poll::Pending => return Step::Wait,
+            }
+        }
+        let mut scratch = self.floor.take_scratch();
+        let step = match self.stream.poll_read(cx, &mut scratch) {
+            Poll::Pending if self.carry_is_fresh => self.take_unleased(cx, &[]),
+            Poll::Pending => Step::Wait,
+            Poll::Ready(Ok(0) | Err(_)) => self.end(),
+            Poll::Ready(Ok(read)) => {
+                self.count_in(read);
+                self.take_unleased(cx, scratch.get(..read).unwrap_or_default())
+            }
+        };
+        self.floor.put_scratch(scratch);
+        step
+    }
+
+    /// Bytes from a client without a server.
+    fn take_unleased(&mut self, cx: &mut Context<'_>, read: &[u8]) -> Step {
+        let dropped = self.discard.min(read.len());
+        self.discard = self.discard.saturating_sub(dropped);
+        let read = read.get(dropped..).unwrap_or_default();
+        if self.carry.is_empty() {
+            return self.unleased(cx, read);
+        }
+        let mut bytes = std::mem::take(&mut self.carry);
+        bytes.extend_from_slice(read);
+        self.unleased(cx, &bytes)
+    }
+
+    fn unleased(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Step {
+        self.carry_is_fresh = false;
+        let mut input = input;
+        let mut answers = Vec::new();
+        if self.skipping {
+            match skip_to_sync(input) {
+                Ok(skipped) => {
+                    self.discard = skipped.discard;
+                    input = input.get(skipped.consumed..).unwrap_or_default();
+                    if skipped.ended {
+                        self.skipping = false;
+                        messages::put_ready_for_query(&mut answers, b'I');
+                    }
+                }
+                Err(violation) => return self.fail(cx, &violation.to_client()),
+            }
+        }
+        let (wants_lease, terminated) = if self.skipping {
+            (false, input.first() == Some(&b'X'))
+        } else {
+            match self.look_at(&mut input, &mut answers) {
+                Ok(found) => found,
+                Err(error) => return self.fail(cx, &error),
+            }
+        };
+        if !answers.is_empty() && self.say(cx, &answers).is_err() || terminated {
+            return self.end();
+        }
+        if !wants_lease {
+            self.carry = input.to_vec();
+            return Step::Again;
+        }
+        self.ask_for_lease(cx, input)
+    }
+
+    /// Returns whether a server is needed, and whether the client said Terminate.
+    fn look_at(&mut self, input: &mut &[u8], answers: &mut Vec<u8>) -> Result<(bool, bool), ClientError> {
+        let done = unleased_bytes(input, answers).map_err(|violation| violation.to_client())?;
+        self.discard = done.discard;
+        *input = input.get(done.consumed..).unwrap_or_default();
+        if done.terminated || input.is_empty() {
+            return Ok((false, done.terminated));
+        }
+        let worth = is_worth_a_lease(input).map_err(|violation| violation.to_client())?;
+        Ok((worth, false))
+    }
+
+    fn ask_for_lease(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Step {
+        let patience = self.tenant().patience();
+        match self.floor.pool.clone().acquire(self.tenant(), self.last_server, patience) {
+            Acquired::Now(lease) => {
+                self.floor.observe_wait(self.tenant(), 0);
+                self.begin_lease(cx, lease, input)
+            }
+            Acquired::Queued(ticket) => {
+                self.carry = input.to_vec();
+                self.cell.set_whereabouts(Whereabouts::Waiting);
+                self.phase = Phase::Waiting(ticket);
+                Step::Again
+            }
+            Acquired::Refused(refusal) => {
+                self.carry = input.to_vec();
+                self.refuse(cx, &refusal)
+            }
+        }
+    }
+
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Step {
+        let Phase::Waiting(ticket) = &mut self.phase else { return Step::Again };
+        match self.cell.wish() {
+            Wish::Nothing => {}
+            Wish::Leave => return self.say_goodbye(cx),
+            Wish::CancelQueued => {
+                self.cell.clear_wish();
+                self.park();
+                return self.refuse(cx, &Refusal::Cancelled);
+            }
+        }
+        if let Poll::Ready(outcome) = ticket.poll(cx) {
+            let waited = self.floor.pool.clock().now().micros_since(ticket.since());
+            self.floor.observe_wait(&self.cell.tenant, waited);
+            self.park();
+            return match outcome {
+                Ok(lease) => {
+                    let input = std::mem::take(&mut self.carry);
+                    self.begin_lease(cx, lease, &input)
+                }
+                Err(refusal) => self.refuse(cx, &refusal),
+            };
+        }
+        self.listen_while_waiting(cx)
+    }
+
+    /// Notices a client that goes away while it waits. What else it says is kept, up to a limit.
+    fn listen_while_waiting(&mut self, cx: &mut Context<'_>) -> Step {
+        if self.carry.len() >= MAX_WAITING_BYTES {
+            return Step::Wait;
+        }
+        let mut scratch = self.floor.take_scratch();
+        let step = match self.stream.poll_read(cx, &mut scratch) {
+            Poll::Pending => Step::Wait,
+            Poll::Ready(Ok(0) | Err(_)) => self.end(),
+            Poll::Ready(Ok(read)) => {
+                self.count_in(read);
+                self.carry.extend_from_slice(scratch.get(..read).unwrap_or_default());
+                Step::Again
+            }
+        };
+        self.floor.put_scratch(scratch);
+        step
+    }
+
+    /// Answers the request in `carry` with an error; the session goes on unless the error is fatal.
+    fn refuse(&mut self, cx: &mut Context<'_>, refusal: &Refusal) -> Step {
+        self.floor.count_refusal(self.tenant(), refusal);
+        let error = refusal.to_client();
+        if error.severity == Severity::Fatal {
+            return self.fail(cx, &error);
+        }
+        match skip_request(&self.carry) {
+            Ok(skipped) => {
+                self.carry.drain(..skipped.consumed);
+                self.carry_is_fresh = !self.carry.is_empty();
+                self.discard = skipped.discard;
+                self.skipping = !skipped.ended;
+                let mut answer = Vec::new();
+                messages::put_error(&mut answer, &error);
+                if skipped.ended {
+                    messages::put_ready_for_query(&mut answer, b'I');
+                }
+                if self.say(cx, &answer).is_err() { self.end() } else { Step::Again }
+            }
+            Err(violation) => self.fail(cx, &violation.to_client()),
+        }
+    }
+
+    fn poll_closing(&mut self, cx: &mut Context<'_>) -> Step {
+        match self.to_client.poll_drain(&mut self.stream, cx) {
+            Poll::Pending => return Step::Wait,
+            Poll::Ready(Err(_)) => return self.end(),
+            Poll::Ready(Ok(())) => {}
+        }
+        // Unread bytes would turn the close into a reset, and the reset could overtake our last words.
+        let mut scratch = self.floor.take_scratch();
+        let _ = self.stream.poll_read(cx, &mut scratch);
+        self.floor.put_scratch(scratch);
+        let _ = self.stream.poll_shutdown(cx);
+        self.end()
+    }
+
+    /// Sends a fatal error and closes.
+    pub(super) fn fail(&mut self, cx: &mut Context<'_>, error: &ClientError) -> Step {
+        let name = &self.tenant().tenant().name;
+        tracing::info!(customer_id = %name, client = %self.client.id, reason = error.reason, "session ended by the proxy");
+        let mut words = Vec::new();
+        messages::put_error(&mut words, error);
+        self.fail_with(cx, &words)
+    }
+
+    /// Sends last words and closes.
+    pub(super) fn fail_with(&mut self, cx: &mut Context<'_>, words: &[u8]) -> Step {
+        self.carry = Vec::new();
+        self.phase = Phase::Closing;
+        if self.say(cx, words).is_err() { self.end() } else { Step::Again }
+    }
+
+    pub(super) fn say_goodbye(&mut self, cx: &mut Context<'_>) -> Step {
+        let error = if self.tenant().is_removed() {
+            ClientError::fatal(
+                SqlState::ADMIN_SHUTDOWN,
+                Fault::Proxy,
+                "tenant_removed",
+                "terminating connection because the tenant was removed",
+            )
+        } else {
+            ClientError::fatal(
+                SqlState::ADMIN_SHUTDOWN,
+                Fault::Proxy,
+                "draining",
+                "terminating connection because the proxy is shutting down",
+            )
+            .with_hint("Connect again: another instance may be up already.")
+        };
+        self.fail(cx, &error)
+    }
+
+    pub(super) fn say(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> std::io::Result<()> {
+        self.count_out(bytes.len());
+        self.to_client.send(&mut self.stream, cx, bytes)
+    }
+
+    pub(super) fn park(&mut self) {
+        self.cell.set_whereabouts(Whereabouts::Parked);
+        self.phase = Phase::Parked;
+    }
+
+    pub(super) fn end(&mut self) -> Step {
+        self.phase = Phase::Over;
+        Step::Again
+    }
+
+    pub(super) fn count_in(&self, bytes: usize) {
+        let mut counters = self.cell.tenant.counters.borrow_mut();
+        counters.bytes_in = counters.bytes_in.saturating_add(bytes as u64);
+    }
+
+    pub(super) fn count_out(&self, bytes: usize) {
+        let mut counters = self.cell.tenant.counters.borrow_mut();
+        counters.bytes_out = counters.bytes_out.saturating_add(bytes as u64);
+    }
+}
+
+impl Future for Session {
+    type Output = ();
+
+    /// Bounded: a session that always finds something to do yields now and then.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let session = self.get_mut();
+        session.cell.set_waker(cx.waker());
+        for _ in 0..MAX_STEPS {
+            let step = match session.phase {
+                Phase::Parked => session.poll_parked(cx),
+                Phase::Waiting(_) => session.poll_waiting(cx),
+                Phase::Leased(_) => session.poll_leased(cx),
+                Phase::Closing => session.poll_closing(cx),
+                Phase::Over => return Poll::Ready(()),
+            };
+            if step == Step::Wait {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.floor.registry.remove(&self.cell);
+    }
+}
+
+/// Steps of one poll.
+const MAX_STEPS: usize = 32;
+/// What a client may say while it waits; beyond that it is not read.
+const MAX_WAITING_BYTES: usize = 256 * 1024;

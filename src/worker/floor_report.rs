@@ -1,0 +1,46 @@
+//! What a worker says about itself: copies of its counters and of the scheduler's.
+//!
+//! Owns the collecting. Runs when asked, never on the query path.
+
+use std::rc::Rc;
+
+use crate::ids::WorkerId;
+use crate::pool::TenantState;
+use crate::session::Floor;
+use crate::stats::{ClusterReport, TenantGauges, TenantReport, WorkerReport};
+
+pub(super) fn report(worker: WorkerId, floor: &Rc<Floor>) -> WorkerReport {
+    let clusters = floor.pool.inspect(|cluster, scheduler, failures| ClusterReport {
+        cluster,
+        capacity: scheduler.capacity(),
+        permits_used: scheduler.used(),
+        permits_committed: scheduler.committed(),
+        waiting_tenants: u32::try_from(scheduler.waiting_tenants()).unwrap_or(u32::MAX),
+        breaker_open: scheduler.breaker_open(),
+        login_failures: failures.iter().map(|(reason, count)| (*reason, *count)).collect(),
+    });
+    let tenants = floor.pool.tenants().iter().map(|state| tenant(floor, state)).collect();
+    WorkerReport { worker, tenants, clusters, waits: floor.waits.borrow().clone() }
+}
+
+fn tenant(floor: &Rc<Floor>, state: &Rc<TenantState>) -> TenantReport {
+    let now = floor.pool.clock().now();
+    let view = floor
+        .pool
+        .inspect(|cluster, scheduler, _| (cluster == state.cluster()).then(|| scheduler.tenant(state.id)).flatten())
+        .into_iter()
+        .flatten()
+        .next();
+    let (connected, active) = (state.clients.connected.get(), state.clients.active.get());
+    let mut gauges = TenantGauges { cl_active: active, ..TenantGauges::default() };
+    if let Some(view) = view {
+        gauges.cl_waiting = view.waiters;
+        gauges.sv_login = view.opening;
+        gauges.sv_idle = view.idle;
+        gauges.sv_active = view.busy;
+        gauges.sv_closing = view.closing;
+        gauges.oldest_wait_us = view.head_wait_since.map_or(0, |since| now.micros_since(since));
+    }
+    gauges.cl_idle = connected.saturating_sub(active).saturating_sub(gauges.cl_waiting);
+    TenantReport { tenant: state.id, counters: state.counters.borrow().clone(), gauges }
+}

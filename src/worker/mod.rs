@@ -1,0 +1,98 @@
+//! Worker threads: each owns its tenants, with their sessions, servers and counters.
+//!
+//! Owns the thread, its runtime and the orders it takes. Everything inside is single-threaded; the outside talks to it
+//! by [`Order`]s only. Must not know how clients log in (`front`) or where settings come from.
+
+mod floor_report;
+mod thread;
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::backend::Connector;
+use crate::config::settings::Settings;
+use crate::ids::{ClusterId, WorkerId};
+use crate::session::{CancelKeys, Newcomer};
+use crate::stats::WorkerReport;
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Order {
+    /// Take over a client.
+    Admit(Box<Newcomer>),
+    /// Cancel what this client does.
+    Cancel {
+        /// The process id of the key.
+        pid: u32,
+        /// Its secret.
+        secret: Vec<u8>,
+    },
+    /// Say how things are.
+    Report(oneshot::Sender<WorkerReport>),
+    /// Work by these settings from now on.
+    Apply(Box<Plan>),
+    /// Use at most this many servers of a cluster.
+    SetCapacity(ClusterId, u32),
+    /// Ask all clients to leave when their transactions are over, then close all servers and end.
+    Leave,
+    /// End now.
+    Stop,
+}
+
+/// Settings with what follows from them for one worker.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The settings.
+    pub settings: Arc<Settings>,
+    /// How to reach each cluster, by cluster number.
+    pub connectors: Vec<Connector>,
+    /// Servers this worker may have, by cluster number.
+    pub capacities: Vec<u32>,
+}
+
+/// A worker thread, seen from outside.
+#[derive(Debug)]
+pub struct Worker {
+    id: WorkerId,
+    orders: mpsc::UnboundedSender<Order>,
+    gone: tokio::sync::watch::Receiver<bool>,
+}
+
+impl Worker {
+    /// Starts a worker thread.
+    ///
+    /// # Errors
+    /// If the system gives no thread or no runtime.
+    pub fn spawn(id: WorkerId, plan: Plan, keys: CancelKeys) -> std::io::Result<Self> {
+        // Unbounded, but each sender is bounded: clients by max_clients and the half-open limit, the rest is control.
+        let (orders, receiver) = mpsc::unbounded_channel();
+        let (going, gone) = tokio::sync::watch::channel(false);
+        thread::spawn(id, plan, keys, receiver, going)?;
+        Ok(Self { id, orders, gone })
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn id(&self) -> WorkerId {
+        self.id
+    }
+
+    /// Gives an order. One that comes too late is dropped, and with it what it holds (a client's connection is closed).
+    pub fn order(&self, order: Order) {
+        let _ = self.orders.send(order);
+    }
+
+    /// Asks how things are; `None` if the worker has ended.
+    pub async fn report(&self) -> Option<WorkerReport> {
+        let (answer, report) = oneshot::channel();
+        self.order(Order::Report(answer));
+        report.await.ok()
+    }
+
+    /// Waits until the worker has ended.
+    pub async fn gone(&self) {
+        let mut gone = self.gone.clone();
+        let _ = gone.wait_for(|gone| *gone).await;
+    }
+}

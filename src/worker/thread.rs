@@ -1,0 +1,253 @@
+//! A worker's thread: its runtime, its loop over orders, its end.
+//!
+//! Owns what an order does. Sessions and servers run as tasks beside the loop, on the same thread.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{LocalSet, spawn_local};
+
+use super::{Order, Plan, floor_report};
+use crate::backend::Profile;
+use crate::budget::BudgetConfig;
+use crate::config::settings::Settings;
+use crate::ids::{ClusterId, TenantId, WorkerId};
+use crate::pool::{Clock, Pool, PoolLimits, TenantState};
+use crate::session::{
+    CancelKeys, Floor, Newcomer, Registry, Whereabouts, greet, turn_away, turn_away_leaving,
+};
+use crate::tenant::Tenant;
+
+pub(super) fn spawn(
+    id: WorkerId,
+    plan: Plan,
+    keys: CancelKeys,
+    orders: mpsc::UnboundedReceiver<Order>,
+    going: watch::Sender<bool>,
+) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
+        let local = LocalSet::new();
+        local.block_on(&runtime, async move {
+            let mut work = Work::new(id, plan, keys);
+            work.run(orders).await;
+        });
+        // Tasks that are left (a server that does not go) die with the runtime; their sockets are closed.
+        drop(local);
+        runtime.shutdown_background();
+        let _ = going.send(true);
+    })?;
+    Ok(())
+}
+
+struct Work {
+    id: WorkerId,
+    plan: Plan,
+    floor: Rc<Floor>,
+}
+
+impl Work {
+    fn new(id: WorkerId, plan: Plan, keys: CancelKeys) -> Self {
+        let budgets = plan.capacities.iter().map(|capacity| BudgetConfig::new(*capacity)).collect();
+        let pool = Pool::new(Clock::start(), limits(&plan.settings), budgets);
+        let registry = Registry::new(id, keys);
+        let max_statements = plan.settings.servers.max_client_statements;
+        Self { id, plan, floor: Rc::new(Floor::new(pool, registry, max_statements)) }
+    }
+
+    async fn run(&mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        let pool = self.floor.pool.clone();
+        spawn_local(async move { pool.run().await });
+        while let Some(order) = orders.recv().await {
+            match order {
+                Order::Admit(newcomer) => self.admit(*newcomer),
+                Order::Cancel { pid, secret } => self.cancel(pid, &secret),
+                Order::Report(answer) => {
+                    let _ = answer.send(floor_report::report(self.id, &self.floor));
+                }
+                Order::Apply(plan) => self.apply(*plan),
+                Order::SetCapacity(cluster, capacity) => self.floor.pool.set_capacity(cluster, capacity),
+                Order::Leave => {
+                    self.floor.registry.close();
+                    let floor = self.floor.clone();
+                    tokio::select! {
+                        () = everybody_gone(floor) => return,
+                        () = answer_only(self.id, &self.floor, &mut orders) => return,
+                    }
+                }
+                Order::Stop => return,
+            }
+        }
+    }
+
+    fn admit(&self, newcomer: Newcomer) {
+        let Newcomer { tenant, mode, stream, protocol_minor, parameters, unread, request_id, place } = newcomer;
+        let Ok(mut stream) = stream.attach() else { return };
+        let name = tenant.name.clone();
+        let Some(state) = self.state(tenant.id) else {
+            spawn_local(async move { turn_away_leaving(&mut stream).await });
+            return;
+        };
+        let max_clients = state.tenant().max_clients;
+        if state.clients.connected.get() >= max_clients {
+            {
+                let mut counters = state.counters.borrow_mut();
+                counters.refused_clients = counters.refused_clients.saturating_add(1);
+            }
+            tracing::info!(customer_id = %name, request_id, reason = "too_many_clients", "client refused");
+            spawn_local(async move {
+                turn_away(&mut stream, max_clients).await;
+                drop(place);
+            });
+            return;
+        }
+        let floor = self.floor.clone();
+        spawn_local(async move {
+            let arrived = (mode, protocol_minor, parameters, unread);
+            // Greeting takes a large future and lasts milliseconds; a session takes a small one and lasts for days.
+            if let Some(session) = greet(floor, state, stream, arrived).await {
+                spawn_local(async move {
+                    session.await;
+                    drop(place);
+                });
+            }
+        });
+    }
+
+    /// The state of a tenant that the catalog has; made when its first client comes.
+    fn state(&self, id: TenantId) -> Option<Rc<TenantState>> {
+        if let Some(known) = self.floor.pool.tenant(id) {
+            return Some(known);
+        }
+        let tenant = self.plan.settings.catalog.get(id)?.clone();
+        let profile = self.profile(&tenant)?;
+        let state = TenantState::new(tenant, profile);
+        self.floor.pool.set_tenant(&state);
+        Some(state)
+    }
+
+    fn profile(&self, tenant: &Tenant) -> Option<Profile> {
+        let connector = self.plan.connectors.get(usize::from(tenant.cluster.0))?;
+        Some(Profile::new(connector, tenant))
+    }
+
+    fn cancel(&self, pid: u32, secret: &[u8]) {
+        let Some(cell) = self.floor.registry.find(pid, secret) else {
+            tracing::debug!(reason = "wrong_cancel_key", "cancel request ignored");
+            return;
+        };
+        match cell.whereabouts() {
+            Whereabouts::Parked => {}
+            Whereabouts::Waiting => self.floor.registry.cancel_queued(&cell),
+            Whereabouts::Leasing(server) => self.floor.pool.cancel(cell.tenant.cluster(), server),
+        }
+    }
+
+    /// Goes over to another plan. Clients that it does not concern notice nothing.
+    fn apply(&mut self, plan: Plan) {
+        let old = std::mem::replace(&mut self.plan, plan);
+        let pool = &self.floor.pool;
+        pool.set_limits(limits(&self.plan.settings));
+        self.floor.max_client_statements.set(self.plan.settings.servers.max_client_statements);
+        for (number, capacity) in (0_u16..).zip(self.plan.capacities.iter()) {
+            if usize::from(number) < old.capacities.len() {
+                pool.set_capacity(ClusterId(number), *capacity);
+            } else {
+                pool.add_cluster(BudgetConfig::new(*capacity));
+            }
+        }
+        for state in pool.tenants() {
+            self.apply_to(&state, &old);
+        }
+    }
+
+    fn apply_to(&self, state: &Rc<TenantState>, old: &Plan) {
+        let before = state.tenant();
+        match self.plan.settings.catalog.get(state.id) {
+            Some(after) if after.cluster == before.cluster => {
+                let relogin = logs_in_otherwise(&before, after)
+                    || cluster_differs(&old.settings, &self.plan.settings, before.cluster);
+                let profile = if relogin { self.profile(after) } else { None };
+                state.update(after.clone(), profile);
+                self.floor.pool.set_tenant(state);
+            }
+            // Gone, or on another cluster, where its servers and clients begin anew.
+            Some(_) | None => {
+                self.floor.pool.remove_tenant(state);
+                self.floor.registry.ask_to_leave(|cell| Rc::ptr_eq(&cell.tenant, state));
+            }
+        }
+    }
+}
+
+/// Whether servers that are logged in by the old configuration must not be used by the new one.
+fn logs_in_otherwise(old: &Tenant, new: &Tenant) -> bool {
+    use crate::tenant::ServerAuth;
+    let same_password = match (&old.server_auth, &new.server_auth) {
+        (ServerAuth::Password(a), ServerAuth::Password(b)) => a == b,
+        (ServerAuth::None, ServerAuth::None) => true,
+        (ServerAuth::Password(_), ServerAuth::None) | (ServerAuth::None, ServerAuth::Password(_)) => false,
+    };
+    !same_password
+        || old.role != new.role
+        || old.database != new.database
+        || old.search_path != new.search_path
+        || old.settings != new.settings
+}
+
+fn cluster_differs(old: &Settings, new: &Settings, id: ClusterId) -> bool {
+    match (old.cluster(id), new.cluster(id)) {
+        (Some(old), Some(new)) => !Arc::ptr_eq(old, new) && old.endpoint != new.endpoint,
+        (None, _) | (_, None) => true,
+    }
+}
+
+fn limits(settings: &Settings) -> PoolLimits {
+    PoolLimits {
+        lifetime: settings.servers.lifetime,
+        idle_timeout: settings.servers.idle_timeout,
+        cleanup_timeout: settings.servers.cleanup_timeout,
+        max_prepared_statements: settings.servers.max_prepared_statements,
+    }
+}
+
+/// All clients have left and Postgres has let all servers go.
+async fn everybody_gone(floor: Rc<Floor>) {
+    let mut look = tokio::time::interval(LOOK);
+    while !floor.registry.is_empty() {
+        look.tick().await;
+    }
+    floor.pool.shut();
+    while !floor.pool.is_empty() {
+        look.tick().await;
+    }
+}
+
+/// While leaving, questions are answered and cancels carried out; newcomers are sent away; `Stop` ends it.
+async fn answer_only(id: WorkerId, floor: &Rc<Floor>, orders: &mut mpsc::UnboundedReceiver<Order>) {
+    while let Some(order) = orders.recv().await {
+        match order {
+            Order::Report(answer) => {
+                let _ = answer.send(floor_report::report(id, floor));
+            }
+            Order::Cancel { pid, secret } => {
+                if let Some(cell) = floor.registry.find(pid, &secret)
+                    && let Whereabouts::Leasing(server) = cell.whereabouts()
+                {
+                    floor.pool.cancel(cell.tenant.cluster(), server);
+                }
+            }
+            Order::Admit(newcomer) => {
+                if let Ok(mut stream) = newcomer.stream.attach() {
+                    spawn_local(async move { turn_away_leaving(&mut stream).await });
+                }
+            }
+            Order::Apply(_) | Order::SetCapacity(..) | Order::Leave => {}
+            Order::Stop => return,
+        }
+    }
+}
+
+/// How often a leaving worker looks whether everybody is gone.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(5);
