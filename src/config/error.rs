@@ -1,0 +1,148 @@
+//! What is wrong with a configuration: every problem with its place, and the error that carries them all.
+//!
+//! Owns the collecting and the rendering (file, line, caret). Must not know which checks there are.
+
+use std::fmt;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+use super::source::{Sources, Span};
+
+/// A configuration that cannot be used. `Display` shows every problem with its line and a caret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    rendered: Vec<String>,
+    titles: Vec<String>,
+}
+
+impl ConfigError {
+    /// An error without a place in a file (the file itself cannot be read).
+    pub(super) fn plain(title: String) -> Self {
+        Self { rendered: vec![format!("error: {title}")], titles: vec![title] }
+    }
+
+    /// The first line of every problem, without its place.
+    #[must_use]
+    pub fn titles(&self) -> &[String] {
+        &self.titles
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.rendered.join("\n\n"))?;
+        match self.rendered.len() {
+            0 | 1 => Ok(()),
+            errors => write!(f, "\n\nerror: {errors} errors in the configuration"),
+        }
+    }
+}
+
+impl fmt::Debug for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// One thing that is wrong, or unwise.
+#[derive(Debug)]
+pub(super) struct Problem {
+    title: String,
+    marks: Vec<(Span, String)>,
+    help: Option<String>,
+}
+
+impl Problem {
+    /// A problem at a place; the label stands beside the caret.
+    pub(super) fn at(span: Span, title: impl Into<String>, label: impl Into<String>) -> Self {
+        Self { title: title.into(), marks: vec![(span, label.into())], help: None }
+    }
+
+    /// A problem that has no place.
+    pub(super) fn nowhere(title: impl Into<String>) -> Self {
+        Self { title: title.into(), marks: Vec::new(), help: None }
+    }
+
+    /// A further place that explains the first.
+    pub(super) fn and_at(mut self, span: Span, label: impl Into<String>) -> Self {
+        self.marks.push((span, label.into()));
+        self
+    }
+
+    /// What to do about it.
+    pub(super) fn help(mut self, text: impl Into<String>) -> Self {
+        self.help = Some(text.into());
+        self
+    }
+}
+
+/// All problems found so far. Checks go on after an error, so that one run shows everything.
+#[derive(Debug, Default)]
+pub(super) struct Problems {
+    errors: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+impl Problems {
+    /// Adds an error: the configuration cannot be used.
+    pub(super) fn error(&mut self, problem: Problem) {
+        self.errors.push(problem);
+    }
+
+    /// Adds a warning: usable, but probably not meant.
+    pub(super) fn warn(&mut self, problem: Problem) {
+        self.warnings.push(problem);
+    }
+
+    /// Whether there is no error.
+    pub(super) fn is_ok(&self) -> bool {
+        self.errors.is_empty()
+    }
+
+    /// The rendered warnings if there is no error, otherwise the error that shows everything.
+    pub(super) fn finish(mut self, sources: &Sources) -> Result<Vec<String>, ConfigError> {
+        if self.errors.is_empty() {
+            return Ok(self
+                .warnings
+                .iter()
+                .map(|problem| render(problem, Level::WARNING, sources))
+                .collect());
+        }
+        // In the order of the files, as a reader repairs them; what has no place comes last.
+        self.errors.sort_by_key(|problem| problem.marks.first().map_or(usize::MAX, |(span, _)| span.start));
+        let shown = self.errors.iter().take(ERRORS_SHOWN);
+        let mut rendered: Vec<_> = shown.map(|problem| render(problem, Level::ERROR, sources)).collect();
+        if let Some(more @ 1..) = self.errors.len().checked_sub(ERRORS_SHOWN) {
+            rendered.push(format!("error: and {more} more"));
+        }
+        Err(ConfigError { rendered, titles: self.errors.into_iter().map(|problem| problem.title).collect() })
+    }
+}
+
+/// One problem as text: title, the lines with carets, help.
+fn render(problem: &Problem, level: Level<'_>, sources: &Sources) -> String {
+    let mut group = Group::with_title(level.primary_title(problem.title.as_str()));
+    for (index, (span, label)) in problem.marks.iter().enumerate() {
+        let Some((text, local)) = sources.find(span) else { continue };
+        let kind = if index == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
+        let annotation = kind.span(one_line(&text.shown, local)).label(label.as_str());
+        group = group
+            .element(Snippet::source(text.shown.as_str()).path(text.name.as_str()).annotation(annotation));
+    }
+    if let Some(help) = &problem.help {
+        group = group.element(Level::HELP.message(help.as_str()));
+    }
+    Renderer::plain().render(&[group])
+}
+
+/// A span of several lines (a whole table) is shown by its first line only.
+fn one_line(text: &str, span: Span) -> Span {
+    let inside = text.get(span.clone()).unwrap_or_default();
+    let len = inside.find('\n').unwrap_or(inside.len());
+    span.start..span.start.saturating_add(inside.get(..len).unwrap_or_default().trim_end().len())
+}
+
+/// After so many errors the rest is only counted.
+const ERRORS_SHOWN: usize = 20;

@@ -1,0 +1,298 @@
+//! Loading: files, directory, environment, and the steps from text to [`Settings`].
+//!
+//! Owns the order of the steps and every access to the file system that a configuration needs. The only file of
+//! `config` that does.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fs, io};
+
+use toml::Spanned;
+
+use super::build::{Builder, BuiltCluster, directory};
+use super::environment;
+use super::error::{ConfigError, Problem, Problems};
+use super::model::{ClusterModel, Model, Section};
+use super::secret::World;
+use super::settings::{MaxConnections, Settings};
+use super::source::Sources;
+use super::tenants::{BuiltTenant, Defaults};
+use super::{check, read, wall};
+use crate::tenant::{Catalog, PoolMode, Tenant};
+
+/// A value of the environment by its name.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Settings, and what is unwise about them.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub settings: Settings,
+    /// Warnings as text, with line and caret.
+    pub warnings: Vec<String>,
+}
+
+/// Loads a file. With `previous`, tenants and clusters keep their numbers.
+///
+/// # Errors
+/// Everything that is wrong with it, in one error.
+pub fn load(path: &Path, env: Env<'_>, previous: Option<&Settings>) -> Result<Settings, ConfigError> {
+    load_with_warnings(path, env, previous).map(|loaded| loaded.settings)
+}
+
+/// As [`load`], with warnings.
+///
+/// # Errors
+/// Everything that is wrong with it, in one error.
+pub fn load_with_warnings(
+    path: &Path,
+    env: Env<'_>,
+    previous: Option<&Settings>,
+) -> Result<Loaded, ConfigError> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| ConfigError::plain(format!("cannot read `{}`: {error}", path.display())))?;
+    let name = path.display().to_string();
+    let world = World { env, read: &|path| fs::read_to_string(path), base: directory(path) };
+    Loading::new(&world, previous).run(&name, &text)
+}
+
+/// As [`load_with_warnings`], from a text; relative paths start at `base`.
+///
+/// # Errors
+/// Everything that is wrong with it, in one error.
+pub fn load_text(
+    text: &str,
+    base: &Path,
+    env: Env<'_>,
+    previous: Option<&Settings>,
+) -> Result<Loaded, ConfigError> {
+    let world = World { env, read: &|path| fs::read_to_string(path), base };
+    Loading::new(&world, previous).run("tenantry.toml", text)
+}
+
+/// `[cluster.NAME]`
+type NamedCluster = (Spanned<String>, Section<ClusterModel>);
+
+/// One load in progress.
+struct Loading<'a> {
+    world: &'a World<'a>,
+    previous: Option<&'a Settings>,
+    sources: Sources,
+    problems: Problems,
+}
+
+impl<'a> Loading<'a> {
+    /// Nothing read yet.
+    fn new(world: &'a World<'a>, previous: Option<&'a Settings>) -> Self {
+        Self { world, previous, sources: Sources::default(), problems: Problems::default() }
+    }
+
+    /// All steps.
+    fn run(mut self, name: &str, text: &str) -> Result<Loaded, ConfigError> {
+        let mut model = self.main_file(name, text);
+        self.tenant_files(&mut model);
+        let settings = self.build(&model);
+        let ok = self.problems.is_ok();
+        match settings {
+            Some(settings) if ok => {
+                self.problems.finish(&self.sources).map(|warnings| Loaded { settings, warnings })
+            }
+            _ => match self.problems.finish(&self.sources) {
+                Err(error) => Err(error),
+                Ok(_) => Err(ConfigError::plain("the configuration is incomplete".to_owned())),
+            },
+        }
+    }
+
+    /// Reads the main file and what the environment puts over it.
+    fn main_file(&mut self, name: &str, text: &str) -> Model {
+        let base = self.sources.add(name, text);
+        let mut table = read::parse(text, base, &mut self.problems);
+        let overrides = environment::overrides(&table, self.world.env);
+        for one in &overrides {
+            let base = self.sources.add(format!("environment variable {}", one.variable), &one.line);
+            let line = read::parse(&one.line, base, &mut self.problems);
+            environment::apply(&mut table, line, one.path());
+        }
+        let mut model = Model::default();
+        read::main_file(table, &mut model, &mut self.problems);
+        model
+    }
+
+    /// Reads the tenants' directory, in the order of the files' names.
+    fn tenant_files(&mut self, model: &mut Model) {
+        let Some(dir) = model.tenants_dir.take() else { return };
+        let path = self.world.path(dir.get_ref());
+        let files = match toml_files(&path) {
+            Ok(files) => files,
+            Err(error) => {
+                let title = format!("cannot read the directory `{}`: {error}", path.display());
+                self.problems.error(Problem::at(dir.span(), title, ""));
+                return;
+            }
+        };
+        for file in files {
+            match (self.world.read)(&file) {
+                Ok(text) => {
+                    let base = self.sources.add(file.display().to_string(), &text);
+                    let table = read::parse(&text, base, &mut self.problems);
+                    read::tenant_file(table, model, &mut self.problems);
+                }
+                Err(error) => {
+                    let title = format!("cannot read `{}`: {error}", file.display());
+                    self.problems.error(Problem::at(dir.span(), title, "from this directory"));
+                }
+            }
+        }
+    }
+
+    /// Gives the model its meaning. `None` only with an error reported.
+    fn build(&mut self, model: &Model) -> Option<Settings> {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let clusters = self.clusters(&model.clusters);
+        let mut builder = Builder { world: self.world, problems: &mut self.problems, damaged: false };
+        let listen = builder.listen(&model.listen);
+        let http = builder.http(&model.http);
+        let threads = builder.threads(&model.threads, cores, &clusters);
+        let servers = builder.servers(&model.pool);
+        let (tenant_sources, sni_domain) = builder.login(&model.login);
+        let drain = builder.drain(&model.drain);
+        let log = builder.log(&model.log);
+        let defaults = Defaults {
+            cluster_index: index(&clusters),
+            clusters: &clusters,
+            tiers: &model.tiers,
+            mode: model.pool.mode.as_ref().map_or(PoolMode::Transaction, |word| (*word.get_ref()).into()),
+            queue_timeout: builder.positive_duration(
+                "pool.queue_timeout",
+                &model.pool.queue_timeout,
+                QUEUE_TIMEOUT_S,
+            ),
+            max_clients: builder.positive(
+                "pool.max_clients_per_tenant",
+                &model.pool.max_clients_per_tenant,
+                MAX_CLIENTS_PER_TENANT,
+            ),
+        };
+        let tenants: Vec<_> =
+            model.tenants.iter().filter_map(|table| builder.tenant(table, &defaults)).collect();
+        wall::check(&tenants, &clusters, &mut self.problems);
+        wall::certificates(&tenants, &listen.tls, &mut self.problems);
+        wall::ambiguities(&tenants, &tenant_sources, &mut self.problems);
+        wall::host_names(&tenants, &tenant_sources, &mut self.problems);
+        self.sums(&clusters, threads.workers, &tenants);
+        let catalog = self.catalog(tenants)?;
+        Some(Settings {
+            listen,
+            http,
+            threads,
+            servers,
+            tenant_sources,
+            sni_domain,
+            clusters: clusters.into_iter().map(|built| Arc::new(built.cluster)).collect(),
+            catalog: Arc::new(catalog),
+            drain,
+            log,
+            metrics_top_tenants: top_tenants(model.metrics.top_tenants.as_ref()),
+        })
+    }
+
+    /// The clusters. Those known before keep their numbers; a number is an index, so none may disappear.
+    fn clusters(&mut self, models: &[NamedCluster]) -> Vec<BuiltCluster> {
+        let mut models: Vec<&NamedCluster> = models.iter().collect();
+        let before: HashMap<&str, usize> = self
+            .previous
+            .map(|previous| {
+                previous.clusters.iter().enumerate().map(|(index, cluster)| (&*cluster.name, index)).collect()
+            })
+            .unwrap_or_default();
+        models.sort_by_key(|(name, _)| before.get(name.get_ref().as_str()).copied().unwrap_or(usize::MAX));
+        for name in before.keys().filter(|name| !models.iter().any(|(model, _)| model.get_ref() == **name)) {
+            let problem =
+                Problem::nowhere(format!("cluster `{name}` is gone: a reload cannot remove a cluster"))
+                    .help("remove its tenants now, and the cluster with the next restart");
+            self.problems.error(problem);
+        }
+        if models.is_empty() {
+            let problem = Problem::nowhere("there is no cluster")
+                .help("add `[cluster.main]` with `url = \"postgres://host:5432/database\"`");
+            self.problems.error(problem);
+        }
+        let mut builder = Builder { world: self.world, problems: &mut self.problems, damaged: false };
+        models
+            .iter()
+            .enumerate()
+            .map(|(index, (name, section))| builder.cluster(index, name, section))
+            .collect()
+    }
+
+    /// Sums of the clusters whose budget is a number.
+    fn sums(&mut self, clusters: &[BuiltCluster], workers: usize, tenants: &[BuiltTenant]) {
+        for built in clusters {
+            let MaxConnections::Fixed(budget) = built.cluster.max_connections else { continue };
+            let tenants = tenants.iter().map(|built| &built.tenant);
+            match check::sums(&built.cluster, budget, workers, tenants) {
+                Err(error) => {
+                    self.problems.error(Problem::at(
+                        built.budget_span.clone(),
+                        error.to_string(),
+                        "the budget",
+                    ));
+                }
+                Ok(warnings) => warnings.into_iter().for_each(|warning| {
+                    self.problems.warn(Problem::at(built.budget_span.clone(), warning.text, "the budget"));
+                }),
+            }
+        }
+    }
+
+    /// The next snapshot of the catalog.
+    fn catalog(&mut self, tenants: Vec<BuiltTenant>) -> Option<Catalog> {
+        let tenants: Vec<Tenant> = tenants.into_iter().map(|built| built.tenant).collect();
+        let empty = Catalog::default();
+        let previous = self.previous.map_or(&empty, |previous| &previous.catalog);
+        match previous.next(tenants) {
+            Ok(catalog) => Some(catalog),
+            // A name that is there twice was reported with its places.
+            Err(_) if !self.problems.is_ok() => None,
+            Err(error) => {
+                self.problems.error(Problem::nowhere(error.to_string()));
+                None
+            }
+        }
+    }
+}
+
+/// Clusters' places in the list by name.
+fn index(clusters: &[BuiltCluster]) -> HashMap<&str, usize> {
+    clusters.iter().enumerate().map(|(index, built)| (&*built.cluster.name, index)).collect()
+}
+
+/// `metrics.top_tenants`
+fn top_tenants(value: Option<&Spanned<u32>>) -> usize {
+    usize::try_from(value.map_or(TOP_TENANTS, |value| *value.get_ref())).unwrap_or(usize::MAX)
+}
+
+/// The `*.toml` files of a directory by name; hidden ones are left out (editors and ConfigMaps make them).
+fn toml_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.extension().is_some_and(|extension| extension == "toml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// `pool.queue_timeout` in seconds.
+const QUEUE_TIMEOUT_S: u64 = 5;
+
+/// `pool.max_clients_per_tenant`
+const MAX_CLIENTS_PER_TENANT: u32 = 1_000;
+
+/// `metrics.top_tenants`
+const TOP_TENANTS: u32 = 500;

@@ -1,0 +1,435 @@
+//! From the model to tenants: names, walls, tiers, limits and logins of each tenant by itself.
+//!
+//! Owns the defaults of a tenant. What tenants must not have in common is `wall`'s, what they need together is
+//! `check`'s.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::build::{Builder, BuiltCluster};
+use super::error::Problem;
+use super::model::{self, ClientAuthModel, ServerAuthModel, TierModel, TierName};
+use super::names::{check_name, check_plain_name, search_path};
+use super::scram::check_verifier;
+use super::source::Span;
+use super::values::Scalar;
+use crate::ids::TenantId;
+use crate::tenant::{Allowance, ClientAuth, PoolMode, ServerAuth, Tenant, Tier, User};
+
+/// A tenant and where the file speaks of it.
+pub(super) struct BuiltTenant {
+    pub(super) tenant: Tenant,
+    /// Schemas of the search path; the first is the tenant's own.
+    pub(super) schemas: Vec<String>,
+    pub(super) name_span: Span,
+    pub(super) role_span: Span,
+    pub(super) schema_span: Span,
+    /// A user with a certificate, if there is one.
+    pub(super) certificate_span: Option<Span>,
+}
+
+/// What a tenant takes from the rest of the file.
+pub(super) struct Defaults<'a> {
+    pub(super) clusters: &'a [BuiltCluster],
+    /// Position in `clusters` by name.
+    pub(super) cluster_index: HashMap<&'a str, usize>,
+    pub(super) tiers: &'a BTreeMap<Tier, TierModel>,
+    pub(super) mode: PoolMode,
+    pub(super) queue_timeout: Duration,
+    pub(super) max_clients: u32,
+}
+
+impl Builder<'_> {
+    /// `[[tenant]]`; `None` if there is too little to go on with.
+    pub(super) fn tenant(
+        &mut self,
+        section: &model::Section<model::TenantModel>,
+        defaults: &Defaults<'_>,
+    ) -> Option<BuiltTenant> {
+        self.damaged = section.damaged;
+        let model = &section.value;
+        let Some(name) = &model.name else {
+            self.missing(Problem::at(section.span.clone(), "a tenant has no `name`", ""));
+            return None;
+        };
+        if let Err(why) = check_plain_name(name.get_ref()) {
+            self.problems.error(Problem::at(name.span(), format!("not a name for a tenant: {why}"), ""));
+        }
+        // All parts are looked at before the first that is missing ends it.
+        let cluster = self.cluster_of(name, model, defaults);
+        let role = self.role(name, model);
+        let schemas = self.schemas(name, model);
+        let users = self.users(name, model);
+        let tier = self.tier(model);
+        let built = cluster.zip(role).zip(schemas);
+        let ((cluster, (role, role_span)), (schemas, schema_span)) = built?;
+        let database = self.database(name, model, cluster)?;
+        let queue_timeout = model.limits.as_ref().and_then(|limits| limits.get_ref().queue_timeout.clone());
+        let seconds = defaults.queue_timeout;
+        let queue_timeout = match queue_timeout {
+            Some(written) => self.positive_duration("limits.queue_timeout", &Some(written), 0),
+            None => seconds,
+        };
+        let limits = model.limits.as_ref().map(Spanned::get_ref);
+        let max_clients = limits.map(|limits| &limits.max_clients).unwrap_or(&None);
+        let tenant = Tenant {
+            id: TenantId(0),
+            name: name.get_ref().as_str().into(),
+            cluster: cluster.cluster.id,
+            database,
+            database_aliases: self.aliases(model),
+            role,
+            search_path: search_path(schemas.iter().map(String::as_str)).into(),
+            settings: self.settings(model),
+            tier,
+            allowance: self.allowance(name, model, tier, defaults, cluster),
+            mode: model.mode.as_ref().map_or(defaults.mode, |word| (*word.get_ref()).into()),
+            max_clients: self.positive("limits.max_clients", max_clients, defaults.max_clients),
+            queue_timeout,
+            users,
+            server_auth: self.server_auth(model),
+        };
+        let certificate_span = certificate_span(model);
+        Some(BuiltTenant {
+            tenant,
+            schemas,
+            name_span: name.span(),
+            role_span,
+            schema_span,
+            certificate_span,
+        })
+    }
+
+    /// The cluster: the one named, or the only one.
+    fn cluster_of<'c>(
+        &mut self,
+        name: &Spanned<String>,
+        model: &model::TenantModel,
+        defaults: &Defaults<'c>,
+    ) -> Option<&'c BuiltCluster> {
+        let Some(wanted) = &model.cluster else {
+            if let [only] = defaults.clusters {
+                return Some(only);
+            }
+            if !defaults.clusters.is_empty() {
+                let title = format!("tenant `{}` names no `cluster`, and there are several", name.get_ref());
+                self.missing(Problem::at(name.span(), title, "which cluster?"));
+            }
+            return None;
+        };
+        let Some(found) = defaults.cluster_index.get(wanted.get_ref().as_str()) else {
+            let mut known: Vec<_> = defaults.cluster_index.keys().map(|name| format!("`{name}`")).collect();
+            known.sort();
+            let problem =
+                Problem::at(wanted.span(), format!("there is no cluster `{}`", wanted.get_ref()), "")
+                    .help(format!("clusters: {}", known.join(", ")));
+            self.problems.error(problem);
+            return None;
+        };
+        defaults.clusters.get(*found)
+    }
+
+    /// The role and its place.
+    fn role(&mut self, tenant: &Spanned<String>, model: &model::TenantModel) -> Option<(Arc<str>, Span)> {
+        let Some(role) = &model.role else {
+            let title = format!("tenant `{}` has no `role`", tenant.get_ref());
+            let problem = Problem::at(tenant.span(), title, "this tenant")
+                .help("the role is the wall between tenants: each has one of its own");
+            self.missing(problem);
+            return None;
+        };
+        if role.get_ref().starts_with("pg_") {
+            let title = format!("`{}` is one of Postgres' own roles", role.get_ref());
+            self.problems.error(Problem::at(role.span(), title, "not a tenant's"));
+        }
+        if role.get_ref() == "postgres" {
+            let problem =
+                Problem::at(role.span(), "`postgres` is usually a superuser", "no wall holds a superuser")
+                    .help("`tenantry tenant sql NAME` prints the SQL for a role of the tenant's own");
+            self.problems.warn(problem);
+        }
+        Some((self.name("the role", role), role.span()))
+    }
+
+    /// The schemas of the search path, and their place.
+    fn schemas(
+        &mut self,
+        tenant: &Spanned<String>,
+        model: &model::TenantModel,
+    ) -> Option<(Vec<String>, Span)> {
+        let (list, span) = match (&model.schema, &model.search_path) {
+            (Some(schema), None) => (vec![schema.clone()], schema.span()),
+            (None, Some(path)) => (path.get_ref().clone(), path.span()),
+            (Some(_), Some(path)) => {
+                let problem = Problem::at(path.span(), "`schema` and `search_path` exclude each other", "")
+                    .help("the first entry of `search_path` is the tenant's own schema");
+                self.problems.error(problem);
+                return None;
+            }
+            (None, None) => {
+                let title = format!("tenant `{}` has neither `schema` nor `search_path`", tenant.get_ref());
+                self.missing(Problem::at(tenant.span(), title, "this tenant"));
+                return None;
+            }
+        };
+        if list.is_empty() {
+            self.problems.error(Problem::at(span, "the search path is empty", "no schema"));
+            return None;
+        }
+        for (index, schema) in list.iter().enumerate() {
+            self.schema(index, schema);
+        }
+        Some((list.into_iter().map(Spanned::into_inner).collect(), span))
+    }
+
+    /// One schema of a search path.
+    fn schema(&mut self, index: usize, schema: &Spanned<String>) {
+        let text = schema.get_ref();
+        if let Err(why) = check_name(text) {
+            self.problems.error(Problem::at(schema.span(), format!("the schema: {why}"), ""));
+        } else if text == "$user" {
+            let problem = Problem::at(schema.span(), "`$user` is not a schema", "write the schema's name");
+            self.problems.error(problem);
+        } else if index == 0 && (text.starts_with("pg_") || text == "information_schema") {
+            let title = format!("`{text}` is one of Postgres' own schemas");
+            self.problems.error(Problem::at(schema.span(), title, "not a tenant's"));
+        } else if text.contains(',') {
+            let problem = Problem::at(schema.span(), "a schema's name with a comma", "one name?")
+                .help("a list is written `search_path = [\"a\", \"b\"]`");
+            self.problems.warn(problem);
+        }
+    }
+
+    /// The database: the one written, or that of the cluster's URL.
+    fn database(
+        &mut self,
+        tenant: &Spanned<String>,
+        model: &model::TenantModel,
+        cluster: &BuiltCluster,
+    ) -> Option<Arc<str>> {
+        if let Some(database) = &model.database {
+            return Some(self.name("the database", database));
+        }
+        let database = cluster.cluster.endpoint.database.clone();
+        if database.is_none() {
+            let title =
+                format!("tenant `{}` has no `database`, and the cluster's URL names none", tenant.get_ref());
+            self.missing(Problem::at(tenant.span(), title, "this tenant"));
+        }
+        database
+    }
+
+    /// Further database names.
+    fn aliases(&mut self, model: &model::TenantModel) -> Vec<Arc<str>> {
+        let list = model.database_aliases.as_ref().map(|list| list.get_ref().as_slice()).unwrap_or_default();
+        list.iter().map(|alias| self.name("the database alias", alias)).collect()
+    }
+
+    /// The tier.
+    fn tier(&mut self, model: &model::TenantModel) -> Tier {
+        match model.tier.as_ref().map(|tier| (*tier.get_ref(), tier.span())) {
+            None | Some((TierName::Warm, _)) => Tier::Warm,
+            Some((TierName::Hot, _)) => Tier::Hot,
+            Some((TierName::Cold, _)) => Tier::Cold,
+            Some((TierName::Auto, span)) => {
+                let problem = Problem::at(span, "`tier = \"auto\"` is not available yet", "")
+                    .help("write \"hot\", \"warm\" or \"cold\"");
+                self.problems.error(problem);
+                Tier::Warm
+            }
+        }
+    }
+
+    /// The tenant's part of the budget: its own limits over those of its tier over the defaults.
+    fn allowance(
+        &mut self,
+        tenant: &Spanned<String>,
+        model: &model::TenantModel,
+        tier: Tier,
+        defaults: &Defaults<'_>,
+        cluster: &BuiltCluster,
+    ) -> Allowance {
+        let own = model.limits.as_ref().map(|limits| limits.get_ref().clone()).unwrap_or_default();
+        let shape = defaults.tiers.get(&tier).cloned().unwrap_or_default();
+        let reserve = own.reserve.as_ref().map_or(0, |value| *value.get_ref());
+        let share = self.positive("share", &own.share.or(shape.share), default_share(tier));
+        let floor = own.floor.or(shape.floor);
+        let floor_or_default = floor.as_ref().map_or(DEFAULT_FLOOR, |value| *value.get_ref());
+        let (ceiling, ceiling_span) = match own.ceiling.or(shape.ceiling) {
+            Some(written) => (self.positive("ceiling", &Some(written.clone()), 1), written.span()),
+            None => (default_ceiling(share, cluster).max(floor_or_default).max(reserve), tenant.span()),
+        };
+        let weight = self.positive("weight", &own.weight.or(shape.weight), share);
+        let max_waiters = own.max_waiters.or(shape.max_waiters).map(Spanned::into_inner);
+        for (key, value, written) in [("floor", floor_or_default, &floor), ("reserve", reserve, &own.reserve)]
+        {
+            if value > ceiling {
+                let span = written.as_ref().map_or_else(|| tenant.span(), Spanned::span);
+                let title = format!(
+                    "the {key} ({value}) of tenant `{}` is above its ceiling ({ceiling})",
+                    tenant.get_ref()
+                );
+                let problem = Problem::at(span, title, format!("{value} servers"));
+                self.problems
+                    .error(problem.and_at(ceiling_span.clone(), format!("never more than {ceiling}")));
+            }
+        }
+        Allowance {
+            reserve,
+            floor: floor_or_default.min(ceiling),
+            share: share.min(ceiling),
+            ceiling,
+            weight,
+            max_waiters: max_waiters.unwrap_or_else(|| share.saturating_mul(20).max(50)),
+        }
+    }
+
+    /// Settings of the role, applied at each server login.
+    fn settings(&mut self, model: &model::TenantModel) -> Vec<(Arc<str>, Arc<str>)> {
+        let Some(table) = &model.settings else { return Vec::new() };
+        let entries: &BTreeMap<Spanned<String>, Spanned<Scalar>> = table.get_ref();
+        let mut settings: Vec<(Arc<str>, Arc<str>)> = Vec::with_capacity(entries.len());
+        for (key, value) in entries {
+            let name = key.get_ref().to_ascii_lowercase();
+            if let Some(why) = refused_setting(&name, &value.get_ref().0) {
+                self.problems.error(Problem::at(key.span(), format!("the setting `{name}` {why}"), ""));
+            } else if settings.iter().any(|(known, _)| **known == *name) {
+                self.problems.error(Problem::at(key.span(), format!("`{name}` is set twice"), "again"));
+            }
+            settings.push((name.into(), value.get_ref().0.as_str().into()));
+        }
+        settings
+    }
+
+    /// Login names: the tenant's own (with `client_auth`) and those of `[[tenant.user]]`.
+    fn users(&mut self, tenant: &Spanned<String>, model: &model::TenantModel) -> Vec<User> {
+        let mut users: Vec<User> = Vec::new();
+        if let Some(auth) = &model.client_auth {
+            let name = tenant.get_ref().as_str().into();
+            users.extend(self.client_auth(auth).map(|auth| User { name, auth, mode: None }));
+        }
+        let further = model.user.as_deref().unwrap_or_default();
+        for table in further {
+            let Some(user) = self.user(table) else { continue };
+            if users.iter().any(|known| known.name == user.name) {
+                let title = format!("user `{}` of tenant `{}` is defined twice", user.name, tenant.get_ref());
+                let span = table.get_ref().name.as_ref().map_or_else(|| table.span(), Spanned::span);
+                self.problems.error(Problem::at(span, title, "again"));
+            }
+            users.push(user);
+        }
+        if model.client_auth.is_none() && further.is_empty() {
+            let problem = Problem::at(
+                tenant.span(),
+                format!("nobody can log in to tenant `{}`", tenant.get_ref()),
+                "no `client_auth` and no `[[tenant.user]]`",
+            );
+            let help = "add `client_auth = { scram = \"...\" }`; `tenantry hash-password` makes the verifier";
+            self.missing(problem.help(help));
+        }
+        users
+    }
+
+    /// `[[tenant.user]]`
+    fn user(&mut self, table: &Spanned<model::UserModel>) -> Option<User> {
+        let model = table.get_ref();
+        let (Some(name), Some(auth)) = (&model.name, &model.client_auth) else {
+            let missing = if model.name.is_none() { "name" } else { "client_auth" };
+            self.missing(Problem::at(table.span(), format!("a user has no `{missing}`"), ""));
+            return None;
+        };
+        let name = self.name("the user", name);
+        let auth = self.client_auth(auth)?;
+        Some(User { name, auth, mode: model.mode.as_ref().map(|word| PoolMode::from(*word.get_ref())) })
+    }
+
+    /// `client_auth`
+    fn client_auth(&mut self, auth: &Spanned<ClientAuthModel>) -> Option<ClientAuth> {
+        match auth.get_ref() {
+            ClientAuthModel::Scram(text) => {
+                let secret = self.world.secret(text, self.problems)?;
+                match check_verifier(secret.expose()) {
+                    Err(why) => {
+                        let problem = Problem::at(text.span(), why, "not a SCRAM verifier").help(
+                            "`tenantry hash-password` makes one; a password itself is never written here",
+                        );
+                        self.problems.error(problem);
+                        None
+                    }
+                    Ok(iterations) => {
+                        if iterations < WEAK_BELOW {
+                            let title = format!("{iterations} iterations protect a stolen verifier badly");
+                            self.problems.warn(Problem::at(text.span(), title, "4096 or more are usual"));
+                        }
+                        Some(ClientAuth::Scram(secret.expose().into()))
+                    }
+                }
+            }
+            ClientAuthModel::Certificate(name) if name.get_ref().is_empty() => {
+                self.problems.error(Problem::at(name.span(), "the certificate's common name is empty", ""));
+                None
+            }
+            ClientAuthModel::Certificate(name) => {
+                Some(ClientAuth::Certificate { common_name: name.get_ref().as_str().into() })
+            }
+        }
+    }
+
+    /// `server_auth`
+    fn server_auth(&mut self, model: &model::TenantModel) -> ServerAuth {
+        match model.server_auth.as_ref().map(Spanned::get_ref) {
+            None | Some(ServerAuthModel::None) => ServerAuth::None,
+            Some(ServerAuthModel::Password(text)) => {
+                self.world.secret(text, self.problems).map_or(ServerAuth::None, ServerAuth::Password)
+            }
+        }
+    }
+}
+
+/// The place of the first user that logs in with a certificate.
+fn certificate_span(model: &model::TenantModel) -> Option<Span> {
+    let users = model.user.iter().flatten().map(|user| &user.get_ref().client_auth);
+    let all = [&model.client_auth].into_iter().chain(users);
+    all.flatten().find(|auth| matches!(auth.get_ref(), ClientAuthModel::Certificate(_))).map(Spanned::span)
+}
+
+/// Why a setting cannot be one of a tenant's, if it cannot.
+fn refused_setting(name: &str, value: &str) -> Option<&'static str> {
+    let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
+    match name {
+        "search_path" => Some("is written as the tenant's `schema` or `search_path`"),
+        "role" | "session_authorization" => Some("would leave the tenant's role"),
+        "client_encoding" => Some("follows each client"),
+        _ if name.is_empty() || !name.chars().all(word) => Some("is not the name of a Postgres setting"),
+        _ if value.contains(char::is_control) => Some("has a control character in its value"),
+        _ => None,
+    }
+}
+
+/// The share of a tier that says none.
+const fn default_share(tier: Tier) -> u32 {
+    match tier {
+        Tier::Hot => 5,
+        Tier::Warm => 2,
+        Tier::Cold => 1,
+    }
+}
+
+/// The ceiling of a tenant that says none: 20 shares, but not more than half of a budget that is known.
+fn default_ceiling(share: u32, cluster: &BuiltCluster) -> u32 {
+    use super::settings::MaxConnections;
+    let half = match cluster.cluster.max_connections {
+        MaxConnections::Fixed(budget) => budget / 2,
+        MaxConnections::Auto => u32::MAX,
+    };
+    share.saturating_mul(20).min(half).max(share).max(DEFAULT_FLOOR)
+}
+
+/// Everybody gets one server before anybody gets a second.
+const DEFAULT_FLOOR: u32 = 1;
+
+/// PostgreSQL's default number of iterations.
+const WEAK_BELOW: u32 = 4_096;
