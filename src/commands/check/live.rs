@@ -1,0 +1,126 @@
+//! `tenantry check --live`: logs in to each cluster as its admin, compares limits and inspects the tenants' walls.
+//!
+//! Owns the sessions and the report. What a hole is, `tenants_ops::wall` decides; whether the budget fits,
+//! `config::check` does.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write as _};
+use std::sync::Arc;
+
+use crate::backend::Connector;
+use crate::backend::admin::{AdminError, AdminSession, server_limits};
+use crate::commands::Failure;
+use crate::config::check::{self, ServerNumbers};
+use crate::config::{AdminLogin, Cluster, Settings};
+use crate::tenant::Tenant;
+use crate::tenants_ops::wall::{Finding, Inspection, Severity};
+
+/// What was found.
+pub(super) struct Report {
+    /// For people.
+    pub(super) text: String,
+    /// Whether there was neither a hole, nor a fault, nor a sum that does not work out.
+    pub(super) sound: bool,
+}
+
+impl Report {
+    fn line(&mut self, line: impl Display) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.text, "{line}");
+    }
+
+    fn wrong(&mut self, line: impl Display) {
+        self.sound = false;
+        self.line(format_args!("error: {line}"));
+    }
+}
+
+/// Inspects all clusters, one after the other.
+pub(super) fn inspect(settings: &Settings) -> Result<Report, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut report = Report { text: String::new(), sound: true };
+    runtime.block_on(async {
+        for cluster in &settings.clusters {
+            if let Err(error) = one_cluster(settings, cluster, &mut report).await {
+                report.wrong(format_args!("cluster `{}`: {error}", cluster.name));
+            }
+        }
+    });
+    Ok(report)
+}
+
+/// Limits, sums and walls of one cluster.
+async fn one_cluster(settings: &Settings, cluster: &Cluster, report: &mut Report) -> Result<(), String> {
+    let connector = Connector::new(cluster, &settings.servers).map_err(|error| error.to_string())?;
+    let admin = cluster.admin.as_ref().ok_or("`check --live` needs `admin` in this cluster's section")?;
+    let limits = server_limits(&connector, cluster).await.map_err(|error| error.to_string())?;
+    let numbers = ServerNumbers {
+        max_connections: limits.max_connections,
+        superuser_reserved: limits.superuser_reserved,
+        reserved: limits.reserved,
+    };
+    let tenants: Vec<&Tenant> =
+        settings.catalog.iter().map(|tenant| &**tenant).filter(|tenant| tenant.cluster == cluster.id).collect();
+    sums(settings, cluster, numbers, &tenants, report);
+    let mut databases: BTreeMap<&Arc<str>, Vec<&Tenant>> = BTreeMap::new();
+    for tenant in &tenants {
+        databases.entry(&tenant.database).or_default().push(tenant);
+    }
+    for (database, members) in databases {
+        let login = AdminLogin { database: database.clone(), ..admin.clone() };
+        match walls(&connector, &login, members, &tenants).await {
+            Ok(findings) => findings.iter().for_each(|finding| found(finding, database, report)),
+            Err(error) => report.wrong(format_args!("cluster `{}`, database `{database}`: {error}", cluster.name)),
+        }
+    }
+    Ok(())
+}
+
+/// The budget with the server's own numbers.
+fn sums(settings: &Settings, cluster: &Cluster, numbers: ServerNumbers, tenants: &[&Tenant], report: &mut Report) {
+    let budget = match check::budget(cluster, numbers) {
+        Ok(budget) => budget,
+        Err(error) => return report.wrong(error),
+    };
+    report.line(format_args!(
+        "cluster `{}`: the server takes {} connections, {} of them reserved, {} for admins: the budget is {budget}",
+        cluster.name,
+        numbers.max_connections,
+        numbers.superuser_reserved.saturating_add(numbers.reserved),
+        cluster.admin_reserve
+    ));
+    match check::sums(cluster, budget, settings.threads.workers, tenants.iter().copied()) {
+        Ok(warnings) => warnings.iter().for_each(|warning| report.line(format_args!("warning: {}", warning.text))),
+        Err(error) => report.wrong(error),
+    }
+}
+
+/// Asks one database about its tenants.
+async fn walls(
+    connector: &Connector,
+    login: &AdminLogin,
+    members: Vec<&Tenant>,
+    cluster: &[&Tenant],
+) -> Result<Vec<Finding>, AdminError> {
+    let mut inspection = Inspection::new(members, cluster);
+    let mut session = AdminSession::open(connector, login).await?;
+    for question in inspection.questions() {
+        match session.rows(&question).await {
+            Ok(rows) => inspection.answer(&rows),
+            Err(error) => {
+                session.close().await;
+                return Err(error);
+            }
+        }
+    }
+    session.close().await;
+    Ok(inspection.findings())
+}
+
+/// Puts a finding into the report.
+fn found(finding: &Finding, database: &str, report: &mut Report) {
+    match finding.severity {
+        Severity::Hole | Severity::Fault => report.wrong(format_args!("database `{database}`: {finding}")),
+        Severity::Note => report.line(format_args!("database `{database}`: {finding}")),
+    }
+}

@@ -1,0 +1,167 @@
+//! The workers, and which tenant lives on which.
+//!
+//! Owns placement. It is looked up once per login; a query never comes here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::front::{Admitted, Reception};
+use crate::ids::{ClusterId, TenantId, WorkerId};
+use crate::session::{CancelKeys, Newcomer, Registry};
+use crate::stats::WorkerReport;
+use crate::wire::startup::CancelKey;
+use crate::worker::{Order, Plan, Worker};
+
+/// All workers of a process.
+#[derive(Debug)]
+pub struct Fleet {
+    workers: Vec<Worker>,
+    placements: Mutex<Placements>,
+}
+
+/// Where a tenant lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Placement {
+    /// On one worker, for as long as the process lives.
+    Pinned(WorkerId),
+}
+
+#[derive(Debug)]
+struct Placements {
+    of: HashMap<TenantId, Placement>,
+    /// Tenants placed on each worker.
+    load: Vec<usize>,
+}
+
+/// Why there is no fleet.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// The system gives no thread.
+    #[error("cannot start a worker thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+impl Fleet {
+    /// Starts one worker per plan. `seed` makes the cancel keys.
+    ///
+    /// # Errors
+    /// If a thread cannot be started.
+    pub fn start(plans: Vec<Plan>, seed: &[u8; 32]) -> Result<Self, FleetError> {
+        let keys = CancelKeys::new(seed);
+        let mut workers = Vec::with_capacity(plans.len());
+        for (plan, number) in plans.into_iter().zip(0_u16..) {
+            workers.push(Worker::spawn(WorkerId(number), plan, keys.clone())?);
+        }
+        let load = vec![0; workers.len()];
+        Ok(Self { workers, placements: Mutex::new(Placements { of: HashMap::new(), load }) })
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// Whether there is no worker.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.workers.is_empty()
+    }
+
+    /// Gives every worker its new plan.
+    pub fn apply(&self, plans: Vec<Plan>) {
+        for (worker, plan) in self.workers.iter().zip(plans) {
+            worker.order(Order::Apply(Box::new(plan)));
+        }
+    }
+
+    /// Lowers or raises one worker's part of a budget.
+    pub fn set_capacity(&self, worker: WorkerId, cluster: ClusterId, capacity: u32) {
+        if let Some(worker) = self.workers.get(usize::from(worker.0)) {
+            worker.order(Order::SetCapacity(cluster, capacity));
+        }
+    }
+
+    /// What all workers say about themselves.
+    pub async fn report(&self) -> Vec<WorkerReport> {
+        let mut reports = Vec::with_capacity(self.workers.len());
+        for worker in &self.workers {
+            reports.extend(worker.report().await);
+        }
+        reports
+    }
+
+    /// Lets all clients finish their transactions and all servers close; returns when that is done.
+    pub async fn leave(&self) {
+        for worker in &self.workers {
+            worker.order(Order::Leave);
+        }
+        self.gone().await;
+    }
+
+    /// Ends all workers now.
+    pub async fn stop(&self) {
+        for worker in &self.workers {
+            worker.order(Order::Stop);
+        }
+        self.gone().await;
+    }
+
+    async fn gone(&self) {
+        for worker in &self.workers {
+            worker.gone().await;
+        }
+    }
+
+    fn worker_for(&self, tenant: TenantId) -> Option<&Worker> {
+        let mut placements = self.placements.lock();
+        let placement = match placements.of.get(&tenant) {
+            Some(placement) => *placement,
+            None => placements.place(tenant)?,
+        };
+        match placement {
+            Placement::Pinned(worker) => self.workers.get(usize::from(worker.0)),
+        }
+    }
+}
+
+impl Placements {
+    /// Puts a tenant on the worker that has the fewest.
+    fn place(&mut self, tenant: TenantId) -> Option<Placement> {
+        let (number, load) = self.load.iter_mut().enumerate().min_by_key(|(_, load)| **load)?;
+        *load = load.saturating_add(1);
+        let placement = Placement::Pinned(WorkerId(u16::try_from(number).ok()?));
+        self.of.insert(tenant, placement);
+        Some(placement)
+    }
+}
+
+impl Reception for Fleet {
+    fn admit(&self, client: Admitted) {
+        let Some(worker) = self.worker_for(client.tenant.id) else { return };
+        worker.order(Order::Admit(Box::new(Newcomer {
+            tenant: client.tenant,
+            mode: client.mode,
+            stream: client.stream,
+            protocol_minor: client.protocol_minor,
+            parameters: client.parameters,
+            unread: client.unread,
+            request_id: client.request_id,
+            place: Box::new(client.slot),
+        })));
+    }
+
+    fn cancel(&self, key: CancelKey) {
+        if let Some(worker) = self.workers.get(usize::from(Registry::worker_of(key.pid).0)) {
+            worker.order(Order::Cancel { pid: key.pid, secret: key.secret });
+        }
+    }
+}
+
+/// A fleet is shared by front threads and control.
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<Arc<Fleet>>();
+};

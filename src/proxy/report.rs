@@ -1,0 +1,69 @@
+//! What telemetry is told about a running proxy.
+//!
+//! Owns the collecting over all parts. Asked per scrape or probe, never per query.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Inner;
+use crate::front::Front;
+use crate::telemetry::{ClusterHealth, Phase, ProxyReport, Readiness, Source};
+
+/// The proxy as a source of telemetry.
+pub(super) struct Reporter {
+    inner: Arc<Inner>,
+    front: Front,
+}
+
+impl Reporter {
+    pub(super) const fn new(inner: Arc<Inner>, front: Front) -> Self {
+        Self { inner, front }
+    }
+}
+
+impl Source for Reporter {
+    fn report(&self) -> Pin<Box<dyn Future<Output = ProxyReport> + Send + '_>> {
+        Box::pin(report(&self.inner, &self.front))
+    }
+
+    fn readiness(&self) -> Readiness {
+        let settings = self.inner.settings.load();
+        let unreachable = self.inner.unreachable.lock();
+        let clusters = settings
+            .clusters
+            .iter()
+            .enumerate()
+            .map(|(number, cluster)| ClusterHealth {
+                name: cluster.name.clone(),
+                reachable: !unreachable.get(number).copied().unwrap_or(false),
+            })
+            .collect();
+        let draining = self.inner.draining.load(Ordering::Acquire);
+        Readiness { phase: if draining { Phase::Draining } else { Phase::Serving }, clusters }
+    }
+}
+
+pub(super) async fn report(inner: &Inner, front: &Front) -> ProxyReport {
+    let workers = inner.fleet.report().await;
+    {
+        let mut unreachable = inner.unreachable.lock();
+        for (number, unreachable) in unreachable.iter_mut().enumerate() {
+            let mut reports = workers.iter().filter_map(|worker| worker.clusters.get(number));
+            *unreachable = reports.any(|cluster| cluster.breaker_open);
+        }
+    }
+    ProxyReport {
+        workers,
+        settings: inner.settings.load_full(),
+        logins: inner.counters.snapshot(),
+        clients: front.clients(),
+        half_open: front.half_open(),
+        certificate_not_after: (**inner.tls.load()).as_ref().and_then(crate::net::tls::ServerTls::not_after),
+        started_unix_ms: inner.started_unix_ms,
+        config_reloads_ok: inner.reloads_ok.load(Ordering::Relaxed),
+        config_reloads_failed: inner.reloads_failed.load(Ordering::Relaxed),
+        draining: inner.draining.load(Ordering::Acquire),
+    }
+}

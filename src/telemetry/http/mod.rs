@@ -1,0 +1,46 @@
+//! The HTTP pages: `/metrics`, `/metrics/tenants`, `/livez`, `/readyz`; everything else is 404.
+//!
+//! Owns the server and its limits. Must not know what a page says (`metrics`, [`Source`]).
+//!
+//! | limit | why |
+//! |---|---|
+//! | 64 connections, 16 KiB per request, 15 s without an answer or without a reader | `guard`: a slow or hostile peer costs a fixed amount |
+//! | one page at a time, 5 s to collect it | at 100,000 tenants a report is some 20 MB |
+//! | two streams, 60 s each | a stream keeps its report until the last byte |
+
+mod accept;
+mod guard;
+mod pages;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::Source;
+
+/// Serves the pages until `shutdown`; then lets running answers finish for at most two seconds.
+///
+/// Cancel-safe: dropping the future stops accepting.
+///
+/// # Errors
+/// If the process' own series cannot be registered.
+pub async fn serve(
+    listener: TcpListener,
+    source: Arc<dyn Source>,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let router = pages::router(source).map_err(io::Error::other)?;
+    let listener = guard::GuardedListener::new(listener, guard::Limits::default());
+    let stopped = shutdown.clone().cancelled_owned();
+    let serving = axum::serve(listener, router).with_graceful_shutdown(stopped);
+    tokio::select! {
+        result = serving => result,
+        () = async { shutdown.cancelled().await; tokio::time::sleep(LAST_ANSWERS).await } => Ok(()),
+    }
+}
+
+/// How long running answers may take once the proxy stops.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);

@@ -1,0 +1,205 @@
+//! Series that are few whatever the number of tenants: per tier, per cluster, and of the whole proxy.
+//!
+//! Owns their names and helps. Must not know how a tenant is printed.
+
+use std::collections::BTreeMap;
+
+use super::text::{Family, Kind, TextWriter, Value};
+use crate::stats::{ClusterReport, WaitHistogram, WorkerReport};
+use crate::telemetry::ProxyReport;
+use crate::tenant::Tier;
+
+/// Everything of the whole proxy that is one sample.
+pub(super) fn write_proxy(text: &mut TextWriter, report: &ProxyReport) {
+    text.single(&START_TIME, Value::Micros(report.started_unix_ms.saturating_mul(1_000)));
+    text.single(&DRAINING, report.draining.into());
+    text.single(&CLIENTS, count(report.clients));
+    text.single(&HALF_OPEN, count(report.half_open));
+    text.single(&CLIENTS_LIMIT, count(report.settings.listen.max_clients));
+    text.family(&LOGINS);
+    let mut logins: BTreeMap<&str, u64> = BTreeMap::new();
+    for (result, logged) in &report.logins {
+        let sum = logins.entry(result).or_default();
+        *sum = sum.saturating_add(*logged);
+    }
+    for (result, logged) in logins {
+        text.sample(LOGINS.name, &[("result", result)], Value::Count(logged));
+    }
+    text.family(&RELOADS);
+    text.sample(RELOADS.name, &[("result", "ok")], Value::Count(report.config_reloads_ok));
+    text.sample(RELOADS.name, &[("result", "failed")], Value::Count(report.config_reloads_failed));
+    if let Some(not_after) = report.certificate_not_after {
+        // Certificates that ended before 1970 do not happen; 0 says "long ago" well enough.
+        text.single(&CERTIFICATE, Value::Count(u64::try_from(not_after).unwrap_or(0)));
+    }
+}
+
+/// Tenants and waits by tier.
+pub(super) fn write_tiers(text: &mut TextWriter, report: &ProxyReport) {
+    text.family(&TENANTS);
+    for tier in Tier::ALL {
+        let tenants = report.settings.catalog.iter().filter(|tenant| tenant.tier == tier).count();
+        text.sample(TENANTS.name, &[("tier", tier.as_str())], count(tenants));
+    }
+    text.family(&WAIT);
+    for (index, tier) in (0_usize..).zip(Tier::ALL) {
+        let mut waits = WaitHistogram::default();
+        for histogram in report.workers.iter().filter_map(|worker| worker.waits.get(index)) {
+            waits.add(histogram);
+        }
+        text.wait_histogram(WAIT.name, ("tier", tier.as_str()), &waits);
+    }
+}
+
+/// The ledger of every cluster of the configuration.
+pub(super) fn write_clusters(text: &mut TextWriter, report: &ProxyReport) {
+    let ledgers: Vec<_> = report
+        .settings
+        .clusters
+        .iter()
+        .map(|cluster| (&*cluster.name, sum_of(cluster.id, &report.workers)))
+        .collect();
+    for (family, read) in CLUSTER_FAMILIES {
+        text.family(family);
+        for (name, ledger) in &ledgers {
+            text.sample(family.name, &[("cluster", name)], read(ledger));
+        }
+    }
+    text.family(&LOGIN_FAILURES);
+    for (name, ledger) in &ledgers {
+        for (reason, failures) in &ledger.login_failures {
+            text.sample(
+                LOGIN_FAILURES.name,
+                &[("cluster", name), ("reason", reason)],
+                Value::Count(*failures),
+            );
+        }
+    }
+}
+
+/// How many tenants the page does not name.
+pub(super) fn write_elided(text: &mut TextWriter, elided: usize) {
+    text.single(&ELIDED, count(elided));
+}
+
+/// One cluster over all workers.
+#[derive(Default)]
+struct Ledger {
+    budget: u64,
+    used: u64,
+    committed: u64,
+    waiting_tenants: u64,
+    breaker_open: bool,
+    login_failures: BTreeMap<&'static str, u64>,
+}
+
+impl Ledger {
+    fn add(&mut self, report: &ClusterReport) {
+        self.budget = self.budget.saturating_add(report.capacity.into());
+        self.used = self.used.saturating_add(report.permits_used.into());
+        self.committed = self.committed.saturating_add(report.permits_committed.into());
+        self.waiting_tenants = self.waiting_tenants.saturating_add(report.waiting_tenants.into());
+        self.breaker_open |= report.breaker_open;
+        for (reason, failures) in &report.login_failures {
+            let sum = self.login_failures.entry(reason).or_default();
+            *sum = sum.saturating_add(*failures);
+        }
+    }
+
+    /// Committed permits as a part of the budget. Without a budget: full as soon as anything is committed.
+    fn saturation(&self) -> f64 {
+        match (self.budget, self.committed) {
+            (0, 0) => 0.0,
+            (0, _) => 1.0,
+            (budget, committed) => ratio(committed, budget),
+        }
+    }
+}
+
+fn sum_of(cluster: crate::ids::ClusterId, workers: &[WorkerReport]) -> Ledger {
+    let mut ledger = Ledger::default();
+    let reports = workers.iter().flat_map(|worker| &worker.clusters);
+    for report in reports.filter(|report| report.cluster == cluster) {
+        ledger.add(report);
+    }
+    ledger
+}
+
+#[expect(clippy::cast_precision_loss, reason = "permits stay far below 2^53")]
+const fn ratio(part: u64, whole: u64) -> f64 {
+    part as f64 / whole as f64
+}
+
+fn count(number: usize) -> Value {
+    Value::Count(number as u64)
+}
+
+const START_TIME: Family =
+    Family::gauge("tenantry_start_time_seconds", "When the process started, since 1970.");
+const DRAINING: Family = Family::gauge("tenantry_draining", "1 while the proxy is stopping.");
+const CLIENTS: Family = Family::gauge("tenantry_clients", "Clients connected, authenticated or not.");
+const HALF_OPEN: Family =
+    Family::gauge("tenantry_clients_half_open", "Clients that have not finished logging in.");
+const CLIENTS_LIMIT: Family = Family::gauge("tenantry_clients_limit", "Clients that may be connected.");
+const LOGINS: Family = Family::counter("tenantry_logins_total", "Client logins, by result.");
+const RELOADS: Family =
+    Family::counter("tenantry_config_reloads_total", "Reloads, applied or refused whole.");
+const CERTIFICATE: Family = Family::gauge(
+    "tenantry_certificate_not_after_timestamp_seconds",
+    "When the listener's certificate ends, since 1970; absent without TLS.",
+);
+const TENANTS: Family = Family::gauge("tenantry_tenants", "Tenants in the catalog, by tier.");
+const ELIDED: Family = Family::gauge(
+    "tenantry_metrics_tenants_elided",
+    "Tenants that this page does not name but sums up as tenant _other; /metrics/tenants has them all.",
+);
+const WAIT: Family = Family {
+    name: "tenantry_wait_seconds",
+    kind: Kind::Histogram,
+    help: "Time that clients waited for a server, by tier.",
+};
+const LOGIN_FAILURES: Family =
+    Family::counter("tenantry_cluster_login_failures_total", "Server logins that failed, by reason.");
+
+type ClusterFamily = (Family, fn(&Ledger) -> Value);
+
+const CLUSTER_FAMILIES: &[ClusterFamily] = &[
+    (Family::gauge("tenantry_cluster_budget_permits", "Server connections Tenantry may have."), |ledger| {
+        Value::Count(ledger.budget)
+    }),
+    (Family::gauge("tenantry_cluster_used_permits", "Permits in use, in any state."), |ledger| {
+        Value::Count(ledger.used)
+    }),
+    (
+        Family::gauge(
+            "tenantry_cluster_committed_permits",
+            "Permits whose servers are leased or logging in.",
+        ),
+        |ledger| Value::Count(ledger.committed),
+    ),
+    (
+        Family::gauge(
+            "tenantry_cluster_saturation_ratio",
+            "Committed permits as a part of the budget, 0 to 1.",
+        ),
+        |ledger| Value::Number(ledger.saturation()),
+    ),
+    (Family::gauge("tenantry_cluster_waiting_tenants", "Tenants that have waiting clients."), |ledger| {
+        Value::Count(ledger.waiting_tenants)
+    }),
+    (Family::gauge("tenantry_cluster_breaker_open", "1 while connects to the cluster fail."), |ledger| {
+        ledger.breaker_open.into()
+    }),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saturation_is_defined_without_a_budget() {
+        assert_eq!(Ledger::default().saturation(), 0.0);
+        assert_eq!(Ledger { committed: 1, ..Ledger::default() }.saturation(), 1.0);
+        assert_eq!(Ledger { budget: 40, committed: 30, ..Ledger::default() }.saturation(), 0.75);
+    }
+}
