@@ -1,0 +1,62 @@
+# Everything a newcomer needs: `make demo`, `make test`, `make lint`, `make bench`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+DRIVERS := target/drivers
+# The runner that prints and times each test; `cargo test` is enough where it is not installed.
+NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
+# `make demo SECONDS=5` ends by itself. SECONDS from the environment is the shell's own, so only the command line counts.
+DEMO_ARGS := $(if $(filter command line,$(origin SECONDS)),--seconds $(SECONDS))
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: build
+build: ## the release binary, target/release/tenantry
+	cargo build --release --locked
+
+.PHONY: demo
+demo: ## a cluster, 50 tenants and a load; SECONDS=n ends after n seconds, else Ctrl-C
+	tests/setup.sh demo
+	source $(DRIVERS)/env.demo && cargo run --quiet --release --locked -- demo $(DEMO_ARGS)
+
+.PHONY: test
+test: ## what the tests need, then all tests
+	tests/setup.sh test
+ifneq ($(NEXTEST),)
+	source $(DRIVERS)/env.test && cargo nextest run --locked --profile $${NEXTEST_PROFILE:-default}
+	source $(DRIVERS)/env.test && cargo test --locked --doc --quiet
+else
+	source $(DRIVERS)/env.test && cargo test --locked -- --test-threads=2
+endif
+
+.PHONY: test-long
+test-long: ## the isolation and budget tests at full length, with the binary built for speed
+	tests/setup.sh test
+	source $(DRIVERS)/env.test && TENANTRY_TEST_LENGTH=full \
+	    cargo test --locked --release --test isolation --test budget_storm --test e2e -- --nocapture --test-threads=1
+
+.PHONY: lint
+lint: ## formatting, clippy, documentation, scripts; cargo-deny where it is installed
+	cargo fmt --all --check
+	cargo clippy --locked --all-targets
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	if command -v shellcheck >/dev/null; then shellcheck .ci/run $$(git ls-files '*.sh'); fi
+	if command -v cargo-deny >/dev/null; then cargo deny --locked check bans licenses sources; fi
+
+.PHONY: bench
+bench: ## beside PgBouncer on this machine; writes the tables of docs/performance.md
+	tests/setup.sh bench
+	cargo build --release --locked
+	source $(DRIVERS)/env.bench && cargo bench --locked --bench relay
+
+.PHONY: fmt
+fmt: ## formats the code
+	cargo fmt --all
+
+.PHONY: clean
+clean: ## removes what was built and the drivers
+	cargo clean

@@ -1,0 +1,182 @@
+//! A lean Postgres client: logs in, sends prepared bytes, and counts until ReadyForQuery.
+//!
+//! Owns one socket and the walk over message headers. Bodies are not looked at, except during login and for errors.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::scram::Password;
+
+/// Who logs in, and where.
+pub(crate) struct Login {
+    pub(crate) address: SocketAddr,
+    pub(crate) user: String,
+    pub(crate) database: String,
+    pub(crate) password: Password,
+}
+
+/// A logged-in client.
+pub(crate) struct Client {
+    stream: TcpStream,
+}
+
+impl Client {
+    /// Connects and authenticates (trust or SCRAM-SHA-256); returns after the first ReadyForQuery.
+    pub(crate) async fn login(login: &Login, nonce: u64) -> Result<Self> {
+        let mut stream = TcpStream::connect(login.address).await.context("connecting")?;
+        stream.set_nodelay(true)?;
+        stream.write_all(&startup(&login.user, &login.database)).await?;
+        let first_bare = Password::first_bare(nonce);
+        let mut body = Vec::new();
+        loop {
+            let tag = read_message(&mut stream, &mut body).await.context("during login")?;
+            match (tag, auth_code(&body)) {
+                (b'R', Some(10)) => {
+                    let client_first = format!("n,,{first_bare}");
+                    let mut message = b"SCRAM-SHA-256\0".to_vec();
+                    message.extend_from_slice(&length(client_first.len())?);
+                    message.extend_from_slice(client_first.as_bytes());
+                    stream.write_all(&framed(b'p', &message)?).await?;
+                }
+                (b'R', Some(11)) => {
+                    let server_first = std::str::from_utf8(body.get(4..).unwrap_or_default())?;
+                    let answer = login.password.answer(&first_bare, server_first)?;
+                    stream.write_all(&framed(b'p', answer.as_bytes())?).await?;
+                }
+                (b'R', Some(0 | 12)) | (b'S' | b'K' | b'N', _) => {}
+                (b'Z', _) => return Ok(Self { stream }),
+                (b'E', _) => bail!("login refused: {}", error_text(&body)),
+                (tag, code) => bail!("unexpected login message {:?} {code:?}", char::from(tag)),
+            }
+        }
+    }
+
+    /// Sends a request with one write and reads until ReadyForQuery.
+    pub(crate) async fn exchange(&mut self, request: &[u8]) -> Result<()> {
+        self.send(request).await?;
+        let mut buffer = [0; 8 * 1_024];
+        self.finish(&mut buffer).await.map(drop)
+    }
+
+    /// Sends bytes and reads nothing.
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        self.stream.write_all(bytes).await.context("sending")
+    }
+
+    /// Reads until ReadyForQuery, or until the server asks for COPY data; returns the bytes read.
+    pub(crate) async fn finish(&mut self, buffer: &mut [u8]) -> Result<u64> {
+        let mut walk = Walk::default();
+        let mut bytes = 0;
+        loop {
+            let read = self.stream.read(buffer).await.context("reading")?;
+            ensure!(read > 0, "the proxy closed the connection");
+            bytes += u64::try_from(read)?;
+            match walk.advance(buffer.get(..read).unwrap_or_default())? {
+                Reached::More => {}
+                Reached::Ready => return Ok(bytes),
+            }
+        }
+    }
+
+    /// Says Terminate and waits until the other side has closed.
+    pub(crate) async fn close(mut self) -> Result<()> {
+        self.stream.write_all(&framed(b'X', &[])?).await?;
+        let mut rest = [0; 64];
+        while self.stream.read(&mut rest).await? > 0 {}
+        Ok(())
+    }
+}
+
+/// A walk over message headers that survives any split of the bytes.
+#[derive(Default)]
+struct Walk {
+    /// Body bytes of the current message still to come.
+    skip: usize,
+    /// Header bytes of the next message seen so far.
+    header: [u8; HEADER],
+    filled: usize,
+}
+
+enum Reached {
+    More,
+    Ready,
+}
+
+impl Walk {
+    fn advance(&mut self, mut bytes: &[u8]) -> Result<Reached> {
+        let mut reached = Reached::More;
+        while !bytes.is_empty() {
+            if self.skip > 0 {
+                let step = self.skip.min(bytes.len());
+                self.skip -= step;
+                bytes = bytes.get(step..).unwrap_or_default();
+                continue;
+            }
+            let step = (HEADER - self.filled).min(bytes.len());
+            let (head, rest) = bytes.split_at(step);
+            if let Some(room) = self.header.get_mut(self.filled..self.filled + step) {
+                room.copy_from_slice(head);
+            }
+            self.filled += step;
+            bytes = rest;
+            if self.filled == HEADER {
+                self.filled = 0;
+                let [tag, length @ ..] = self.header;
+                self.skip = usize::try_from(u32::from_be_bytes(length))?.saturating_sub(4);
+                match tag {
+                    b'Z' | b'G' => reached = Reached::Ready,
+                    b'E' => bail!("the server sent an error: {}", error_text(bytes)),
+                    _ => {}
+                }
+            }
+        }
+        Ok(reached)
+    }
+}
+
+/// A message: tag, length and body.
+pub(crate) fn framed(tag: u8, body: &[u8]) -> Result<Vec<u8>> {
+    let mut message = vec![tag];
+    message.extend_from_slice(&length(body.len() + 4)?);
+    message.extend_from_slice(body);
+    Ok(message)
+}
+
+fn length(bytes: usize) -> Result<[u8; 4]> {
+    Ok(u32::try_from(bytes)?.to_be_bytes())
+}
+
+fn startup(user: &str, database: &str) -> Vec<u8> {
+    let mut body = vec![0, 3, 0, 0];
+    for text in ["user", user, "database", database] {
+        body.extend_from_slice(text.as_bytes());
+        body.push(0);
+    }
+    body.push(0);
+    let total = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
+    [total.to_be_bytes().as_slice(), &body].concat()
+}
+
+fn auth_code(body: &[u8]) -> Option<u32> {
+    body.first_chunk::<4>().map(|code| u32::from_be_bytes(*code))
+}
+
+async fn read_message(stream: &mut TcpStream, body: &mut Vec<u8>) -> Result<u8> {
+    let tag = stream.read_u8().await?;
+    let size = usize::try_from(stream.read_u32().await?)?.saturating_sub(4);
+    ensure!(size < 64 * 1_024, "a login message is too long");
+    body.resize(size, 0);
+    stream.read_exact(body).await?;
+    Ok(tag)
+}
+
+/// The readable part of an error message's body.
+fn error_text(body: &[u8]) -> String {
+    let fields: Vec<_> = body.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+    fields.join(" ").chars().take(300).collect()
+}
+
+const HEADER: usize = 5;

@@ -1,0 +1,95 @@
+//! Tenantry beside PgBouncer: CPU per transaction, system calls, idle memory, bulk transfers, logins.
+//!
+//! `make bench` runs it; `benches/README.md` says what it needs and what its variables are. Both proxies stand in front of
+//! the same throwaway Postgres and are measured in turns, because a machine's speed changes from minute to minute.
+
+mod bulk;
+mod client;
+mod clock;
+mod document;
+mod idle;
+mod load;
+mod logins;
+mod machine;
+mod median;
+mod output;
+mod peer;
+mod peer_config;
+mod pgbench;
+mod pinning;
+mod plan;
+mod postgres;
+mod procfs;
+mod scram;
+mod sections;
+mod shape;
+mod strace;
+mod table;
+mod transactions;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::peer::{Kind, Peer, Side};
+use crate::pinning::Pinning;
+use crate::plan::{Part, Plan};
+use crate::postgres::Database;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::line(format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // Clients of both kinds are files; a shell's default limit is too low for ten thousand.
+    rlimit::increase_nofile_limit(u64::MAX)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match arguments.split_first() {
+        Some((flag, rest)) if flag == "--hold" => runtime.block_on(idle::hold(rest)),
+        _ if arguments.iter().any(|argument| argument == "--bench") => runtime.block_on(bench()),
+        _ => {
+            output::line("A measurement, not a test: run `make bench`.");
+            Ok(())
+        }
+    }
+}
+
+async fn bench() -> Result<()> {
+    let plan = Plan::from_env()?;
+    let bouncer = |name| Side { kind: Kind::PgBouncer, name };
+    let sides = if plan.same {
+        [bouncer("PgBouncer A"), bouncer("PgBouncer B")]
+    } else {
+        [Side { kind: Kind::Tenantry, name: "Tenantry" }, bouncer("PgBouncer")]
+    };
+    let pinning = Pinning::apply();
+    let database = Database::start().await?;
+    let [ours, theirs] = sides;
+    let peers = [Peer::start(ours, pinning, &database)?, Peer::start(theirs, pinning, &database)?];
+    let mut sections = vec![("machine", machine::section(&database, &peers, pinning, &plan)?)];
+    for part in plan.parts.iter().copied() {
+        let text = match part {
+            Part::Transactions => transactions::section(&database, &peers, &plan).await?,
+            Part::Syscalls => sections::syscalls(&peers, &plan).await?,
+            Part::Idle => sections::idle(&database, pinning, sides, &plan).await?,
+            Part::Bulk => sections::bulk(&peers, &plan).await?,
+            Part::Logins => sections::logins(&database, &peers, &plan).await?,
+        };
+        output::line(format!("\n{text}"));
+        sections.push((part.name(), text));
+    }
+    if plan.quick || plan.same {
+        output::line("A short or a self-comparing run: docs/performance.md stays as it is.");
+        return Ok(());
+    }
+    document::write(&sections)?;
+    output::line("docs/performance.md has been written.");
+    Ok(())
+}

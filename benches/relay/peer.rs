@@ -1,0 +1,155 @@
+//! The two proxies, as processes of their own.
+//!
+//! Owns their configuration files, starting them, and stopping them. Must not know what is measured.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::client::Login;
+use crate::peer_config;
+use crate::pinning::Pinning;
+use crate::postgres::{Database, PASSWORD, Pool};
+use crate::scram::Password;
+
+/// Which program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Tenantry,
+    PgBouncer,
+}
+
+/// A program and its name in tables.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Side {
+    pub(crate) kind: Kind,
+    pub(crate) name: &'static str,
+}
+
+/// A running proxy. Dropping it ends the process.
+pub(crate) struct Peer {
+    /// Name in tables.
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    /// Its configuration, with ports and passwords made neutral.
+    pub(crate) config: String,
+    child: Child,
+    address: SocketAddr,
+    dir: tempfile::TempDir,
+}
+
+impl Peer {
+    /// Starts a proxy in front of the database and waits until it accepts.
+    pub(crate) fn start(side: Side, pinning: Pinning, database: &Database) -> Result<Self> {
+        let Side { kind, name } = side;
+        let dir = tempfile::Builder::new().prefix("tenantry-bench-").tempdir()?;
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+        let port = free_port()?;
+        let texts = match kind {
+            Kind::Tenantry => peer_config::tenantry(port, database.port())?,
+            Kind::PgBouncer => peer_config::pgbouncer(port, database.port(), dir.path())?,
+        };
+        for (file, text) in &texts.files {
+            let path = dir.path().join(file);
+            fs::write(&path, text)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+        }
+        let log = fs::File::create(dir.path().join("log"))?;
+        let mut command = command(kind, pinning, dir.path());
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().with_context(|| format!("starting {name}"))?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut peer = Self { name, kind, config: texts.shown, child, address, dir };
+        peer.wait_until_it_accepts()?;
+        Ok(peer)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How a client of that pool logs in.
+    pub(crate) fn login(&self, pool: Pool) -> Login {
+        Login {
+            address: self.address,
+            user: pool.name().to_owned(),
+            database: pool.name().to_owned(),
+            password: Password::new(PASSWORD.to_owned()),
+        }
+    }
+
+    fn wait_until_it_accepts(&mut self) -> Result<()> {
+        for _ in 0..START_POLLS {
+            if TcpStream::connect(self.address).is_ok() {
+                return Ok(());
+            }
+            if self.child.try_wait()?.is_some() {
+                break;
+            }
+            sleep(START_POLL);
+        }
+        let log = fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        bail!("{} does not accept connections; its log:\n{log}", self.name)
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The version line of PgBouncer.
+pub(crate) fn pgbouncer_version() -> Result<String> {
+    let output = Command::new(pgbouncer()).arg("--version").output().context("PgBouncer is not installed")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().next().unwrap_or_default().to_owned())
+}
+
+fn command(kind: Kind, pinning: Pinning, dir: &Path) -> Command {
+    match kind {
+        Kind::Tenantry => {
+            let mut command = pinning.proxy(env!("CARGO_BIN_EXE_tenantry"));
+            command.arg("serve").arg("--config").arg(dir.join("tenantry.toml"));
+            command
+        }
+        Kind::PgBouncer => {
+            let mut command = pinning.proxy(pgbouncer());
+            if we_are_root() {
+                // It refuses to run as root, and changes to this user by itself.
+                command.args(["-u", "postgres"]);
+            }
+            command.arg(dir.join("pgbouncer.ini"));
+            command
+        }
+    }
+}
+
+fn pgbouncer() -> PathBuf {
+    // Debian keeps it where an ordinary user's PATH does not look.
+    let debian = Path::new("/usr/sbin/pgbouncer");
+    if debian.is_file() { debian.to_owned() } else { PathBuf::from("pgbouncer") }
+}
+
+fn we_are_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+const START_POLL: Duration = Duration::from_millis(20);
+const START_POLLS: usize = 250;

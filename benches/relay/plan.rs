@@ -1,0 +1,130 @@
+//! How much is measured: sizes and repetitions, from the environment.
+//!
+//! Owns the variables `BENCH_QUICK`, `BENCH_SAME` and `BENCH_ONLY`. Must not measure.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+/// One part of the bench, which is also one section of `docs/performance.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// CPU per transaction.
+    Transactions,
+    /// System calls per transaction.
+    Syscalls,
+    /// Memory per idle client.
+    Idle,
+    /// CPU per gigabyte.
+    Bulk,
+    /// Client logins, and what a server login costs Postgres.
+    Logins,
+}
+
+impl Part {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Transactions, Self::Syscalls, Self::Idle, Self::Bulk, Self::Logins];
+
+    /// The name in `BENCH_ONLY` and in the document's markers.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Transactions => "transactions",
+            Self::Syscalls => "syscalls",
+            Self::Idle => "idle",
+            Self::Bulk => "bulk",
+            Self::Logins => "logins",
+        }
+    }
+}
+
+/// Sizes and repetitions.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Parts to run, in order.
+    pub(crate) parts: Vec<Part>,
+    /// Whether PgBouncer is measured against itself: every ratio must then be about 1.
+    pub(crate) same: bool,
+    /// Whether this is a short run, whose tables are printed and not written.
+    pub(crate) quick: bool,
+    /// Interleaved repetitions of everything.
+    pub(crate) rounds: usize,
+    /// Client counts.
+    pub(crate) clients: Vec<usize>,
+    /// Turns that each proxy gets in one `SELECT 1` run.
+    pub(crate) turns: usize,
+    /// Measured time of one such turn.
+    pub(crate) turn: Duration,
+    /// Time of one such run that is not counted.
+    pub(crate) warm_up: Duration,
+    /// Whole seconds of one pgbench run.
+    pub(crate) pgbench_seconds: u32,
+    /// Transactions per client under strace.
+    pub(crate) traced: u64,
+    /// Idle clients.
+    pub(crate) idle_clients: usize,
+    /// Repetitions of the idle measurement: fresh processes each time.
+    pub(crate) idle_rounds: usize,
+    /// Bytes of one bulk transfer.
+    pub(crate) bulk_bytes: u64,
+    /// Client logins of one round.
+    pub(crate) logins: usize,
+    /// Server logins of one round.
+    pub(crate) server_logins: usize,
+}
+
+impl Plan {
+    /// Reads the environment.
+    pub(crate) fn from_env() -> Result<Self> {
+        let set = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty() && value != "0");
+        let mut plan = if set("BENCH_QUICK") { Self::quick() } else { Self::full() };
+        plan.same = set("BENCH_SAME");
+        if let Ok(only) = std::env::var("BENCH_ONLY") {
+            plan.parts = only.split(',').map(part).collect::<Result<_>>()?;
+        }
+        Ok(plan)
+    }
+
+    fn full() -> Self {
+        Self {
+            parts: Part::ALL.to_vec(),
+            same: false,
+            quick: false,
+            rounds: 5,
+            clients: vec![1, 16, 64],
+            turns: 5,
+            turn: Duration::from_millis(200),
+            warm_up: Duration::from_millis(150),
+            pgbench_seconds: 1,
+            traced: 2_000,
+            idle_clients: 10_000,
+            idle_rounds: 3,
+            bulk_bytes: 1 << 30,
+            logins: 2_000,
+            server_logins: 200,
+        }
+    }
+
+    fn quick() -> Self {
+        Self {
+            quick: true,
+            rounds: 3,
+            clients: vec![1, 16],
+            turns: 3,
+            turn: Duration::from_millis(120),
+            warm_up: Duration::from_millis(100),
+            idle_clients: 2_000,
+            idle_rounds: 1,
+            bulk_bytes: 1 << 28,
+            logins: 500,
+            server_logins: 50,
+            ..Self::full()
+        }
+    }
+}
+
+fn part(name: &str) -> Result<Part> {
+    match Part::ALL.into_iter().find(|part| part.name() == name.trim()) {
+        Some(part) => Ok(part),
+        None => bail!("BENCH_ONLY knows {:?}, not `{name}`", Part::ALL.map(Part::name)),
+    }
+}

@@ -1,0 +1,102 @@
+//! The database behind both proxies.
+//!
+//! Owns the throwaway cluster, its two roles and pgbench's tables. Must not know the proxies.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use tenantry::throwaway::{Cluster, ClusterOptions, find_postgres};
+
+use crate::scram;
+
+/// Which of the two pools a scenario uses. The name is the role, the schema, PgBouncer's database and Tenantry's tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pool {
+    /// Fewer servers than clients: a server per transaction.
+    Pooled,
+    /// A server for every client: PgBouncer's session mode, since version 1.18 loses prepared statements otherwise.
+    Held,
+}
+
+impl Pool {
+    pub(crate) const ALL: [Self; 2] = [Self::Pooled, Self::Held];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Pooled => "pooled",
+            Self::Held => "held",
+        }
+    }
+
+    /// Servers, in both proxies.
+    pub(crate) const fn servers(self) -> u32 {
+        match self {
+            Self::Pooled => 20,
+            Self::Held => 64,
+        }
+    }
+}
+
+/// A running Postgres with the roles and tables.
+pub(crate) struct Database {
+    cluster: Cluster,
+}
+
+impl Database {
+    /// Starts and fills it.
+    pub(crate) async fn start() -> Result<Self> {
+        let options = ClusterOptions {
+            max_connections: 250,
+            settings: vec![("shared_buffers".into(), "128MB".into()), ("autovacuum".into(), "off".into())],
+            ..ClusterOptions::default()
+        };
+        let cluster = Cluster::start_with(find_postgres()?, options).await?;
+        cluster.psql("CREATE DATABASE bench").await?;
+        let verifier = role_verifier()?;
+        for name in Pool::ALL.map(Pool::name) {
+            let sql = format!(
+                "CREATE ROLE {name} LOGIN PASSWORD '{verifier}'; CREATE SCHEMA {name} AUTHORIZATION {name}; \
+                 ALTER ROLE {name} SET search_path = {name}; \
+                 CREATE TABLE {name}.sink (line text); ALTER TABLE {name}.sink OWNER TO {name}"
+            );
+            cluster.psql_in("bench", &sql).await?;
+        }
+        let database = Self { cluster };
+        for name in Pool::ALL.map(Pool::name) {
+            let mut command = Command::new(database.program("pgbench"));
+            command.args(["-i", "-q", "-s", "2", "-h", "127.0.0.1", "-U", name, "-p"]);
+            command.arg(database.port().to_string()).arg("bench").env("PGPASSWORD", PASSWORD);
+            let output = command.stdin(Stdio::null()).output().context("running pgbench")?;
+            ensure!(output.status.success(), "pgbench -i: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(database)
+    }
+
+    pub(crate) const fn port(&self) -> u16 {
+        self.cluster.port()
+    }
+
+    /// The postmaster.
+    pub(crate) fn pid(&self) -> Result<u32> {
+        self.cluster.pid().context("Postgres has ended")
+    }
+
+    pub(crate) fn version(&self) -> String {
+        self.cluster.bin().version()
+    }
+
+    /// A client program: of the server's own directory, or else of the PATH.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        let own = self.cluster.bin().program(name);
+        if own.is_file() { own } else { PathBuf::from(name) }
+    }
+}
+
+/// What Postgres and both proxies know of the password.
+pub(crate) fn role_verifier() -> Result<String> {
+    scram::verifier(PASSWORD, b"tenantry bench 1")
+}
+
+/// The password of both roles, towards the proxies and towards Postgres. The server lives for minutes on the loopback.
+pub(crate) const PASSWORD: &str = "bench-only";

@@ -1,0 +1,24 @@
+//! The shipped binary between real clients and a real Postgres: what the README promises, one behaviour per test.
+//!
+//! Modules without the word "proxy" in their tests also pass against Postgres alone (`TENANTRY_TEST_DIRECT=1`): that is
+//! what transparent means.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test expects by failing")]
+
+#[path = "../support/mod.rs"]
+#[expect(clippy::allow_attributes, reason = "which part is unused differs between the test binaries")]
+#[allow(dead_code, unused_imports, reason = "each test binary uses its part")]
+mod support;
+
+mod cancelling;
+mod copying;
+mod faults;
+mod hostile;
+mod limits;
+mod logins;
+mod modes;
+mod queries;
+mod reloading;
+mod settings;
+mod statements;
+mod stopping;
+mod streaming;

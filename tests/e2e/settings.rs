@@ -1,0 +1,158 @@
+//! Settings of a session: what Postgres reports follows the client, nothing reaches another one.
+
+use crate::support::{Batch, Plan, Stage, Wire};
+
+async fn one_server() -> Stage {
+    Stage::start(Plan::new(&["acme", "bolt"]).budget(1)).await
+}
+
+async fn show(client: &mut Wire, name: &str) -> String {
+    client.query(&format!("SHOW {name}")).await.value().to_owned()
+}
+
+#[tokio::test]
+async fn startup_parameters_are_applied_and_reported() {
+    let stage = one_server().await;
+    let parameters = [("application_name", "billing"), ("TimeZone", "Asia/Tokyo"), ("DateStyle", "German")];
+    let mut client = stage.client_with("acme", &parameters).await;
+    assert_eq!(client.parameters["application_name"], "billing");
+    assert_eq!(client.parameters["TimeZone"], "Asia/Tokyo");
+    assert_eq!(show(&mut client, "application_name").await, "billing");
+    assert_eq!(show(&mut client, "TimeZone").await, "Asia/Tokyo");
+    assert_eq!(show(&mut client, "DateStyle").await, "German, DMY");
+    for name in ["server_version", "client_encoding", "integer_datetimes", "standard_conforming_strings"] {
+        assert!(client.parameters.contains_key(name), "{name} is missing: {:?}", client.parameters);
+    }
+}
+
+#[tokio::test]
+async fn reported_settings_follow_the_client_on_a_shared_server() {
+    let stage = one_server().await;
+    let mut tokyo = stage.client("acme").await;
+    let mut paris = stage.client("acme").await;
+    tokyo.query("SET TimeZone = 'Asia/Tokyo'").await;
+    paris.query("SET TimeZone = 'Europe/Paris'").await;
+    paris.query("SET application_name = 'paris'").await;
+    for _ in 0..3 {
+        assert_eq!(show(&mut tokyo, "TimeZone").await, "Asia/Tokyo");
+        assert_eq!(show(&mut paris, "TimeZone").await, "Europe/Paris");
+        assert_eq!(show(&mut paris, "application_name").await, "paris");
+        assert_ne!(show(&mut tokyo, "application_name").await, "paris");
+    }
+    assert_eq!(tokyo.parameters["TimeZone"], "Asia/Tokyo");
+    assert_eq!(paris.parameters["TimeZone"], "Europe/Paris");
+}
+
+#[tokio::test]
+async fn a_client_is_told_only_of_changes_of_its_own() {
+    let stage = one_server().await;
+    let mut tokyo = stage.client("acme").await;
+    let mut quiet = stage.client("acme").await;
+    let reply = tokyo.query("SET TimeZone = 'Asia/Tokyo'").await;
+    assert_eq!(reply.shape(), "CSZ");
+    let reply = quiet.query("SELECT 1").await;
+    assert_eq!(reply.shape(), "TDCZ");
+    let reply = tokyo.query("SELECT 1").await;
+    assert_eq!(reply.shape(), "TDCZ");
+}
+
+#[tokio::test]
+async fn settings_follow_in_a_pipeline_too() {
+    let stage = one_server().await;
+    let mut tokyo = stage.client("acme").await;
+    let mut other = stage.client("acme").await;
+    tokyo.query("SET TimeZone = 'Asia/Tokyo'").await;
+    other.query("SET TimeZone = 'UTC'").await;
+    let batch = Batch::new().run("SELECT current_setting('TimeZone')", &[]).sync().query("SHOW TimeZone");
+    tokyo.send(&batch.0).await;
+    assert_eq!(tokyo.until_ready().await.shape(), "12DCZ");
+    assert_eq!(tokyo.until_ready().await.value(), "Asia/Tokyo");
+}
+
+#[tokio::test]
+async fn set_local_ends_with_its_transaction() {
+    let stage = one_server().await;
+    let mut client = stage.client("acme").await;
+    let mut other = stage.client("acme").await;
+    let before = show(&mut client, "TimeZone").await;
+    client.query("BEGIN; SET LOCAL TimeZone = 'Asia/Tokyo'; SET LOCAL work_mem = '77MB'").await;
+    assert_eq!(show(&mut client, "work_mem").await, "77MB");
+    client.query("COMMIT").await;
+    assert_eq!(show(&mut client, "TimeZone").await, before);
+    assert_ne!(show(&mut client, "work_mem").await, "77MB");
+    assert_ne!(show(&mut other, "work_mem").await, "77MB");
+}
+
+#[tokio::test]
+async fn a_setting_that_was_rolled_back_is_gone() {
+    let stage = one_server().await;
+    let mut client = stage.client("acme").await;
+    let mut other = stage.client("acme").await;
+    client.query("SET application_name = 'kept'").await;
+    client.query("BEGIN; SET application_name = 'lost'").await;
+    client.query("ROLLBACK").await;
+    other.query("SELECT 1").await;
+    assert_eq!(show(&mut client, "application_name").await, "kept");
+    client.query("RESET application_name").await;
+    other.query("SELECT 1").await;
+    assert_ne!(show(&mut client, "application_name").await, "kept");
+}
+
+#[tokio::test]
+async fn settings_that_postgres_does_not_report_never_reach_another_client() {
+    let stage = one_server().await;
+    for set in [
+        "SET work_mem = '77MB'",
+        "SELECT set_config('work_mem', '77MB', false)",
+        "DO $$ BEGIN SET work_mem = '77MB'; END $$",
+    ] {
+        let mut client = stage.client("acme").await;
+        // Applied, refused or pinned is the proxy's business, if it says so; what it must not do is leak.
+        client.query(set).await;
+        drop(client);
+        let mut other = stage.client("acme").await;
+        assert_ne!(show(&mut other, "work_mem").await, "77MB", "after {set}");
+    }
+}
+
+#[tokio::test]
+async fn the_role_and_the_path_cannot_be_left_behind_for_others() {
+    let stage = one_server().await;
+    for set in [
+        "SET search_path = public",
+        "SET ROLE role_acme",
+        "SET SESSION AUTHORIZATION role_acme",
+        "CREATE TEMP TABLE things (owner text)",
+    ] {
+        let mut client = stage.client("acme").await;
+        client.query(set).await;
+        drop(client);
+        let mut other = stage.client("acme").await;
+        let reply = other.query("SELECT current_schema, current_user, owner FROM things WHERE id = 1").await;
+        assert!(reply.errors.is_empty(), "after {set}: {reply:?}");
+        let row: Vec<_> = reply.rows[0].iter().flatten().map(String::as_str).collect();
+        assert_eq!(row, ["schema_acme", "role_acme", "acme"], "after {set}");
+    }
+}
+
+#[tokio::test]
+async fn a_tenants_own_settings_hold_from_the_first_query() {
+    let mut plan = Plan::new(&["acme"]);
+    plan.tenants[0]
+        .lines
+        .push("settings = { statement_timeout = \"1234ms\", work_mem = \"9MB\" }".to_owned());
+    let stage = Stage::start(plan).await;
+    let mut client = stage.client("acme").await;
+    assert_eq!(show(&mut client, "statement_timeout").await, "1234ms");
+    assert_eq!(show(&mut client, "work_mem").await, "9MB");
+}
+
+#[tokio::test]
+async fn a_startup_parameter_that_postgres_does_not_know_is_refused() {
+    let stage = one_server().await;
+    let mut login = stage.login("acme");
+    login.parameters = vec![("no_such_setting".to_owned(), "1".to_owned())];
+    let reply = stage.connect().await.log_in(&login).await;
+    assert_eq!(reply.errors.len(), 1, "{reply:?}");
+    assert!(["42704", "22023", "0A000"].contains(&reply.code()), "{reply:?}");
+}

@@ -1,0 +1,198 @@
+//! Named prepared statements in transaction mode: they follow the client to whichever server it gets.
+
+use std::time::Duration;
+
+use crate::support::{Batch, Plan, Stage, Wire};
+
+const OWNER: &str = "SELECT owner || ' ' || $1 FROM things WHERE id = 1";
+
+async fn stage(budget: u32) -> Stage {
+    Stage::start(Plan::new(&["acme", "bolt"]).budget(budget)).await
+}
+
+async fn prepare(client: &mut Wire, name: &str, sql: &str) {
+    let reply = client.ask(Batch::new().parse(name, sql).sync()).await;
+    assert_eq!(reply.shape(), "1Z", "{reply:?}");
+}
+
+fn execute(name: &str, value: &str) -> Batch {
+    Batch::new().bind("", name, &[value]).execute("").sync()
+}
+
+#[tokio::test]
+async fn a_statement_lives_across_transactions() {
+    let stage = stage(4).await;
+    let mut client = stage.client("acme").await;
+    prepare(&mut client, "s", OWNER).await;
+    for round in 0..10 {
+        assert_eq!(client.ask(execute("s", &round.to_string())).await.value(), format!("acme {round}"));
+    }
+}
+
+#[tokio::test]
+async fn a_statement_follows_to_a_server_that_has_never_seen_it() {
+    let stage = stage(4).await;
+    let mut client = stage.client("acme").await;
+    prepare(&mut client, "s", OWNER).await;
+    assert_eq!(client.ask(execute("s", "a")).await.shape(), "2DCZ");
+    // Others hold every server that exists, so the next lease is on a new one.
+    let mut holders = vec![stage.client("acme").await, stage.client("acme").await];
+    for holder in &mut holders {
+        holder.query("BEGIN").await;
+    }
+    let reply = client.ask(execute("s", "b")).await;
+    assert_eq!((reply.shape().as_str(), reply.value()), ("2DCZ", "acme b"));
+}
+
+#[tokio::test]
+async fn one_name_means_something_else_to_every_client() {
+    let stage = stage(1).await;
+    let mut first = stage.client("acme").await;
+    let mut second = stage.client("acme").await;
+    prepare(&mut first, "s", "SELECT 'first ' || $1").await;
+    prepare(&mut second, "s", "SELECT 'second ' || $1").await;
+    for _ in 0..3 {
+        assert_eq!(first.ask(execute("s", "x")).await.value(), "first x");
+        assert_eq!(second.ask(execute("s", "x")).await.value(), "second x");
+    }
+}
+
+#[tokio::test]
+async fn a_name_must_be_free_and_becomes_free_by_close() {
+    let stage = stage(2).await;
+    let mut client = stage.client("acme").await;
+    prepare(&mut client, "s", "SELECT 'old ' || $1").await;
+    let reply = client.ask(Batch::new().parse("s", "SELECT 'new ' || $1").sync()).await;
+    assert_eq!(reply.code(), "42P05");
+    let reply = client.ask(Batch::new().close_statement("s").parse("s", "SELECT 'new ' || $1").sync()).await;
+    assert_eq!(reply.shape(), "31Z");
+    assert_eq!(client.ask(execute("s", "x")).await.value(), "new x");
+    let reply = client.ask(Batch::new().close_statement("never there").sync()).await;
+    assert_eq!(reply.shape(), "3Z");
+}
+
+#[tokio::test]
+async fn an_unknown_name_is_26000_and_the_session_goes_on() {
+    let stage = stage(2).await;
+    let mut client = stage.client("acme").await;
+    let reply = client.ask(execute("nobody", "x")).await;
+    assert_eq!((reply.code(), reply.status), ("26000", Some('I')));
+    let reply = client.ask(Batch::new().describe_statement("nobody").sync()).await;
+    assert_eq!(reply.code(), "26000");
+    assert_eq!(client.query("SELECT 1").await.value(), "1");
+}
+
+#[tokio::test]
+async fn a_statement_that_failed_to_parse_does_not_exist() {
+    let stage = stage(2).await;
+    let mut client = stage.client("acme").await;
+    let reply = client
+        .ask(Batch::new().parse("s", "SELECT $1 FROM nowhere").bind("", "s", &["x"]).execute("").sync())
+        .await;
+    assert_eq!(reply.code(), "42P01");
+    assert_eq!(client.ask(execute("s", "x")).await.code(), "26000");
+    prepare(&mut client, "s", "SELECT 'now ' || $1").await;
+    assert_eq!(client.ask(execute("s", "x")).await.value(), "now x");
+}
+
+#[tokio::test]
+async fn deallocate_and_discard_forget_the_clients_own_statements() {
+    let stage = stage(1).await;
+    let mut client = stage.client("acme").await;
+    let mut other = stage.client("acme").await;
+    prepare(&mut other, "s", "SELECT 'other ' || $1").await;
+    for forget in ["DEALLOCATE s", "DEALLOCATE PREPARE s", "DEALLOCATE ALL", "DISCARD ALL"] {
+        prepare(&mut client, "s", "SELECT 'mine ' || $1").await;
+        let reply = client.query(forget).await;
+        assert!(reply.errors.is_empty(), "{forget}: {reply:?}");
+        assert_eq!(client.ask(execute("s", "x")).await.code(), "26000", "{forget}");
+        assert_eq!(other.ask(execute("s", "x")).await.value(), "other x", "{forget}");
+    }
+    assert_eq!(client.query("DEALLOCATE nobody").await.code(), "26000");
+}
+
+#[tokio::test]
+async fn describing_a_statement_on_another_server_gives_the_same_answer() {
+    let stage = stage(4).await;
+    let mut client = stage.client("acme").await;
+    prepare(&mut client, "s", OWNER).await;
+    let first = client.ask(Batch::new().describe_statement("s").sync()).await;
+    let mut holder = stage.client("acme").await;
+    holder.query("BEGIN").await;
+    let second = client.ask(Batch::new().describe_statement("s").sync()).await;
+    assert_eq!(first.shape(), "tTZ");
+    assert_eq!(first.messages, second.messages);
+}
+
+#[tokio::test]
+async fn a_statement_survives_the_death_of_its_server_behind_the_proxy() {
+    let stage = stage(2).await;
+    let mut client = stage.client("acme").await;
+    prepare(&mut client, "s", OWNER).await;
+    stage
+        .postgres
+        .psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'role_acme'")
+        .await
+        .unwrap();
+    stage.servers_become(0, Duration::from_secs(5)).await;
+    assert_eq!(client.ask(execute("s", "again")).await.value(), "acme again");
+}
+
+#[tokio::test]
+async fn names_of_two_tenants_never_meet() {
+    let stage = stage(2).await;
+    let mut acme = stage.client("acme").await;
+    let mut bolt = stage.client("bolt").await;
+    prepare(&mut acme, "s", OWNER).await;
+    assert_eq!(bolt.ask(execute("s", "x")).await.code(), "26000");
+    prepare(&mut bolt, "s", OWNER).await;
+    assert_eq!(acme.ask(execute("s", "x")).await.value(), "acme x");
+    assert_eq!(bolt.ask(execute("s", "x")).await.value(), "bolt x");
+}
+
+#[tokio::test]
+async fn statements_of_one_client_are_limited_by_the_proxy() {
+    let plan = Plan::new(&["acme"]).set("pool", "max_client_statements", "10");
+    let stage = Stage::start(plan).await;
+    let mut client = stage.client("acme").await;
+    for number in 0..10 {
+        prepare(&mut client, &format!("s{number}"), "SELECT $1").await;
+    }
+    let reply = client.ask(Batch::new().parse("one too many", "SELECT $1").sync()).await;
+    assert_eq!((reply.code(), reply.status), ("53400", Some('I')));
+    assert_eq!(client.ask(execute("s3", "x")).await.value(), "x");
+}
+
+#[tokio::test]
+async fn servers_forget_old_statements_and_the_client_does_not_notice() {
+    let plan = Plan::new(&["acme"]).budget(1).set("pool", "max_prepared_statements", "5");
+    let stage = Stage::start(plan).await;
+    let mut client = stage.client("acme").await;
+    for number in 0..40 {
+        prepare(&mut client, &format!("s{number}"), &format!("SELECT '{number} ' || $1")).await;
+    }
+    for number in (0..40).rev() {
+        assert_eq!(client.ask(execute(&format!("s{number}"), "x")).await.value(), format!("{number} x"));
+    }
+    let kept = client.query("SELECT count(*) FROM pg_prepared_statements").await.value().to_owned();
+    assert!(kept.parse::<u32>().unwrap() <= 6, "{kept} statements on the server");
+}
+
+#[tokio::test]
+async fn a_pipeline_of_parses_with_an_error_in_the_middle_leaves_the_right_statements() {
+    let stage = stage(2).await;
+    let mut client = stage.client("acme").await;
+    let batch = Batch::new()
+        .parse("a", "SELECT 'a ' || $1")
+        .parse("b", "SELECT broken")
+        .parse("c", "SELECT 'c ' || $1")
+        .sync()
+        .parse("d", "SELECT 'd ' || $1")
+        .sync();
+    client.send(&batch.0).await;
+    assert_eq!(client.until_ready().await.shape(), "1EZ");
+    assert_eq!(client.until_ready().await.shape(), "1Z");
+    assert_eq!(client.ask(execute("a", "x")).await.value(), "a x");
+    assert_eq!(client.ask(execute("c", "x")).await.code(), "26000");
+    assert_eq!(client.ask(execute("d", "x")).await.value(), "d x");
+}

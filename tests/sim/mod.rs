@@ -1,0 +1,11 @@
+//! Parts of the simulation: the world and its checkers, loads, the naive reference, and the tests by method.
+
+mod chaos;
+mod cluster;
+mod differential;
+mod exhaustive;
+mod fairness;
+mod reference;
+mod rng;
+mod scenarios;
+mod world;

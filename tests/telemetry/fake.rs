@@ -1,0 +1,177 @@
+//! A proxy that is only numbers.
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tenantry::config::{self, Settings};
+use tenantry::ids::{ClusterId, TenantId, WorkerId};
+use tenantry::stats::{
+    ClusterReport, TenantCounters, TenantGauges, TenantReport, WaitHistogram, WorkerReport,
+};
+use tenantry::telemetry::{ClusterHealth, Phase, ProxyReport, Readiness, Source};
+use tenantry::tenant::{Allowance, Catalog, PoolMode, Secret, ServerAuth, Tenant, Tier};
+
+/// Names as nobody should choose them; every one must come out of a parser as it went in.
+pub(crate) const HOSTILE: [&str; 6] =
+    ["a\"b", "back\\slash", "two\nlines", "x\"} 1\ntenantry_fake{a=\"", "späte-Größe-日本", "_other"];
+
+/// Answers with what it was given.
+pub(crate) struct Fake {
+    /// What a scrape sees; `None` never answers.
+    pub(crate) report: Option<ProxyReport>,
+    /// What a probe sees.
+    pub(crate) readiness: Mutex<Readiness>,
+}
+
+impl Fake {
+    /// Ready, with this report.
+    pub(crate) fn new(report: ProxyReport) -> Self {
+        Self { report: Some(report), readiness: Mutex::new(readiness(Phase::Serving, &[true, true])) }
+    }
+}
+
+impl Source for Fake {
+    fn report(&self) -> Pin<Box<dyn Future<Output = ProxyReport> + Send + '_>> {
+        Box::pin(async {
+            match &self.report {
+                Some(report) => report.clone(),
+                None => std::future::pending().await,
+            }
+        })
+    }
+
+    fn readiness(&self) -> Readiness {
+        self.readiness.lock().clone()
+    }
+}
+
+/// A readiness with clusters `c0`, `c1`, ...
+pub(crate) fn readiness(phase: Phase, reachable: &[bool]) -> Readiness {
+    let clusters = (0..)
+        .zip(reachable)
+        .map(|(index, reachable)| ClusterHealth { name: format!("c{index}").into(), reachable: *reachable })
+        .collect();
+    Readiness { phase, clusters }
+}
+
+/// A tenant of the first cluster.
+pub(crate) fn tenant(name: &str, tier: Tier) -> Tenant {
+    Tenant {
+        id: TenantId(0),
+        name: name.into(),
+        cluster: ClusterId(0),
+        database: "app".into(),
+        database_aliases: Vec::new(),
+        role: name.into(),
+        search_path: "app".into(),
+        settings: Vec::new(),
+        tier,
+        allowance: Allowance { reserve: 0, floor: 1, share: 5, ceiling: 20, weight: 5, max_waiters: 50 },
+        mode: PoolMode::Transaction,
+        max_clients: 100,
+        queue_timeout: Duration::from_secs(5),
+        users: Vec::new(),
+        server_auth: ServerAuth::Password(Secret::new("role-password".into())),
+    }
+}
+
+/// Settings of two clusters with these tenants.
+pub(crate) fn settings(tenants: Vec<Tenant>) -> Settings {
+    let text = r#"
+        [listen]
+        address = "127.0.0.1:6432"
+        [cluster.main]
+        url = "postgres://127.0.0.1:5432/app?sslmode=disable"
+        max_connections = 60
+        admin = { user = "watcher", password = { env = "ADMIN_PASSWORD" } }
+        [cluster.second]
+        url = "postgres://127.0.0.1:5433/app?sslmode=disable"
+        max_connections = 20
+    "#;
+    let env = |name: &str| (name == "ADMIN_PASSWORD").then(|| "admin-password".to_owned());
+    let settings = config::load_text(text, Path::new("."), &env, None).unwrap().settings;
+    Settings { catalog: Arc::new(Catalog::default().next(tenants).unwrap()), ..settings }
+}
+
+/// A report in which every counter of every tenant has another value, from two workers.
+pub(crate) fn report(tenants: Vec<Tenant>) -> ProxyReport {
+    let settings = settings(tenants);
+    let mut workers = vec![worker(0, &settings), worker(1, &settings)];
+    let mut ids: Vec<_> = settings.catalog.iter().map(|tenant| tenant.id).collect();
+    ids.sort();
+    for id in ids {
+        workers[id.0 as usize % 2].tenants.push(tenant_report(id));
+    }
+    ProxyReport {
+        workers,
+        settings: Arc::new(settings),
+        logins: vec![("ok", 120), ("wrong_password", 3), ("timeout", 1)],
+        clients: 70,
+        half_open: 2,
+        certificate_not_after: Some(1_900_000_000),
+        started_unix_ms: 1_770_000_000_123,
+        config_reloads_ok: 4,
+        config_reloads_failed: 1,
+        draining: false,
+    }
+}
+
+fn worker(number: u16, settings: &Settings) -> WorkerReport {
+    let clusters = settings.clusters.iter().map(|cluster| ClusterReport {
+        cluster: cluster.id,
+        capacity: 20,
+        permits_used: 12,
+        permits_committed: 5 + u32::from(number),
+        waiting_tenants: 1,
+        breaker_open: cluster.id == ClusterId(1),
+        login_failures: vec![("server_full", 2), ("rejected", 1)],
+    });
+    let mut waits = [(); 3].map(|()| WaitHistogram::default());
+    for (tier, histogram) in (1..).zip(&mut waits) {
+        for step in 0..200 {
+            histogram.observe(step * step * tier * 97);
+        }
+    }
+    WorkerReport { worker: WorkerId(number), tenants: Vec::new(), clusters: clusters.collect(), waits }
+}
+
+fn tenant_report(id: TenantId) -> TenantReport {
+    let n = u64::from(id.0) + 1;
+    let counters = TenantCounters {
+        transactions: 1_000 + n,
+        queries: 2_000 + n,
+        leases: 1_001 + n,
+        lease_us: 7_000_001 * n,
+        wait_us: 1_000_003 * n,
+        waits: 10 + n,
+        queue_timeouts: n % 3,
+        refused_queue_full: n % 2,
+        refused_unavailable: n % 5,
+        cancelled_queued: n % 7,
+        refused_clients: n % 4,
+        bytes_in: 100_000 + n,
+        bytes_out: 900_000 + n,
+        server_logins: 5 + n,
+        server_login_failures: n % 6,
+        server_login_us: 5_001 * n,
+        evictions: n % 8,
+        closes: 3 + n,
+        servers_lost: n % 9,
+        resets: n % 10,
+    };
+    let gauges = TenantGauges {
+        cl_idle: 10,
+        cl_active: 2,
+        cl_waiting: id.0 % 2,
+        sv_login: 1,
+        sv_idle: 3,
+        sv_active: 2,
+        sv_closing: 1,
+        oldest_wait_us: 1_234_567 * u64::from(id.0 % 2),
+    };
+    TenantReport { tenant: id, counters, gauges }
+}
