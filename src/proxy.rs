@@ -73,7 +73,7 @@ pub enum StartError {
     },
     /// The listener's certificates cannot be used.
     #[error("listen.tls: {0}")]
-    Tls(#[from] TlsError),
+    Tls(Box<TlsError>),
     /// A cluster cannot be planned for.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -122,7 +122,8 @@ impl Proxy {
             reloads_failed: AtomicU64::new(0),
         });
         let front = Front::new(inner.settings.clone(), inner.tls.clone(), fleet, inner.counters.clone())?;
-        let (accepting, http_token, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let (accepting, http_token, tasks) =
+            (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         for listener in listeners {
             let (front, accepting) = (front.clone(), accepting.clone());
             tasks.spawn(async move { front.run(listener, accepting).await });
@@ -242,10 +243,14 @@ impl Drop for Proxy {
     }
 }
 
-fn load_tls(settings: &Settings) -> Result<Option<ServerTls>, TlsError> {
+fn load_tls(settings: &Settings) -> Result<Option<ServerTls>, StartError> {
     match settings.listen.tls.mode {
         TlsMode::Disable => Ok(None),
-        TlsMode::Prefer | TlsMode::Require => ServerTls::load(&settings.listen.tls).map(Some),
+        TlsMode::Prefer | TlsMode::Require => {
+            let tls =
+                ServerTls::load(&settings.listen.tls).map_err(|error| StartError::Tls(Box::new(error)))?;
+            Ok(Some(tls))
+        }
     }
 }
 
@@ -270,12 +275,15 @@ fn bind(settings: &Settings) -> Result<Bound, StartError> {
 }
 
 async fn bind_http(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| StartError::Listen { address: address.to_string(), error })
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| StartError::Listen { address: address.to_string(), error })
 }
 
 fn random_seed() -> Result<[u8; 32], std::io::Error> {
     let mut seed = [0; 32];
-    aws_lc_rs::rand::fill(&mut seed).map_err(|_| std::io::Error::other("the system gives no random bytes"))?;
+    aws_lc_rs::rand::fill(&mut seed)
+        .map_err(|_| std::io::Error::other("the system gives no random bytes"))?;
     Ok(seed)
 }
 

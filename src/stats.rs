@@ -6,7 +6,8 @@ use crate::ids::{ClusterId, TenantId, WorkerId};
 
 /// Upper bounds of the wait histogram's buckets, in microseconds. The last bucket is open.
 pub const WAIT_BOUNDS_US: [u64; 14] = [
-    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 2_500_000, 5_000_000,
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 2_500_000,
+    5_000_000,
 ];
 
 /// A histogram of waits with fixed buckets.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::close::close;
+use super::close::{Farewell, close_with};
 use super::connector::Connector;
 use super::error::{LoginError, LoginFailure};
 use super::link::Link;
@@ -67,7 +67,7 @@ impl AdminSession {
 
     /// Closes the session and waits, within `connect_timeout`, until its slot is free.
     pub async fn close(self) {
-        let _ = timeout(self.limit, close(self.link.into_stream())).await;
+        let _ = timeout(self.limit, close_with(self.link.into_stream(), Farewell::Terminate)).await;
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::attrs::{Verdict, judge};
 use super::cancel::CancelHandle;
-use super::close::close;
+use super::close::{Farewell, close_with};
 use super::connector::Connector;
 use super::error::{LoginFailure, Stage};
 use super::handshake::{Greeting, authenticate, greet};
@@ -74,12 +74,16 @@ pub(super) async fn attempt(
     let failure = match (result, progress.link) {
         (Ok(Ok(greeting)), Some(link)) => return Ok(server(profile, place, link, greeting)),
         (Ok(Ok(_)), None) => LoginFailure::Closed(None),
+        (Ok(Err(failure @ LoginFailure::SessionAttrs)), link) => {
+            part(link, Farewell::Terminate).await;
+            failure
+        }
         (Ok(Err(failure)), link) => {
-            part(link).await;
+            part(link, Farewell::EndOfStream).await;
             failure
         }
         (Err(_), link) => {
-            part(link).await;
+            part(link, Farewell::EndOfStream).await;
             LoginFailure::Timeout { stage: progress.stage, after_ms: limit.as_millis() }
         }
     };
@@ -182,9 +186,9 @@ fn server(profile: &Profile, place: &Place, link: Link, greeting: Greeting) -> S
 }
 
 /// Ends a login that failed and waits, within limits, until Postgres has let go of its slot.
-async fn part(link: Option<Link>) {
+async fn part(link: Option<Link>, farewell: Farewell) {
     if let Some(link) = link {
-        let _ = timeout(PARTING_MAX, close(link.into_stream())).await;
+        let _ = timeout(PARTING_MAX, close_with(link.into_stream(), farewell)).await;
     }
 }
 

@@ -1,19 +1,38 @@
 //! Closing a server so that its slot at Postgres is known to be free.
 //!
-//! Owns the farewell: Terminate, end of our direction, then reading until the server's end.
+//! Owns the farewell: at most a Terminate, then the end of our direction, then reading until the server's end.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use crate::net::Stream;
 
-/// Says Terminate and returns when Postgres has closed its end: the backend is gone. There is no limit on the wait; the
+/// The last words to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// A Terminate message. Only between two messages: behind half a message its five bytes would be taken for the rest
+    /// of it, and `DROP TABLE ab`, cut short by two bytes, would run as `DROP TABLE aX`.
+    Terminate,
+    /// Nothing: the end of the stream says it all, whatever was sent before. Postgres ends such a session in the same
+    /// way, and counts it in `pg_stat_database.sessions_abandoned`.
+    EndOfStream,
+}
+
+/// Closes a server in whatever state it is: as [`close_with`] and [`Farewell::EndOfStream`].
+pub async fn close(stream: Stream) {
+    close_with(stream, Farewell::EndOfStream).await;
+}
+
+/// Says farewell and returns when Postgres has closed its end: the backend is gone. There is no limit on the wait; the
 /// caller sets one. Cancel-safe: the socket closes with the future.
 ///
-/// What the server still sends is read and dropped, since a backend that cannot send does not read either. Our direction
-/// is ended after Terminate, so that a server in the middle of a half-sent message sees the end as well.
-pub async fn close(stream: Stream) {
-    let mut closing = Closing { stream, unsent: TERMINATE, ended: false };
+/// What the server still sends is read and dropped, since a backend that cannot send does not read either.
+pub async fn close_with(stream: Stream, farewell: Farewell) {
+    let unsent: &[u8] = match farewell {
+        Farewell::Terminate => TERMINATE,
+        Farewell::EndOfStream => &[],
+    };
+    let mut closing = Closing { stream, unsent, ended: false };
     let mut scratch = vec![0; SCRATCH_BYTES];
     poll_fn(|cx| closing.poll(cx, &mut scratch)).await;
 }

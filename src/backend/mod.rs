@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! Connector (a cluster: hosts, TLS, timeouts)          CancelHandle::send ─► CancelRequest
-//!     └─ Profile (a tenant: startup packet, keys)      close(stream) ──────► Terminate, then end of stream
+//!     └─ Profile (a tenant: startup packet, keys)      close(stream) ──────► end of stream, both ways
 //!          └─ login() ─► hosts in order ─► one attempt: connect, TLS, startup, authentication, greeting
 //!                              └─ LoginError                └─ Server
 //! ```
@@ -36,7 +36,7 @@ mod query;
 mod startup;
 
 pub use cancel::CancelHandle;
-pub use close::close;
+pub use close::{Farewell, close, close_with};
 pub use connector::Connector;
 pub use error::{FailureClass, LoginError, LoginFailure, Stage};
 pub use login::{Server, login};

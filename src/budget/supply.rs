@@ -39,7 +39,8 @@ impl Scheduler {
                 barred |= self.bar(lane, why);
             }
         }
-        if !self.patients.is_empty() && !self.slack() {
+        // Slack ends patience and loosens every brake.
+        if (barred != 0 || !self.patients.is_empty()) && !self.slack() {
             let stale = self.slots.oldest_idle().map(|since| since.0.saturating_add(self.config.stale_us));
             self.retry_at = self.retry_at.min(Moment(stale.unwrap_or(u64::MAX)));
         }
@@ -72,6 +73,7 @@ impl Scheduler {
         if (self.lanes.is_empty() && self.patients.is_empty()) || self.gate() != Gate::Open {
             return None;
         }
+        self.resync_part(owner);
         self.wake_patients();
         let (lane, heir) = self.best(0, Some(owner))?;
         let (band, now) = (lanes::band(lane), self.now);

@@ -168,13 +168,14 @@ impl TenantState {
         }
     }
 
+    /// Whether it has borrowed servers that others may have back.
     pub(super) fn is_over_share(&self) -> bool {
-        self.servers() > self.allowance.share.max(self.allowance.reserve)
+        self.servers() > self.allowance.share && self.is_above_reserve()
     }
 
-    /// Whether its servers may be taken for others at all.
+    /// Whether its servers may be taken for others at all. A slot that is only promised is no server yet.
     pub(super) const fn is_above_reserve(&self) -> bool {
-        self.servers() > self.allowance.reserve
+        self.servers().saturating_sub(self.promised) > self.allowance.reserve
     }
 
     /// How long a lease is held: the mean of the finished ones, or the mean age of the running ones if that is more.

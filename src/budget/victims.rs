@@ -9,6 +9,7 @@ use super::scheduler::Scheduler;
 use super::slots::State;
 use super::tenants::{Band, Lenders, Part, TenantState};
 use super::why::Blocked;
+use crate::ids::TenantId;
 use crate::time::Moment;
 
 /// Sums of all tenants' [`Part`]s, and the list of tenants with idle servers above their share.
@@ -93,11 +94,12 @@ impl Scheduler {
     /// The idle server to close when there are too many: borrowed ones, then by SIEVE, reserved ones last.
     pub(super) fn victim_of_shrinking(&mut self) -> Option<u32> {
         let oldest = |state: &Self, key: u32| {
-            let slot = state.tenants.table[key].resting.back()?;
-            Some((state.slots.idle_since(slot)?, slot))
+            let owner = &state.tenants.table[key];
+            let slot = owner.resting.back()?;
+            Some((state.slots.idle_since(slot)?, owner.id, slot))
         };
         let lenders = self.totals.lenders.iter(&self.tenants.table);
-        if let Some((_, slot)) = lenders.filter_map(|key| oldest(self, key)).min() {
+        if let Some((_, _, slot)) = lenders.filter_map(|key| oldest(self, key)).min() {
             return Some(slot);
         }
         self.sieve(0).ok().or_else(|| self.slots.by_age.front())
@@ -110,7 +112,7 @@ impl Scheduler {
     fn borrowed_victim(&self, borrower: u32, band: Band) -> (Option<u32>, Moment) {
         let needy = self.tenants.table[borrower].virtual_time_now(self.now);
         let lead = super::fairness::cost(self.config.lead_us, 1);
-        let mut best: Option<(Moment, u32)> = None;
+        let mut best: Option<(Moment, TenantId, u32)> = None;
         let mut later = Moment::NEVER;
         for owner in self.totals.lenders.iter(&self.tenants.table) {
             let owner = &self.tenants.table[owner];
@@ -126,11 +128,11 @@ impl Scheduler {
             let ripe = Moment(since.0.saturating_add(age_us));
             if ripe > self.now {
                 later = later.min(ripe);
-            } else if best.is_none_or(|best| (since, slot) < best) {
-                best = Some((since, slot));
+            } else if best.is_none_or(|best| (since, owner.id, slot) < best) {
+                best = Some((since, owner.id, slot));
             }
         }
-        (best.map(|(_, slot)| slot), later)
+        (best.map(|(_, _, slot)| slot), later)
     }
 
     /// SIEVE over idle servers within their owners' shares that have been idle for `need_us`: the hand passes servers in

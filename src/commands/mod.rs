@@ -57,7 +57,13 @@ pub enum TenantCommand {
 #[derive(Clone, Debug, Args)]
 pub struct ConfigArgs {
     /// The configuration file.
-    #[arg(short, long, env = "TENANTRY_CONFIG", default_value = "/etc/tenantry/tenantry.toml", value_name = "FILE")]
+    #[arg(
+        short,
+        long,
+        env = "TENANTRY_CONFIG",
+        default_value = "/etc/tenantry/tenantry.toml",
+        value_name = "FILE"
+    )]
     pub config: PathBuf,
 }
 

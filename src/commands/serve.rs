@@ -65,19 +65,20 @@ async fn serve(args: &ServeArgs, settings: Settings, logs: &Logs) -> Result<(), 
     tell_systemd(&[NotifyState::Stopping]);
     tracing::info!(reason = "signal", kind = ?kind, "draining");
     let mut drained = std::pin::pin!(proxy.drain(kind));
-    let in_time = loop {
-        tokio::select! {
-            in_time = &mut drained => break in_time,
-            // A second signal means that somebody is waiting: cut off what is left.
-            Asked::Stop(_) = signals.next() => break false,
-        }
+    let in_time = tokio::select! {
+        in_time = &mut drained => in_time,
+        // A second signal means that somebody is waiting: cut off what is left.
+        Asked::Stop(_) = signals.next() => false,
     };
     tracing::info!(in_time, "stopped");
     Ok(())
 }
 
 async fn reload(args: &ServeArgs, proxy: &Proxy, logs: &Logs) {
-    tell_systemd(&[NotifyState::Reloading, NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Reloading)]);
+    tell_systemd(&[
+        NotifyState::Reloading,
+        NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Reloading),
+    ]);
     let old: Arc<Settings> = proxy.settings();
     match config::load_with_warnings(&args.config.config, &environment, Some(&old)) {
         Ok(Loaded { settings, warnings }) => {
@@ -91,7 +92,11 @@ async fn reload(args: &ServeArgs, proxy: &Proxy, logs: &Logs) {
                         tracing::warn!(reason = "log_filter", %error, "log filter not changed");
                     }
                     if !restart.is_empty() {
-                        tracing::warn!(reason = "restart_needed", keys = restart.join(","), "not changed by a reload");
+                        tracing::warn!(
+                            reason = "restart_needed",
+                            keys = restart.join(","),
+                            "not changed by a reload"
+                        );
                     }
                     tracing::info!(tenants = proxy.settings().catalog.len(), "configuration reloaded");
                 }
@@ -149,7 +154,8 @@ fn tell_systemd(states: &[NotifyState<'_>]) {
 
 /// As many files as the system allows; says so when that is not enough for the clients and servers configured.
 fn raise_file_limit(settings: &Settings) {
-    let needed = u64::try_from(settings.listen.max_clients).unwrap_or(u64::MAX).saturating_add(FILES_BESIDE_CLIENTS);
+    let needed =
+        u64::try_from(settings.listen.max_clients).unwrap_or(u64::MAX).saturating_add(FILES_BESIDE_CLIENTS);
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) if limit < needed => {
             tracing::warn!(

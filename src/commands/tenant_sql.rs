@@ -48,6 +48,8 @@ fn verifier(tenant: &Tenant) -> Result<Option<String>, Failure> {
 /// If the system has no randomness.
 pub(super) fn salt() -> Result<[u8; SALT_BYTES], Failure> {
     let mut salt = [0; SALT_BYTES];
-    SystemRandom::new().fill(&mut salt).map_err(|_| Failure::runtime("the system gives no random numbers"))?;
+    SystemRandom::new()
+        .fill(&mut salt)
+        .map_err(|_| Failure::runtime("the system gives no random numbers"))?;
     Ok(salt)
 }

@@ -244,7 +244,7 @@ impl Builder<'_> {
             Some(Count::Fixed(0)) => {
                 let problem = Problem::at(span.clone(), "without server connections nobody is served", "0");
                 self.problems.error(problem);
-                (MaxConnections::Fixed(1), span)
+                (MaxConnections::Fixed(u32::MAX), span)
             }
             Some(Count::Fixed(number)) => (MaxConnections::Fixed(*number), span),
             Some(Count::Auto) | None => {

@@ -99,30 +99,31 @@ pub fn sums<'a>(
         );
         return Err(SumError { text });
     }
-    Ok(warnings(name, budget, &tenants))
+    Ok(warnings(cluster, budget, &tenants))
 }
 
 /// What fits only as long as not everybody comes at once.
-fn warnings(cluster: &str, budget: u32, tenants: &[&Tenant]) -> Vec<SumWarning> {
+fn warnings(cluster: &Cluster, budget: u32, tenants: &[&Tenant]) -> Vec<SumWarning> {
+    let name = &cluster.name;
     let mut warnings = Vec::new();
     let floors: u64 =
         tenants.iter().map(|tenant| u64::from(tenant.allowance.floor.max(tenant.allowance.reserve))).sum();
     if floors > u64::from(budget) {
         let text = format!(
-            "cluster `{cluster}`: the floors of all {} tenants add up to {floors}, the budget is {budget}: \
+            "cluster `{name}`: the floors of all {} tenants add up to {floors}, the budget is {budget}: \
              if all were active at once, some would wait for their floor",
             tenants.len()
         );
         warnings.push(SumWarning { text });
     }
+    // With "auto" the default ceilings were chosen before the budget was known; there it says nothing.
     let above = tenants.iter().filter(|tenant| tenant.allowance.ceiling > budget);
-    if let Some(first) = above.clone().min_by_key(|tenant| &tenant.name) {
+    let first =
+        above.min_by_key(|tenant| &tenant.name).filter(|_| cluster.max_connections != MaxConnections::Auto);
+    if let Some(first) = first {
         let text = format!(
-            "cluster `{cluster}`: {} tenants have a ceiling above the budget of {budget} (`{}`: {}): \
-             one of them could take all of it",
-            above.count(),
-            first.name,
-            first.allowance.ceiling
+            "cluster `{name}`: tenant `{}` has a ceiling of {}, the budget is {budget}: the ceiling has no effect",
+            first.name, first.allowance.ceiling
         );
         warnings.push(SumWarning { text });
     }
@@ -154,3 +155,79 @@ const SERVERS_PER_WORKER: u32 = 2;
 
 /// More parts of a sum than this are added up.
 const PARTS_SHOWN: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::super::load_text;
+    use super::*;
+    use std::path::Path;
+
+    /// A cluster with a budget and tenants of these reserves (a floor of 1 each).
+    fn file(max_connections: &str, tenants: &[(&str, u32)]) -> String {
+        let mut text = format!(
+            "threads.workers = 2\n[cluster.main]\nurl = \"postgres://localhost/app\"\n\
+             max_connections = {max_connections}\nadmin = {{ user = \"admin\" }}\n"
+        );
+        for (name, reserve) in tenants {
+            text += &format!(
+                "[[tenant]]\nname = \"{name}\"\nrole = \"r_{name}\"\nschema = \"s_{name}\"\n\
+                 limits = {{ reserve = {reserve}, ceiling = 100 }}\nclient_auth = {{ certificate = \"{name}\" }}\n"
+            );
+        }
+        text + "[listen.tls]\ncert = \"c\"\nkey = \"k\"\nclient_ca = \"ca\"\n"
+    }
+
+    fn title(max_connections: &str, tenants: &[(&str, u32)]) -> String {
+        let error = load_text(&file(max_connections, tenants), Path::new(""), &|_| None, None).unwrap_err();
+        error.titles().join("\n")
+    }
+
+    fn cluster(max_connections: &str) -> Cluster {
+        let text = file(max_connections, &[("a", 0)]);
+        let loaded = load_text(&text, Path::new(""), &|_| None, None).unwrap();
+        Cluster::clone(&loaded.settings.clusters[0])
+    }
+
+    #[test]
+    fn reserves_must_fit_and_the_sum_is_shown() {
+        let tenants = [("a", 7), ("b", 30), ("c", 1), ("d", 2), ("e", 3), ("f", 4), ("g", 5)];
+        assert_eq!(
+            title("40", &tenants),
+            "cluster `main`: the reserves are more than the budget: \
+             b 30 + a 7 + g 5 + f 4 + e 3 + 2 more 3 = 52 > 40"
+        );
+    }
+
+    #[test]
+    fn every_worker_needs_two_servers() {
+        let title = title("3", &[("a", 0)]);
+        assert!(title.contains("the budget is 3 server connections, but 2 workers x 2 = 4"), "{title}");
+    }
+
+    #[test]
+    fn more_floors_than_budget_are_a_warning() {
+        let names: Vec<String> = (0..5).map(|number| format!("t{number}")).collect();
+        let tenants: Vec<(&str, u32)> = names.iter().map(|name| (name.as_str(), 0)).collect();
+        let loaded = load_text(&file("4", &tenants), Path::new(""), &|_| None, None).unwrap();
+        let warnings = loaded.warnings.join("\n");
+        assert!(warnings.contains("the floors of all 5 tenants add up to 5, the budget is 4"), "{warnings}");
+        assert!(warnings.contains("a ceiling of 100, the budget is 4"), "{warnings}");
+    }
+
+    #[test]
+    fn the_budget_is_what_the_server_leaves() {
+        let numbers = ServerNumbers { max_connections: 500, superuser_reserved: 3, reserved: 2 };
+        assert_eq!(budget(&cluster("\"auto\""), numbers), Ok(475));
+        assert_eq!(budget(&cluster("100"), numbers), Ok(100));
+        let too_much = budget(&cluster("476"), numbers).unwrap_err().to_string();
+        assert!(too_much.contains("is 476, but the server leaves less"), "{too_much}");
+        assert!(too_much.contains(
+            "500 - superuser_reserved_connections 3 - reserved_connections 2 - admin_reserve 20 = 475"
+        ));
+        let few = ServerNumbers { max_connections: 23, superuser_reserved: 3, reserved: 0 };
+        let nothing = budget(&cluster("\"auto\""), few).unwrap_err().to_string();
+        assert!(nothing.contains("leave no connection") && nothing.contains("= 0"), "{nothing}");
+        let fewer = ServerNumbers { max_connections: 10, ..few };
+        assert!(budget(&cluster("1"), fewer).is_err());
+    }
+}

@@ -2,11 +2,12 @@
 //!
 //! Owns the collecting and the rendering (file, line, caret). Must not know which checks there are.
 
+use std::collections::HashSet;
 use std::fmt;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
 
-use super::source::{Sources, Span};
+use super::source::{Sources, Span, Text};
 
 /// A configuration that cannot be used. `Display` shows every problem with its line and a caret.
 #[derive(Clone, PartialEq, Eq)]
@@ -65,6 +66,11 @@ impl Problem {
         Self { title: title.into(), marks: Vec::new(), help: None }
     }
 
+    /// What tells it from others: the place, and what is said about it there.
+    fn key(&self, (span, label): &(Span, String)) -> (Span, String) {
+        (span.clone(), if label.is_empty() { self.title.clone() } else { label.clone() })
+    }
+
     /// A further place that explains the first.
     pub(super) fn and_at(mut self, span: Span, label: impl Into<String>) -> Self {
         self.marks.push((span, label.into()));
@@ -110,6 +116,9 @@ impl Problems {
                 .map(|problem| render(problem, Level::WARNING, sources))
                 .collect());
         }
+        // A limit of a tier that does not fit is one mistake, however many tenants it has.
+        let mut seen = HashSet::new();
+        self.errors.retain(|problem| problem.marks.first().is_none_or(|mark| seen.insert(problem.key(mark))));
         // In the order of the files, as a reader repairs them; what has no place comes last.
         self.errors.sort_by_key(|problem| problem.marks.first().map_or(usize::MAX, |(span, _)| span.start));
         let shown = self.errors.iter().take(ERRORS_SHOWN);
@@ -124,17 +133,30 @@ impl Problems {
 /// One problem as text: title, the lines with carets, help.
 fn render(problem: &Problem, level: Level<'_>, sources: &Sources) -> String {
     let mut group = Group::with_title(level.primary_title(problem.title.as_str()));
-    for (index, (span, label)) in problem.marks.iter().enumerate() {
-        let Some((text, local)) = sources.find(span) else { continue };
-        let kind = if index == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
-        let annotation = kind.span(one_line(&text.shown, local)).label(label.as_str());
-        group = group
-            .element(Snippet::source(text.shown.as_str()).path(text.name.as_str()).annotation(annotation));
+    for snippet in snippets(problem, sources) {
+        group = group.element(snippet);
     }
     if let Some(help) = &problem.help {
         group = group.element(Level::HELP.message(help.as_str()));
     }
     Renderer::plain().render(&[group])
+}
+
+/// One snippet for each text that the problem's places are in, the first place first.
+fn snippets<'a>(problem: &'a Problem, sources: &'a Sources) -> Vec<Snippet<'a, Annotation<'a>>> {
+    let mut snippets: Vec<(&Text, Snippet<'a, Annotation<'a>>)> = Vec::new();
+    for (index, (span, label)) in problem.marks.iter().enumerate() {
+        let Some((text, local)) = sources.find(span) else { continue };
+        let kind = if index == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
+        let annotation = kind.span(one_line(&text.shown, local)).label(label.as_str());
+        let known = snippets.iter().position(|(known, _)| std::ptr::eq(*known, text));
+        let snippet = match known.map(|at| snippets.remove(at)) {
+            Some((_, snippet)) => snippet,
+            None => Snippet::source(text.shown.as_str()).path(text.name.as_str()),
+        };
+        snippets.insert(known.unwrap_or(snippets.len()), (text, snippet.annotation(annotation)));
+    }
+    snippets.into_iter().map(|(_, snippet)| snippet).collect()
 }
 
 /// A span of several lines (a whole table) is shown by its first line only.

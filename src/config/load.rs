@@ -90,9 +90,12 @@ impl<'a> Loading<'a> {
 
     /// All steps.
     fn run(mut self, name: &str, text: &str) -> Result<Loaded, ConfigError> {
-        let mut model = self.main_file(name, text);
-        self.tenant_files(&mut model);
-        let settings = self.build(&model);
+        let mut settings = None;
+        // After a syntax error nobody knows what the rest was meant to be.
+        if let Some(mut model) = self.main_file(name, text) {
+            self.tenant_files(&mut model);
+            settings = self.build(&model);
+        }
         let ok = self.problems.is_ok();
         match settings {
             Some(settings) if ok => {
@@ -106,7 +109,7 @@ impl<'a> Loading<'a> {
     }
 
     /// Reads the main file and what the environment puts over it.
-    fn main_file(&mut self, name: &str, text: &str) -> Model {
+    fn main_file(&mut self, name: &str, text: &str) -> Option<Model> {
         let base = self.sources.add(name, text);
         let mut table = read::parse(text, base, &mut self.problems);
         let overrides = environment::overrides(&table, self.world.env);
@@ -115,9 +118,12 @@ impl<'a> Loading<'a> {
             let line = read::parse(&one.line, base, &mut self.problems);
             environment::apply(&mut table, line, one.path());
         }
+        if !self.problems.is_ok() {
+            return None;
+        }
         let mut model = Model::default();
         read::main_file(table, &mut model, &mut self.problems);
-        model
+        Some(model)
     }
 
     /// Reads the tenants' directory, in the order of the files' names.

@@ -22,7 +22,10 @@ pub(super) fn parse<'t>(text: &'t str, base: usize, problems: &mut Problems) -> 
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let span = error.span().unwrap_or_default();
-        problems.error(Problem::at(shift(&span, base), error.message(), ""));
+        let problem = Problem::at(shift(&span, base), error.message(), "");
+        // A bare word after `=` is read as the beginning of `true` or `false`.
+        let word = error.message().starts_with("invalid boolean");
+        problems.error(if word { problem.help("texts are written in quotes") } else { problem });
     }
     shift_table(table, base)
 }
@@ -225,6 +228,7 @@ fn sentence(message: &str) -> String {
         ("invalid type: ", "wrong type: "),
         ("unknown field ", "unknown key "),
         ("unknown variant ", "unknown value "),
+        ("wanted string or table", "expected a text or a table"),
         ("expected u32", "expected a whole number from 0 to 4294967295"),
     ];
     words.iter().fold(message.to_owned(), |text, (from, to)| text.replace(from, to))

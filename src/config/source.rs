@@ -65,8 +65,8 @@ fn masked(text: &str) -> String {
     out
 }
 
-/// Keys whose string value is a secret.
-const SECRET_KEYS: [&str; 2] = ["password", "scram"];
+/// A key that begins like this has a secret value, also when it is misspelled.
+const SECRET_KEYS: [&str; 3] = ["passw", "scram", "secret"];
 
 /// Appends the line with secrets masked.
 fn mask_line(line: &str, out: &mut String) {
@@ -91,7 +91,8 @@ fn keyed_secret(line: &str, key: &str) -> Option<(usize, usize)> {
     loop {
         let at = from.checked_add(line.get(from..)?.find(key)?)?;
         from = at.checked_add(key.len())?;
-        let after = line.get(from..)?.trim_start_matches(['"', '\'', ' ', '\t']);
+        let after =
+            line.get(from..)?.trim_start_matches(|c: char| c.is_alphanumeric() || "_-\"' \t".contains(c));
         let Some(value) = after.strip_prefix('=') else { continue };
         let value = value.trim_start();
         let Some(quote) = ["\"\"\"", "'''", "\"", "'"].into_iter().find(|quote| value.starts_with(quote))
@@ -143,6 +144,7 @@ mod tests {
                 r#"server_auth = { password = "hunter2" } # x"#,
                 r#"server_auth = { password = "*******" } # x"#,
             ),
+            ("passwort = 'x'", "passwort = '*'"),
             ("password='a b'\n", "password='***'\n"),
             ("password = \"\"\"one\n", "password = \"\"\"***\n"),
             (r#"password = "cut off"#, r#"password = "*******"#),

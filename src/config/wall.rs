@@ -3,8 +3,8 @@
 //! Owns the comparisons across tenants, each linear in their number. The wall between tenants is the role; a
 //! configuration that gives two tenants one role has no wall.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::build::BuiltCluster;
@@ -40,11 +40,13 @@ pub(super) fn certificates(tenants: &[BuiltTenant], tls: &ListenTls, problems: &
 pub(super) fn ambiguities(tenants: &[BuiltTenant], sources: &[TenantSource], problems: &mut Problems) {
     let names: HashMap<&str, &Span> =
         tenants.iter().map(|built| (&*built.tenant.name, &built.name_span)).collect();
-    let mut warn = |built: &BuiltTenant, what: &str, name: &str| {
+    let mut warned: HashSet<(&str, String)> = HashSet::new();
+    let mut warn = |built: &BuiltTenant, what: &'static str, name: &str| {
         if *built.tenant.name == *name {
             return;
         }
-        let Some(other) = names.get(name) else { return };
+        // Many tenants have the same user or database: the first stands for all.
+        let Some(other) = names.get(name).filter(|_| warned.insert((what, name.to_owned()))) else { return };
         let title =
             format!("the {what} `{name}` of tenant `{}` is also the name of a tenant", built.tenant.name);
         let problem = Problem::at(built.name_span.clone(), title, "clients of this tenant")
@@ -107,6 +109,8 @@ fn roles(tenants: &[BuiltTenant], clusters: &[BuiltCluster], problems: &mut Prob
             Entry::Vacant(entry) => {
                 entry.insert(built);
             }
+            // A tenant that is there twice was reported by its name.
+            Entry::Occupied(first) if first.get().tenant.name == built.tenant.name => {}
             Entry::Occupied(first) => {
                 let title = format!(
                     "tenants `{}` and `{}` have one role, `{role}`: there would be no wall between them",
@@ -145,6 +149,8 @@ fn schemas(tenants: &[BuiltTenant], problems: &mut Problems) {
             Entry::Vacant(entry) => {
                 entry.insert(built);
             }
+            // A tenant that is there twice was reported by its name.
+            Entry::Occupied(first) if first.get().tenant.name == built.tenant.name => {}
             Entry::Occupied(first) => {
                 let title = format!(
                     "tenants `{}` and `{}` have one schema, `{schema}` in database `{}`",

@@ -46,7 +46,8 @@ pub async fn budgets(settings: &Settings, connectors: &[Connector]) -> Result<Ve
 }
 
 async fn ask(settings: &Settings, cluster: &Cluster, connector: &Connector) -> Result<u32, BudgetError> {
-    let asked = Cluster { admin: cluster.admin.clone().or_else(|| any_tenant(settings, cluster)), ..cluster.clone() };
+    let asked =
+        Cluster { admin: cluster.admin.clone().or_else(|| any_tenant(settings, cluster)), ..cluster.clone() };
     let limits = server_limits(connector, &asked)
         .await
         .map_err(|error| BudgetError::Ask { cluster: cluster.name.to_string(), error })?;
@@ -60,7 +61,11 @@ async fn ask(settings: &Settings, cluster: &Cluster, connector: &Connector) -> R
 
 /// Every role may read these settings, so without a login of our own a tenant's does.
 fn any_tenant(settings: &Settings, cluster: &Cluster) -> Option<AdminLogin> {
-    let tenant = settings.catalog.iter().filter(|tenant| tenant.cluster == cluster.id).min_by_key(|tenant| tenant.id)?;
+    let tenant = settings
+        .catalog
+        .iter()
+        .filter(|tenant| tenant.cluster == cluster.id)
+        .min_by_key(|tenant| tenant.id)?;
     let password = match &tenant.server_auth {
         ServerAuth::Password(password) => Some(password.clone()),
         ServerAuth::None => None,

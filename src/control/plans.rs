@@ -18,7 +18,7 @@ pub enum PlanError {
         /// The cluster's name.
         cluster: String,
         /// What is wrong with them.
-        error: TlsError,
+        error: Box<TlsError>,
     },
 }
 
@@ -29,14 +29,19 @@ pub enum PlanError {
 pub fn connectors(settings: &Settings) -> Result<Vec<Connector>, PlanError> {
     let connect = |cluster: &Arc<crate::config::settings::Cluster>| {
         Connector::new(cluster, &settings.servers)
-            .map_err(|error| PlanError::Tls { cluster: cluster.name.to_string(), error })
+            .map_err(|error| PlanError::Tls { cluster: cluster.name.to_string(), error: Box::new(error) })
     };
     settings.clusters.iter().map(connect).collect()
 }
 
 /// One plan per worker.
 #[must_use]
-pub fn plans(settings: &Arc<Settings>, connectors: &[Connector], budgets: &[u32], workers: usize) -> Vec<Plan> {
+pub fn plans(
+    settings: &Arc<Settings>,
+    connectors: &[Connector],
+    budgets: &[u32],
+    workers: usize,
+) -> Vec<Plan> {
     (0..workers)
         .map(|worker| Plan {
             settings: settings.clone(),

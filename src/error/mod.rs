@@ -65,14 +65,40 @@ pub struct ClientError {
 impl ClientError {
     /// A FATAL error without detail and hint.
     #[must_use]
-    pub fn fatal(code: SqlState, fault: Fault, reason: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { severity: Severity::Fatal, code, message: message.into(), detail: None, hint: None, reason, fault }
+    pub fn fatal(
+        code: SqlState,
+        fault: Fault,
+        reason: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            severity: Severity::Fatal,
+            code,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            reason,
+            fault,
+        }
     }
 
     /// An ERROR (the session goes on) without detail and hint.
     #[must_use]
-    pub fn error(code: SqlState, fault: Fault, reason: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { severity: Severity::Error, code, message: message.into(), detail: None, hint: None, reason, fault }
+    pub fn error(
+        code: SqlState,
+        fault: Fault,
+        reason: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            severity: Severity::Error,
+            code,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            reason,
+            fault,
+        }
     }
 
     /// The same error with a DETAIL.

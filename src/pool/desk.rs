@@ -74,14 +74,18 @@ pub(super) struct Desk {
     outputs: Vec<Output>,
     last_request: u64,
     /// The request of the `acquire` that is running, and its outcome.
-    immediate: Option<(RequestId, Option<Result<Box<Server>, Refusal>>)>,
+    immediate: Option<(RequestId, Option<Outcome>)>,
 }
+
+/// What became of a request.
+pub(super) type Outcome = Result<Box<Server>, Refusal>;
 
 impl Pool {
     /// A pool without servers. `budgets` has one entry per cluster.
     #[must_use]
     pub fn new(clock: Clock, limits: PoolLimits, budgets: Vec<BudgetConfig>) -> Self {
-        let desks = budgets.into_iter().zip(0_u16..).map(|(budget, n)| Desk::new(ClusterId(n), budget)).collect();
+        let desks =
+            budgets.into_iter().zip(0_u16..).map(|(budget, n)| Desk::new(ClusterId(n), budget)).collect();
         Self {
             shared: Rc::new(Shared {
                 clock,
@@ -115,10 +119,7 @@ impl Pool {
     pub fn set_tenant(&self, state: &Rc<TenantState>) {
         let tenant = state.tenant();
         self.shared.tenants.borrow_mut().insert(state.id, state.clone());
-        self.shared.step(
-            tenant.cluster,
-            Input::SetTenant { tenant: tenant.id, allowance: tenant.allowance },
-        );
+        self.shared.step(tenant.cluster, Input::SetTenant { tenant: tenant.id, allowance: tenant.allowance });
     }
 
     /// Lets a tenant go: nobody gets a server any more, idle ones are closed, leased ones at their release.
@@ -146,7 +147,12 @@ impl Pool {
     }
 
     /// Asks for a server. `prefer` is the one the client had last.
-    pub fn acquire(&self, tenant: &Rc<TenantState>, prefer: Option<ServerId>, patience: Duration) -> Acquired {
+    pub fn acquire(
+        &self,
+        tenant: &Rc<TenantState>,
+        prefer: Option<ServerId>,
+        patience: Duration,
+    ) -> Acquired {
         let cluster = tenant.cluster();
         loop {
             let now = self.shared.clock.now();
@@ -161,11 +167,12 @@ impl Pool {
             match desk.immediate.take().and_then(|(_, outcome)| outcome) {
                 Some(Ok(mut server)) => {
                     drop(desk);
-                    if server.is_silent() {
+                    if server.epoch == tenant.epoch() && server.is_silent() {
                         server.since = now;
                         return Acquired::Now(Lease::new(self.clone(), tenant.clone(), server));
                     }
-                    // It died, or spoke, while it was idle. Try the next one; each try uses one up.
+                    // It died, or spoke, while it was idle, or is logged in otherwise than the tenant is now. Try the
+                    // next one; each try uses one up.
                     self.shared.retire(tenant, server);
                 }
                 Some(Err(refusal)) => return Acquired::Refused(refusal),
@@ -190,7 +197,10 @@ impl Pool {
     }
 
     /// Calls `look` with each cluster's scheduler and what failed there.
-    pub fn inspect<R>(&self, mut look: impl FnMut(ClusterId, &Scheduler, &HashMap<&'static str, u64>) -> R) -> Vec<R> {
+    pub fn inspect<R>(
+        &self,
+        mut look: impl FnMut(ClusterId, &Scheduler, &HashMap<&'static str, u64>) -> R,
+    ) -> Vec<R> {
         let desks = self.shared.desks.borrow();
         desks.iter().map(|desk| look(desk.cluster, &desk.scheduler, &desk.login_failures)).collect()
     }
@@ -224,7 +234,12 @@ impl Shared {
     }
 
     /// Takes a server back from its lease. The caller has made sure that it is clean, or says that it is not.
-    pub(super) fn release(self: &Rc<Self>, tenant: &Rc<TenantState>, mut server: Box<Server>, leftover: Condition) {
+    pub(super) fn release(
+        self: &Rc<Self>,
+        tenant: &Rc<TenantState>,
+        mut server: Box<Server>,
+        leftover: Condition,
+    ) {
         let now = self.clock.now();
         {
             let mut counters = tenant.counters.borrow_mut();
@@ -243,7 +258,13 @@ impl Shared {
     }
 
     /// Gives a server that nobody leases any more to the scheduler.
-    pub(super) fn put_back(self: &Rc<Self>, cluster: ClusterId, now: Moment, server: Box<Server>, condition: Condition) {
+    pub(super) fn put_back(
+        self: &Rc<Self>,
+        cluster: ClusterId,
+        now: Moment,
+        server: Box<Server>,
+        condition: Condition,
+    ) {
         let Some(mut desk) = self.desk(cluster) else { return };
         let id = server.id;
         let Some(slot) = desk.table.slot(id) else {
@@ -267,7 +288,7 @@ impl Shared {
 
     /// Closes a server that was granted but turned out to be dead.
     fn retire(self: &Rc<Self>, tenant: &Rc<TenantState>, server: Box<Server>) {
-        tracing::info!(customer_id = %tenant.tenant().name, pid = server.pid, reason = "idle_server_lost", "server closed");
+        tracing::info!(customer_id = %tenant.tenant().name, pid = server.pid, reason = "idle_server_unfit", "server closed");
         self.put_back(tenant.cluster(), self.clock.now(), server, Condition::Broken);
     }
 }
@@ -320,8 +341,13 @@ impl Desk {
                     debug_assert!(false, "a server is opened for a tenant that was taken in");
                     return;
                 };
-                let slot =
-                    Slot { id: server, tenant: tenant.clone(), place: Place::Opening, cancel: None, cancelling: false };
+                let slot = Slot {
+                    id: server,
+                    tenant: tenant.clone(),
+                    place: Place::Opening,
+                    cancel: None,
+                    cancelling: false,
+                };
                 self.table.insert(slot);
                 maintain::open(shared, tenant, permit);
             }
@@ -343,7 +369,7 @@ impl Desk {
         }
     }
 
-    fn settle(&mut self, request: RequestId, outcome: Result<Box<Server>, Refusal>) {
+    fn settle(&mut self, request: RequestId, outcome: Outcome) {
         if let Some((immediate, slot)) = &mut self.immediate
             && *immediate == request
         {
@@ -393,4 +419,3 @@ fn count_close(tenant: &Rc<TenantState>, why: crate::budget::CloseReason) {
         }
     }
 }
-

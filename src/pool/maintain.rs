@@ -41,6 +41,11 @@ fn opened(
     (epoch, started): (u32, Moment),
 ) {
     let now = shared.clock.now();
+    if epoch != tenant.epoch() {
+        // The tenant has changed while this login was under way; whoever waits gets a new one.
+        close_stale(shared, tenant, login, permit);
+        return;
+    }
     {
         let mut counters = tenant.counters.borrow_mut();
         counters.server_logins = counters.server_logins.saturating_add(1);
@@ -71,6 +76,18 @@ fn opened(
     desk.handle(shared, now, Input::Opened { server: id });
 }
 
+fn close_stale(shared: &Rc<Shared>, tenant: &Rc<TenantState>, login: backend::Server, permit: Permit) {
+    let (shared, cluster) = (shared.clone(), tenant.cluster());
+    spawn_local(async move {
+        backend::close(login.stream).await;
+        let now = shared.clock.now();
+        if let Some(mut desk) = shared.desk(cluster) {
+            desk.table.remove(permit.server());
+            desk.handle(&shared, now, Input::Closed { permit });
+        }
+    });
+}
+
 fn open_failed(shared: &Rc<Shared>, tenant: &Rc<TenantState>, error: &LoginError, permit: Permit) {
     let name = &tenant.tenant().name;
     tracing::warn!(customer_id = %name, reason = error.reason(), %error, "server login failed");
@@ -98,7 +115,12 @@ fn open_failed(shared: &Rc<Shared>, tenant: &Rc<TenantState>, error: &LoginError
 }
 
 /// Closes a server and gives its permit back when it is gone. A server that is at work is cancelled first.
-pub(super) fn close(shared: &Rc<Shared>, tenant: &Rc<TenantState>, cancel: Option<CancelHandle>, server: Box<Server>) {
+pub(super) fn close(
+    shared: &Rc<Shared>,
+    tenant: &Rc<TenantState>,
+    cancel: Option<CancelHandle>,
+    server: Box<Server>,
+) {
     let (shared, tenant) = (shared.clone(), tenant.clone());
     spawn_local(async move {
         let patience = shared.limits.get().cleanup_timeout.max(Duration::from_millis(100));
@@ -111,7 +133,11 @@ pub(super) fn close(shared: &Rc<Shared>, tenant: &Rc<TenantState>, cancel: Optio
         while tokio::time::timeout(wait, &mut gone).await.is_err() {
             if let Some(cancel) = &cancel {
                 let sent = tokio::time::timeout(patience, cancel.send()).await;
-                tracing::debug!(pid, sent = matches!(sent, Ok(Ok(()))), "cancelled what a closing server was doing");
+                tracing::debug!(
+                    pid,
+                    sent = matches!(sent, Ok(Ok(()))),
+                    "cancelled what a closing server was doing"
+                );
             }
             wait = patience;
         }
@@ -156,7 +182,9 @@ async fn reset(server: &mut Server) -> bool {
     let mut input = std::mem::take(&mut server.carry);
     let mut buffer = vec![0_u8; 4096];
     while !exchange.is_over(&server.state) {
-        let Ok(read @ 1..) = poll_fn(|cx| server.stream.poll_read(cx, &mut buffer)).await else { return false };
+        let Ok(read @ 1..) = poll_fn(|cx| server.stream.poll_read(cx, &mut buffer)).await else {
+            return false;
+        };
         input.extend_from_slice(buffer.get(..read).unwrap_or_default());
         out.clear();
         let mut sink = Sink::new(&input, &mut out);

@@ -37,7 +37,9 @@ impl Refusal {
 impl ClientFacing for Refusal {
     fn to_client(&self) -> ClientError {
         match self {
-            Self::Rejected { reason, held, ceiling, login } => rejected(*reason, *held, *ceiling, login.as_deref()),
+            Self::Rejected { reason, held, ceiling, login } => {
+                rejected(*reason, *held, *ceiling, login.as_deref())
+            }
             Self::Cancelled => ClientError::error(
                 SqlState::QUERY_CANCELED,
                 Fault::Client,
@@ -59,7 +61,9 @@ fn rejected(reason: RejectReason, held: u32, ceiling: u32, login: Option<&Client
                 "Waited {} ms; this tenant holds {held} of at most {ceiling} server connections.",
                 waited_us / 1_000
             ))
-            .with_hint("The session goes on: try again, use shorter transactions, or raise the tenant's tier."),
+            .with_hint(
+                "The session goes on: try again, use shorter transactions, or raise the tenant's tier.",
+            ),
         RejectReason::QueueFull => busy("too many requests wait for a server connection")
             .with_detail(format!("This tenant holds {held} of at most {ceiling} server connections."))
             .with_hint("The session goes on: try again later, or raise max_waiters."),

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::Waker;
 
-use super::refusal::Refusal;
+use super::desk::Outcome;
 use super::server::Server;
 use super::tenant::TenantState;
 use crate::backend::CancelHandle;
@@ -44,7 +44,7 @@ pub(super) struct Slot {
 pub(super) struct Waiting {
     pub(super) tenant: Rc<TenantState>,
     pub(super) waker: Option<Waker>,
-    pub(super) outcome: Option<Result<Box<Server>, Refusal>>,
+    pub(super) outcome: Option<Outcome>,
 }
 
 /// All servers and waiting requests of one cluster.

@@ -101,9 +101,11 @@ impl TenantState {
         self.removed.get()
     }
 
-    /// Notes that the catalog no longer has it.
+    /// Notes that the catalog no longer has it. Its servers serve nobody any more, not even a tenant that comes back
+    /// under the same name: that one may log in otherwise.
     pub fn set_removed(&self) {
         self.removed.set(true);
+        self.epoch.set(self.epoch.get().wrapping_add(1));
     }
 
     /// The version of its login.
@@ -175,7 +177,9 @@ struct Greetings {
 
 impl Greetings {
     fn intern(&mut self, params: &mut Rc<Params>) {
-        if let Some(known) = self.params.iter().find(|known| Rc::ptr_eq(known, params) || ***known == **params) {
+        if let Some(known) =
+            self.params.iter().find(|known| Rc::ptr_eq(known, params) || ***known == **params)
+        {
             *params = known.clone();
             return;
         }

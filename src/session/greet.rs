@@ -10,8 +10,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::floor::Floor;
+use super::life::Session;
 use super::registry::ClientCell;
-use super::session::Session;
 use crate::error::{ClientError, ClientFacing, Fault, Severity, SqlState};
 use crate::net::{PortableStream, Stream};
 use crate::pool::{Acquired, Lease, Leftover, Refusal, TenantState};
@@ -126,11 +126,14 @@ async fn settings_for(
     cell: &Rc<ClientCell>,
     parameters: Vec<(String, String)>,
 ) -> Result<Settings, NotGreeted> {
-    let wishes = wishes(&cell.tenant.tenant(), parameters).map_err(|error| NotGreeted::Told(Box::new(error)))?;
+    let wishes =
+        wishes(&cell.tenant.tenant(), parameters).map_err(|error| NotGreeted::Told(Box::new(error)))?;
     if let Some(settings) = cell.tenant.greeting(&wishes) {
         return Ok(settings);
     }
-    let mut lease = lease(floor, &cell.tenant).await.map_err(|refusal| NotGreeted::Told(Box::new(refusal.to_client())))?;
+    let mut lease = lease(floor, &cell.tenant)
+        .await
+        .map_err(|refusal| NotGreeted::Told(Box::new(refusal.to_client())))?;
     let learned = learn(cell, &wishes, &mut lease).await;
     match learned {
         Ok(settings) => {

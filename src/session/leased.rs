@@ -7,9 +7,9 @@
 
 use std::task::{Context, Poll};
 
+use super::life::{Phase, Session, Step};
 use super::outbox::Outbox;
 use super::registry::{Whereabouts, Wish};
-use super::session::{Phase, Session, Step};
 use crate::error::{ClientError, ClientFacing, Fault, SqlState};
 use crate::pool::{Lease, Leftover};
 use crate::tenant::PoolMode;
@@ -152,17 +152,17 @@ impl Session {
             Poll::Ready(Ok(read)) => scratch.get(..read).unwrap_or_default(),
         };
         if server.carry.is_empty() {
-            self.from_server(cx, read)?;
+            self.server_says(cx, read)?;
         } else {
             let mut bytes = std::mem::take(&mut server.carry);
             bytes.extend_from_slice(read);
-            self.from_server(cx, &bytes)?;
+            self.server_says(cx, &bytes)?;
         }
         Ok(Moved::Some)
     }
 
     /// Bytes from the server: to the client.
-    fn from_server(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), Stop> {
+    fn server_says(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), Stop> {
         let mut out = self.floor.take_assembly();
         let forwarded = self.forward_to_client(cx, input, &mut out);
         self.floor.put_assembly(out);
@@ -181,7 +181,12 @@ impl Session {
         Ok(())
     }
 
-    fn forward_to_client(&mut self, cx: &mut Context<'_>, input: &[u8], out: &mut Vec<u8>) -> Result<Turn, Stop> {
+    fn forward_to_client(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Turn, Stop> {
         let Phase::Leased(Leased { lease, talk, .. }) = &mut self.phase else { return Ok(Turn::default()) };
         let Some(server) = lease.server() else { return Err(Stop::ServerGone) };
         let mut sink = Sink::new(input, out);
@@ -228,7 +233,12 @@ impl Session {
         let fed = {
             let mut texts = self.cell.tenant.statements.borrow_mut();
             talk.exchange
-                .client_bytes((&mut self.client, &mut server.state, &mut texts), input, &mut sink, &mut answers)
+                .client_bytes(
+                    (&mut self.client, &mut server.state, &mut texts),
+                    input,
+                    &mut sink,
+                    &mut answers,
+                )
                 .map_err(|violation| Stop::Client(Box::new(violation.to_client())))?
         };
         let bytes = sink.finish();
@@ -254,7 +264,8 @@ impl Session {
     fn is_over(&mut self) -> bool {
         let Phase::Leased(Leased { lease, talk, leaving }) = &mut self.phase else { return false };
         let Some(server) = lease.server() else { return true };
-        let over = talk.exchange.is_over(&server.state) && talk.to_server.is_empty() && server.carry.is_empty();
+        let over =
+            talk.exchange.is_over(&server.state) && talk.to_server.is_empty() && server.carry.is_empty();
         match self.mode {
             PoolMode::Transaction => over || *leaving && talk.exchange.outstanding() == 0,
             PoolMode::Session => {
@@ -265,7 +276,8 @@ impl Session {
 
     /// The normal end: the server goes back, the client is parked.
     fn end_lease(&mut self, cx: &mut Context<'_>) -> Step {
-        let Phase::Leased(Leased { mut lease, talk, leaving }) = std::mem::replace(&mut self.phase, Phase::Parked)
+        let Phase::Leased(Leased { mut lease, talk, leaving }) =
+            std::mem::replace(&mut self.phase, Phase::Parked)
         else {
             return Step::Again;
         };
@@ -274,7 +286,10 @@ impl Session {
             return self.stop(cx, Stop::ClientGone);
         }
         if let Some(server) = lease.server() {
-            assert!(talk.exchange.is_over(&server.state), "a server is handed on only with nothing outstanding");
+            assert!(
+                talk.exchange.is_over(&server.state),
+                "a server is handed on only with nothing outstanding"
+            );
             if std::mem::take(&mut server.state.settings_changed) {
                 self.cell.tenant.intern(&mut server.state.settings.params);
                 self.client.settings.params = server.state.settings.params.clone();
@@ -293,7 +308,8 @@ impl Session {
 
     /// An abnormal end: the server is cleaned or closed, the client told if it can be.
     fn stop(&mut self, cx: &mut Context<'_>, stop: Stop) -> Step {
-        let Phase::Leased(Leased { mut lease, talk, .. }) = std::mem::replace(&mut self.phase, Phase::Over) else {
+        let Phase::Leased(Leased { mut lease, talk, .. }) = std::mem::replace(&mut self.phase, Phase::Over)
+        else {
             return Step::Again;
         };
         let quiet = talk.exchange.is_quiet() && talk.to_server.is_empty();
@@ -346,7 +362,9 @@ impl Session {
 fn leftover_of(lease: &mut Lease, mode: PoolMode) -> Leftover {
     use crate::track::TxStatus;
     match lease.server() {
-        Some(server) if server.state.status == TxStatus::Idle && mode == PoolMode::Transaction => Leftover::Nothing,
+        Some(server) if server.state.status == TxStatus::Idle && mode == PoolMode::Transaction => {
+            Leftover::Nothing
+        }
         Some(_) => Leftover::State,
         None => Leftover::Work,
     }

@@ -12,11 +12,11 @@
 mod floor;
 mod greet;
 mod leased;
+mod life;
 mod outbox;
 mod registry;
-mod session;
 
 pub use floor::Floor;
 pub use greet::{Newcomer, greet, turn_away, turn_away_leaving};
+pub use life::Session;
 pub use registry::{CancelKeys, ClientCell, Registry, Whereabouts};
-pub use session::Session;

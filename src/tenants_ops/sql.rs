@@ -190,7 +190,11 @@ impl Names {
         );
         for (setting, value) in &tenant.settings {
             let setting = setting.split('.').map(identifier).collect::<Vec<_>>().join(".");
-            let _ = writeln!(text, "ALTER ROLE {role} IN DATABASE {database} SET {setting} = {};", literal(value));
+            let _ = writeln!(
+                text,
+                "ALTER ROLE {role} IN DATABASE {database} SET {setting} = {};",
+                literal(value)
+            );
         }
         text
     }
@@ -209,5 +213,7 @@ fn block(body: &str) -> String {
 
 /// A name in a comment: a line end in it must not end the comment.
 fn comment(name: &str) -> String {
-    name.chars().map(|c| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') { '?' } else { c }).collect()
+    name.chars()
+        .map(|c| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') { '?' } else { c })
+        .collect()
 }

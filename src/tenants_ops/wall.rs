@@ -67,13 +67,7 @@ impl<'t> Inspection<'t> {
     #[must_use]
     pub fn new(tenants: Vec<&'t Tenant>, cluster: &[&'t Tenant]) -> Self {
         let roles = cluster.iter().map(|tenant| (&*tenant.role, &*tenant.name)).collect();
-        Self {
-            tenants,
-            roles,
-            findings: BTreeSet::new(),
-            members: BTreeMap::new(),
-            opened: BTreeMap::new(),
-        }
+        Self { tenants, roles, findings: BTreeSet::new(), members: BTreeMap::new(), opened: BTreeMap::new() }
     }
 
     /// The questions, each a statement for an ordinary role connected to the tenants' database.
@@ -86,7 +80,8 @@ impl<'t> Inspection<'t> {
                 let schema = split_search_path(&tenant.search_path).into_iter().next().unwrap_or_default();
                 let separator = if values.is_empty() { "" } else { ", " };
                 // Writing to a String cannot fail.
-                let _ = write!(values, "{separator}({index}, {}, {})", literal(&tenant.role), literal(&schema));
+                let _ =
+                    write!(values, "{separator}({index}, {}, {})", literal(&tenant.role), literal(&schema));
             }
             TENANTS_SQL.replace("<tenants>", &values)
         });
@@ -109,13 +104,17 @@ impl<'t> Inspection<'t> {
     /// Everything found, the worst first.
     #[must_use]
     pub fn findings(mut self) -> Vec<Finding> {
-        let groups: Vec<_> = self.opened.iter().map(|(role, owners)| (role.clone(), owners.clone())).collect();
+        let groups: Vec<_> =
+            self.opened.iter().map(|(role, owners)| (role.clone(), owners.clone())).collect();
         for (role, owners) in groups {
             for owner in owners {
                 let guests = self.members.get(&role).map(Vec::as_slice).unwrap_or_default();
-                let guest = guests.iter().find(|guest| guest.name != owner.name).map(|guest| guest.name.to_string());
+                let guest =
+                    guests.iter().find(|guest| guest.name != owner.name).map(|guest| guest.name.to_string());
                 if let Some(guest) = guest {
-                    let text = format!("its schema is open to `{role}`, and tenant `{guest}` is a member of that role");
+                    let text = format!(
+                        "its schema is open to `{role}`, and tenant `{guest}` is a member of that role"
+                    );
                     self.add(Severity::Hole, owner, text);
                 }
             }
@@ -127,16 +126,26 @@ impl<'t> Inspection<'t> {
     fn about_tenant(&mut self, tenant: &'t Tenant, kind: &str, detail: &str) {
         let role = &tenant.role;
         match kind {
-            "no_role" => self.add(Severity::Fault, tenant, format!("role `{role}` does not exist; {MAKE_IT}")),
+            "no_role" => {
+                self.add(Severity::Fault, tenant, format!("role `{role}` does not exist; {MAKE_IT}"))
+            }
             "no_login" => self.add(Severity::Fault, tenant, format!("role `{role}` may not log in")),
             "no_connect" => {
-                self.add(Severity::Fault, tenant, format!("role `{role}` may not connect to this database; {MAKE_IT}"));
+                self.add(
+                    Severity::Fault,
+                    tenant,
+                    format!("role `{role}` may not connect to this database; {MAKE_IT}"),
+                );
             }
-            "no_schema" => self.add(Severity::Fault, tenant, format!("schema `{detail}` does not exist; {MAKE_IT}")),
+            "no_schema" => {
+                self.add(Severity::Fault, tenant, format!("schema `{detail}` does not exist; {MAKE_IT}"))
+            }
             "no_usage" => {
                 self.add(Severity::Fault, tenant, format!("role `{role}` has no USAGE on schema `{detail}`"));
             }
-            "attribute" => self.add(Severity::Hole, tenant, format!("role `{role}` has the attribute {detail}")),
+            "attribute" => {
+                self.add(Severity::Hole, tenant, format!("role `{role}` has the attribute {detail}"))
+            }
             "limit" => self.connection_limit(tenant, detail),
             "member" => self.membership(tenant, detail),
             "owner" => {

@@ -1,8 +1,8 @@
 //! Finding Postgres server binaries on this machine.
 //!
 //! Owns the order in which places are looked at: what the caller or `PG_BIN` names, `pg_config`, Debian's versioned
-//! directories, `PATH`, Homebrew and EDB directories, a wheel in the active Python, our cache directory. Must not download
-//! anything.
+//! directories, `PATH`, Homebrew and EDB directories, a wheel in the active Python, our cache directory. Must not
+//! download anything.
 
 use std::ffi::OsStr;
 use std::fmt;

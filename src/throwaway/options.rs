@@ -16,7 +16,7 @@ pub struct ClusterOptions {
     pub tls: Option<ServerCertificate>,
     /// How logins over TCP are authenticated.
     pub hba: Hba,
-    /// Where a fresh cluster is kept to be copied from; made at first use. `initdb` takes a second, a copy a tenth of it.
+    /// Where a fresh cluster is kept to be copied from; made at first use. `initdb` takes a second, a copy a tenth.
     pub template: Option<PathBuf>,
 }
 

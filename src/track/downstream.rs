@@ -52,7 +52,9 @@ impl Exchange {
         self.server_rest = self.server_rest.saturating_sub(rest);
         let mut turn = Turn { consumed: rest, ..Turn::default() };
         while let Some(message) = input.get(turn.consumed..) {
-            let Some(header) = frame::peek(message).map_err(|bad| ServerFault::Protocol(bad.tag))? else { break };
+            let Some(header) = frame::peek(message).map_err(|bad| ServerFault::Protocol(bad.tag))? else {
+                break;
+            };
             let own = self.expect.head() == Some(Expect::Own);
             let body = message.get(HEADER_BYTES..header.total_len());
             if body.is_none() && (own || is_inspected(header.tag)) {
@@ -132,7 +134,10 @@ impl Exchange {
                 Ok(true)
             }
             Some(Expect::OwnParse { id }) => {
-                debug_assert!(id == 0 || !server.statements.is_empty(), "what was prepared here is known here");
+                debug_assert!(
+                    id == 0 || !server.statements.is_empty(),
+                    "what was prepared here is known here"
+                );
                 Ok(false)
             }
             _ => Err(ServerFault::Protocol(b'1')),
@@ -239,7 +244,8 @@ impl Exchange {
             }
             b'E' => self.own_error = Some(body.into()),
             b'Z' => {
-                server.status = body.first().and_then(|b| TxStatus::from_byte(*b)).unwrap_or(TxStatus::Failed);
+                server.status =
+                    body.first().and_then(|b| TxStatus::from_byte(*b)).unwrap_or(TxStatus::Failed);
                 self.expect.pop();
                 if let Some(error) = self.own_error.take() {
                     return Err(ServerFault::OwnQueryFailed(error));

@@ -114,7 +114,9 @@ mod tests {
     #[test]
     fn an_error_skips_to_the_next_sync() {
         let mut expectations = Expectations::default();
-        for expect in [Expect::Parse, Expect::Bind, Expect::Execute, Expect::Query, Expect::Sync, Expect::Bind] {
+        for expect in
+            [Expect::Parse, Expect::Bind, Expect::Execute, Expect::Query, Expect::Sync, Expect::Bind]
+        {
             expectations.push(expect);
         }
         let mut skipped = 0;

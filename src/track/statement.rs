@@ -99,7 +99,8 @@ impl StatementCache {
         }
         self.last_id = self.last_id.saturating_add(1);
         let text = frame::split_cstr(body).map_or(body, |(text, _)| text);
-        let statement = Rc::new(Statement { id: self.last_id, body: body.into(), leaves: leaves(&classify(text)) });
+        let statement =
+            Rc::new(Statement { id: self.last_id, body: body.into(), leaves: leaves(&classify(text)) });
         self.texts.insert(ByBody(statement.clone()));
         statement
     }
@@ -123,7 +124,9 @@ pub(super) const fn leaves(effect: &Effect) -> Option<StateKind> {
         Effect::Transient => None,
         Effect::SessionState(kind) => Some(*kind),
         // As a prepared statement these run as they are written: on whatever the server has.
-        Effect::Deallocate(_) | Effect::DeallocateAll | Effect::DiscardAll => Some(StateKind::PreparedStatement),
+        Effect::Deallocate(_) | Effect::DeallocateAll | Effect::DiscardAll => {
+            Some(StateKind::PreparedStatement)
+        }
     }
 }
 

@@ -529,6 +529,7 @@ impl Parties<'_> {
 }
 
 /// The name a statement gets on its way to the server.
+#[derive(Clone, Copy)]
 enum Name<'a> {
     Ours(&'a Statement),
     /// A name that this client does not have. The server is to say so; it must not find somebody else's.
@@ -536,7 +537,7 @@ enum Name<'a> {
 }
 
 impl Name<'_> {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(self, out: &mut Vec<u8>) {
         match self {
             Self::Ours(statement) => put_server_name(out, statement.id),
             Self::Foreign(name) => {
@@ -547,7 +548,7 @@ impl Name<'_> {
     }
 
     /// Length of the name as the client wrote it, behind its portal name.
-    fn old_len(&self, message: &[u8], portal: &[u8]) -> usize {
+    fn old_len(self, message: &[u8], portal: &[u8]) -> usize {
         let at = HEADER_BYTES.saturating_add(portal.len()).saturating_add(1);
         message.get(at..).and_then(frame::split_cstr).map_or(0, |(name, _)| name.len())
     }

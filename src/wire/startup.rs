@@ -11,6 +11,7 @@
 use std::fmt;
 
 use crate::error::{ClientError, ClientFacing, Fault, SqlState};
+use crate::wire::frame::split_cstr;
 
 /// Limits of a startup packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -264,10 +265,9 @@ fn parse_parameters(
 }
 
 fn split_text(bytes: &[u8]) -> Result<(&str, &[u8]), StartupError> {
-    let end = memchr::memchr(0, bytes).ok_or(StartupError::Layout)?;
-    let (text, rest) = bytes.split_at_checked(end).ok_or(StartupError::Layout)?;
+    let (text, rest) = split_cstr(bytes).ok_or(StartupError::Layout)?;
     let text = std::str::from_utf8(text).map_err(|_| StartupError::NotUtf8)?;
-    Ok((text, rest.get(1..).unwrap_or_default()))
+    Ok((text, rest))
 }
 
 const SSL_REQUEST: u32 = (1234 << 16) | 5679;

@@ -27,7 +27,9 @@ fn tenant(floor: &Rc<Floor>, state: &Rc<TenantState>) -> TenantReport {
     let now = floor.pool.clock().now();
     let view = floor
         .pool
-        .inspect(|cluster, scheduler, _| (cluster == state.cluster()).then(|| scheduler.tenant(state.id)).flatten())
+        .inspect(|cluster, scheduler, _| {
+            (cluster == state.cluster()).then(|| scheduler.tenant(state.id)).flatten()
+        })
         .into_iter()
         .flatten()
         .next();

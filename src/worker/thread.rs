@@ -82,7 +82,8 @@ impl Work {
     }
 
     fn admit(&self, newcomer: Newcomer) {
-        let Newcomer { tenant, mode, stream, protocol_minor, parameters, unread, request_id, place } = newcomer;
+        let Newcomer { tenant, mode, stream, protocol_minor, parameters, unread, request_id, place } =
+            newcomer;
         let Ok(mut stream) = stream.attach() else { return };
         let name = tenant.name.clone();
         let Some(state) = self.state(tenant.id) else {

@@ -59,8 +59,12 @@ async fn one_cluster(settings: &Settings, cluster: &Cluster, report: &mut Report
         superuser_reserved: limits.superuser_reserved,
         reserved: limits.reserved,
     };
-    let tenants: Vec<&Tenant> =
-        settings.catalog.iter().map(|tenant| &**tenant).filter(|tenant| tenant.cluster == cluster.id).collect();
+    let tenants: Vec<&Tenant> = settings
+        .catalog
+        .iter()
+        .map(|tenant| &**tenant)
+        .filter(|tenant| tenant.cluster == cluster.id)
+        .collect();
     sums(settings, cluster, numbers, &tenants, report);
     let mut databases: BTreeMap<&Arc<str>, Vec<&Tenant>> = BTreeMap::new();
     for tenant in &tenants {
@@ -70,14 +74,22 @@ async fn one_cluster(settings: &Settings, cluster: &Cluster, report: &mut Report
         let login = AdminLogin { database: database.clone(), ..admin.clone() };
         match walls(&connector, &login, members, &tenants).await {
             Ok(findings) => findings.iter().for_each(|finding| found(finding, database, report)),
-            Err(error) => report.wrong(format_args!("cluster `{}`, database `{database}`: {error}", cluster.name)),
+            Err(error) => {
+                report.wrong(format_args!("cluster `{}`, database `{database}`: {error}", cluster.name))
+            }
         }
     }
     Ok(())
 }
 
 /// The budget with the server's own numbers.
-fn sums(settings: &Settings, cluster: &Cluster, numbers: ServerNumbers, tenants: &[&Tenant], report: &mut Report) {
+fn sums(
+    settings: &Settings,
+    cluster: &Cluster,
+    numbers: ServerNumbers,
+    tenants: &[&Tenant],
+    report: &mut Report,
+) {
     let budget = match check::budget(cluster, numbers) {
         Ok(budget) => budget,
         Err(error) => return report.wrong(error),
@@ -90,7 +102,9 @@ fn sums(settings: &Settings, cluster: &Cluster, numbers: ServerNumbers, tenants:
         cluster.admin_reserve
     ));
     match check::sums(cluster, budget, settings.threads.workers, tenants.iter().copied()) {
-        Ok(warnings) => warnings.iter().for_each(|warning| report.line(format_args!("warning: {}", warning.text))),
+        Ok(warnings) => {
+            warnings.iter().for_each(|warning| report.line(format_args!("warning: {}", warning.text)))
+        }
         Err(error) => report.wrong(error),
     }
 }

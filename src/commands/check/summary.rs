@@ -22,8 +22,12 @@ pub(super) fn text(settings: &Settings) -> String {
     for cluster in &settings.clusters {
         let _ = writeln!(text, "\ncluster {}   {}", cluster.name, hosts(cluster));
         let _ = writeln!(text, "{}\n", budget(cluster));
-        let tenants: Vec<&Tenant> =
-            settings.catalog.iter().map(|tenant| &**tenant).filter(|tenant| tenant.cluster == cluster.id).collect();
+        let tenants: Vec<&Tenant> = settings
+            .catalog
+            .iter()
+            .map(|tenant| &**tenant)
+            .filter(|tenant| tenant.cluster == cluster.id)
+            .collect();
         let _ = writeln!(text, "{}", tiers(&tenants));
     }
     text.push('\n');
@@ -73,7 +77,9 @@ fn tiers(tenants: &[&Tenant]) -> Table {
         if members.is_empty() {
             continue;
         }
-        let sum = |of: fn(&Tenant) -> u32| members.iter().map(|tenant| u64::from(of(tenant))).sum::<u64>().to_string();
+        let sum = |of: fn(&Tenant) -> u32| {
+            members.iter().map(|tenant| u64::from(of(tenant))).sum::<u64>().to_string()
+        };
         let ceilings = members.iter().map(|tenant| tenant.allowance.ceiling);
         let (least, most) = (ceilings.clone().min().unwrap_or(0), ceilings.max().unwrap_or(0));
         table.add_row([

@@ -2,7 +2,7 @@
 //!
 //! Owns their layout. Must not print.
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
 use super::checks::{Check, millis};
@@ -14,7 +14,7 @@ use super::tally::Tally;
 /// One row per kind of tenant, and the sum.
 pub(super) fn table(tallies: &[Tally; 4], tenants: [usize; 4], seen: &Seen, budget: u32) -> String {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.load_style(ASCII_MARKDOWN);
     table.set_header([
         "tier",
         "tenants",

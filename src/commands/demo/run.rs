@@ -188,7 +188,7 @@ impl Stage {
             .proxy
             .http_address()
             .map_or_else(String::new, |address| format!("\nMetrics: http://{address}/metrics"));
-        format!("Try it as three tenants:\n{}{metrics}", report::psql_lines(members, port))
+        format!("Three tenants to connect as:\n{}{metrics}", report::psql_lines(members, port))
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owns how a message is laid out. Must not fail: a NUL inside a text, which the protocol cannot carry, is left out.
 
 use crate::error::ClientError;
+use crate::wire::frame::put as message;
 
 /// Appends an ErrorResponse.
 pub fn put_error(out: &mut Vec<u8>, error: &ClientError) {
@@ -146,18 +147,6 @@ fn put_fields(out: &mut Vec<u8>, severity: &str, error: &ClientError) {
         }
     }
     out.push(0);
-}
-
-/// A tag, a length that is filled in afterwards, and a body.
-fn message(out: &mut Vec<u8>, tag: u8, body: impl FnOnce(&mut Vec<u8>)) {
-    out.push(tag);
-    let start = out.len();
-    out.extend_from_slice(&[0; 4]);
-    body(out);
-    let length = length_u32(out.len().saturating_sub(start));
-    if let Some(slot) = out.get_mut(start..).and_then(|rest| rest.first_chunk_mut()) {
-        *slot = length.to_be_bytes();
-    }
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {

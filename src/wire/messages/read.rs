@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use crate::wire::frame::split_cstr;
+
 /// One whole message at the start of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
@@ -65,7 +67,7 @@ pub struct SaslInitial<'a> {
 /// # Errors
 /// If the body has another layout.
 pub fn parse_sasl_initial(body: &[u8]) -> Result<SaslInitial<'_>, MessageError> {
-    let (mechanism, rest) = split_text(body).ok_or(MessageError::Malformed)?;
+    let (mechanism, rest) = split_cstr(body).ok_or(MessageError::Malformed)?;
     let (length, data) = rest.split_first_chunk::<4>().ok_or(MessageError::Malformed)?;
     let length = i32::from_be_bytes(*length);
     if length == -1 && data.is_empty() {
@@ -107,7 +109,7 @@ impl<'a> Iterator for Mechanisms<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        let (name, rest) = split_text(self.0)?;
+        let (name, rest) = split_cstr(self.0)?;
         self.0 = rest;
         (!name.is_empty()).then_some(name)
     }
@@ -139,8 +141,8 @@ pub fn parse_authentication(body: &[u8]) -> Result<Authentication<'_>, MessageEr
 /// # Errors
 /// If the body has another layout.
 pub fn parse_parameter_status(body: &[u8]) -> Result<(&[u8], &[u8]), MessageError> {
-    let (name, rest) = split_text(body).ok_or(MessageError::Malformed)?;
-    match split_text(rest) {
+    let (name, rest) = split_cstr(body).ok_or(MessageError::Malformed)?;
+    match split_cstr(rest) {
         Some((value, [])) => Ok((name, value)),
         Some(_) | None => Err(MessageError::Malformed),
     }
@@ -203,17 +205,10 @@ impl<'a> Iterator for ErrorFields<'a> {
             self.0 = &[];
             return None;
         }
-        let (text, rest) = split_text(rest)?;
+        let (text, rest) = split_cstr(rest)?;
         self.0 = rest;
         Some((field, text))
     }
-}
-
-/// Splits a NUL-terminated text off the start.
-fn split_text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = memchr::memchr(0, bytes)?;
-    let (text, rest) = bytes.split_at_checked(end)?;
-    Some((text, rest.get(1..)?))
 }
 
 #[cfg(test)]
