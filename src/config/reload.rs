@@ -16,13 +16,12 @@ pub fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         old.threads.front != new.threads.front,
         old.threads.workers != new.threads.workers,
         old.log.format != new.log.format,
-        old.log.filter != new.log.filter,
     ];
     RESTART_KEYS.into_iter().zip(changed).filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
 }
 
 /// The keys that a reload cannot change, in the order in which [`restart_needed`] compares them.
-pub const RESTART_KEYS: [&str; 8] = [
+pub const RESTART_KEYS: [&str; 7] = [
     "listen.address",
     "listen.unix_socket_dir",
     "listen.backlog",
@@ -30,7 +29,6 @@ pub const RESTART_KEYS: [&str; 8] = [
     "threads.front",
     "threads.workers",
     "log.format",
-    "log.filter",
 ];
 
 #[cfg(test)]

@@ -55,8 +55,6 @@ codes! {
     INVALID_AUTHORIZATION = "28000";
     /// `invalid_password`: unknown tenant, unknown user and wrong password look the same.
     INVALID_PASSWORD = "28P01";
-    /// `invalid_sql_statement_name`: a prepared statement the client does not have.
-    INVALID_STATEMENT_NAME = "26000";
     /// `invalid_catalog_name`: a database the tenant does not have.
     INVALID_CATALOG_NAME = "3D000";
     /// `insufficient_privilege`: the wall between tenants.
@@ -73,8 +71,6 @@ codes! {
     ADMIN_SHUTDOWN = "57P01";
     /// `cannot_connect_now`: not accepting new clients.
     CANNOT_CONNECT_NOW = "57P03";
-    /// `idle_session_timeout`: the client was idle for too long.
-    IDLE_SESSION_TIMEOUT = "57P05";
     /// `internal_error`: a bug; the session ends and the server is closed.
     INTERNAL_ERROR = "XX000";
 }

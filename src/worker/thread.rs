@@ -5,8 +5,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::spawn_local;
 
 use super::{Order, Plan, floor_report};
 use crate::backend::Profile;
@@ -26,19 +27,26 @@ pub(super) fn spawn(
     orders: mpsc::UnboundedReceiver<Order>,
     going: watch::Sender<bool>,
 ) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (told, started) = std::sync::mpsc::sync_channel(1);
     std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
-        let local = LocalSet::new();
-        local.block_on(&runtime, async move {
+        // A local runtime, not a LocalSet: a task that is woken on its own thread goes straight to the run queue.
+        let runtime = match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let _ = told.send(Err(error));
+                return;
+            }
+        };
+        let _ = told.send(Ok(()));
+        runtime.block_on(async move {
             let mut work = Work::new(id, plan, keys);
             work.run(orders).await;
         });
         // Tasks that are left (a server that does not go) die with the runtime; their sockets are closed.
-        drop(local);
         runtime.shutdown_background();
         let _ = going.send(true);
     })?;
-    Ok(())
+    started.recv().unwrap_or_else(|_| Err(std::io::Error::other("the worker thread ended at once")))
 }
 
 struct Work {
