@@ -106,7 +106,9 @@ impl Proxy {
         };
         let http_address = http.as_ref().and_then(|listener| listener.local_addr().ok());
         let plans = control::plans(&settings, &connectors, &budgets, settings.threads.workers.max(1));
-        let fleet = Arc::new(Fleet::start(plans, &random_seed()?)?);
+        let (fleet, notes) = Fleet::start(plans, &budgets, &random_seed()?)?;
+        let fleet = Arc::new(fleet);
+        tokio::spawn(balance(fleet.clone(), notes));
         for (cluster, budget) in settings.clusters.iter().zip(&budgets) {
             tracing::info!(cluster = %cluster.name, budget, "server connections of the cluster");
         }
@@ -208,6 +210,7 @@ impl Proxy {
         self.inner.unreachable.lock().resize(settings.clusters.len(), false);
         // Workers first: a client of a new tenant must not come before its worker knows it.
         self.inner.fleet.apply(plans);
+        self.inner.fleet.set_budgets(&budgets);
         self.inner.tls.store(Arc::new(tls));
         self.inner.settings.store(settings);
         Ok(restart)
@@ -240,6 +243,13 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.accepting.cancel();
         self.http.cancel();
+    }
+}
+
+/// Moves capacity between workers as they need it. Ends with the workers.
+async fn balance(fleet: Arc<Fleet>, mut notes: control::Notes) {
+    while let Some((worker, note)) = notes.recv().await {
+        fleet.note(worker, note);
     }
 }
 

@@ -65,6 +65,7 @@ fn tenantry_toml(port: u16, server_port: u16, verifier: &str, password: &str) ->
     let mut text = format!(
         "[listen]\naddress = \"127.0.0.1:{port}\"\nmax_clients = {MAX_CLIENTS}\nbacklog = {BACKLOG}\n\n\
          [threads]\nfront = 1\nworkers = 1\n\n\
+         [log]\nfilter = \"warn\"\n\n\
          [cluster.main]\nurl = \"postgres://127.0.0.1:{server_port}/bench?sslmode=disable\"\n\
          max_connections = {servers}\n"
     );
@@ -72,7 +73,7 @@ fn tenantry_toml(port: u16, server_port: u16, verifier: &str, password: &str) ->
         write!(
             text,
             "\n[[tenant]]\nname = \"{name}\"\ncluster = \"main\"\nrole = \"{name}\"\nschema = \"{name}\"\n\
-             floor = 1\nshare = {servers}\nceiling = {servers}\nmax_clients = {MAX_CLIENTS}\n\
+             limits = {{ share = {servers}, ceiling = {servers}, max_clients = {MAX_CLIENTS}, max_waiters = 100 }}\n\
              client_auth = {{ scram = \"{verifier}\" }}\nserver_auth = {{ password = {password} }}\n",
             name = pool.name(),
             servers = pool.servers(),

@@ -49,7 +49,8 @@ pub(crate) fn number(value: Option<f64>) -> String {
 pub(crate) fn ratio(value: Option<f64>, limit: f64) -> String {
     match value {
         None => "–".to_owned(),
-        Some(value) if value > limit => format!("**{value:.2}** (limit {limit})"),
+        // What rounds to the limit is at the limit.
+        Some(value) if value >= limit + 0.005 => format!("**{value:.2}** (limit {limit})"),
         Some(value) => format!("{value:.2}"),
     }
 }

@@ -91,7 +91,8 @@ impl ScramError {
             }
             Self::UnknownMechanism => protocol("client selected an invalid SASL authentication mechanism"),
             Self::Downgraded => channel("SCRAM channel binding negotiation error").with_detail(
-                "The client supports SCRAM channel binding but thinks the server does not. However, this server does support channel binding.",
+                "The client supports SCRAM channel binding but thinks the server does not. \
+                 However, this server does support channel binding.",
             ),
             Self::ChannelMismatch => channel("SCRAM channel binding check failed"),
             Self::Refused(refusal) => refusal.to_client(user),

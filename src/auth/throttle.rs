@@ -1,7 +1,7 @@
 //! Slowing down those who guess: how long an answer is held back after repeated failures.
 //!
-//! Owns a table of fixed size, keyed by a fingerprint of (address, user name as sent) that the caller computes with a secret hash,
-//! so that nobody can aim at another's entry. Must not read a clock, nor wait.
+//! Owns a table of fixed size, keyed by a fingerprint of (address, login claimed) that the caller computes with a
+//! secret hash, so that nobody can aim at another's entry. Must not read a clock, nor wait.
 //!
 //! Every answer of a slowed key is held back, good or bad: if only bad ones were, a guesser would take silence for
 //! "wrong" and go on in a second connection.

@@ -3,6 +3,8 @@
 //! Owns the invariants in the form of code (`docs/budgets.md`, Invariants). O(n), for tests and debugging; the scheduler
 //! never calls it.
 
+use std::collections::BTreeMap;
+
 use super::config::OpenLatency;
 use super::scheduler::Scheduler;
 use super::slots::State;
@@ -30,8 +32,10 @@ impl Scheduler {
         self.audit_slots()?;
         let mut parts = Part::default();
         let (mut weights, mut waiting, mut patients, mut waiters) = (0_u64, 0_usize, 0_u32, 0_usize);
+        let counts = self.recount();
         for (key, tenant) in self.tenants.table.iter() {
-            self.audit_tenant(key, tenant).map_err(|rule| format!("{:?}: {rule}", tenant.id))?;
+            let count = counts.get(&key).copied().unwrap_or_default();
+            self.audit_tenant(key, tenant, count).map_err(|rule| format!("{:?}: {rule}", tenant.id))?;
             add(&mut parts, tenant.part);
             weights = weights.saturating_add(if tenant.active { tenant.allowance.weight.into() } else { 0 });
             waiting = waiting.saturating_add(usize::from(!tenant.queue.is_empty()));
@@ -74,20 +78,24 @@ impl Scheduler {
         )
     }
 
-    fn audit_tenant(&self, key: u32, tenant: &TenantState) -> Result<(), String> {
-        let mut count = Count::default();
+    /// What each tenant has. Promises count for the heir, not for the owner of the closing server.
+    fn recount(&self) -> BTreeMap<u32, Count> {
+        let mut counts: BTreeMap<u32, Count> = BTreeMap::new();
         for (_, slot) in self.slots.table.iter() {
-            if slot.tenant == key {
-                count.add(slot.state);
+            let count = counts.entry(slot.tenant).or_default();
+            let promised = count.promised;
+            count.add(slot.state);
+            count.promised = promised;
+            if let State::Closing { next: Some(promise) } = slot.state {
+                let heir = counts.entry(promise.tenant).or_default();
+                heir.promised = heir.promised.saturating_add(1);
+                heir.opening = heir.opening.saturating_add(1);
             }
         }
-        // Promises count for the heir, not for the owner of the closing server.
-        let promises = self.slots.table.iter().filter(|(_, slot)| match slot.state {
-            State::Closing { next } => next.is_some_and(|promise| promise.tenant == key),
-            State::Opening { .. } | State::Idle { .. } | State::Busy { .. } => false,
-        });
-        count.promised = u32::try_from(promises.count()).unwrap_or(u32::MAX);
-        count.opening = count.opening.saturating_add(count.promised);
+        counts
+    }
+
+    fn audit_tenant(&self, key: u32, tenant: &TenantState, count: Count) -> Result<(), String> {
         let (opening, promised, idle) = (tenant.opening, tenant.promised, tenant.idle);
         let (busy, closing, starts_us) = (tenant.busy, tenant.closing, tenant.starts_us);
         rule(

@@ -7,6 +7,8 @@
 pub struct BudgetConfig {
     /// Number of this ledger: a permit of another ledger is refused. Give every scheduler its own.
     pub ledger: u32,
+    /// Whether to say with `Need` what is lacking, for an [`Exchange`](super::Exchange) with other workers.
+    pub announce_need: bool,
     /// Servers the scheduler may have at first (`SetCapacity` changes it).
     pub capacity: u32,
     /// Free slots that a tenant above its share may not take.
@@ -63,6 +65,7 @@ impl BudgetConfig {
     pub const fn new(capacity: u32) -> Self {
         Self {
             ledger: 0,
+            announce_need: false,
             capacity,
             headroom: 0,
             max_waiters: 1_000_000,

@@ -23,6 +23,7 @@ mod brakes;
 mod breaker;
 mod capacity;
 mod config;
+mod exchange;
 mod fairness;
 mod heap;
 mod input;
@@ -44,6 +45,7 @@ mod wants;
 mod why;
 
 pub use config::{BudgetConfig, OpenLatency};
+pub use exchange::{Exchange, Instruction, Need, Standing};
 pub use input::{Condition, Input, OpenFailure, Refusal};
 pub use output::{CloseReason, Output, RejectReason};
 pub use permit::Permit;

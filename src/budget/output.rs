@@ -2,6 +2,7 @@
 //!
 //! Owns the types only. The driver carries out the outputs of one step in order.
 
+use super::exchange::Need;
 use super::permit::Permit;
 use crate::ids::{RequestId, ServerId, TenantId};
 use crate::time::Moment;
@@ -41,6 +42,13 @@ pub enum Output {
     },
     /// Call with `Tick` at this time, at the latest. Replaces the time said before.
     WakeAt(Moment),
+    /// After `SetCapacity`, once: no more servers than that are in use (which is at once, unless it was lowered).
+    CapacitySettled {
+        /// The capacity that holds now.
+        capacity: u32,
+    },
+    /// What the scheduler lacks has changed. Only if the configuration asks for it.
+    Need(Option<Need>),
     /// A removed tenant has no server left and is forgotten.
     Drained {
         /// Which.

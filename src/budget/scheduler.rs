@@ -7,10 +7,11 @@ use super::brakes::ReconnectBudget;
 use super::breaker::{Breaker, Gate};
 use super::capacity::Capacity;
 use super::config::{BudgetConfig, OpenLatency};
+use super::exchange::{Need, Standing};
 use super::fairness::VirtualClock;
 use super::heap::Heap;
 use super::input::{Input, Refusal};
-use super::lanes::{LANES, Lanes};
+use super::lanes::{self, LANES, Lanes};
 use super::links::List;
 use super::output::Output;
 use super::slots::Slots;
@@ -50,6 +51,9 @@ pub struct Scheduler {
     pub(super) blocked: [Option<Blocked>; LANES as usize],
     armed: Moment,
     contended: bool,
+    /// A capacity that was set and is not reached yet.
+    settling: Option<u32>,
+    announced: Option<Need>,
 }
 
 impl Scheduler {
@@ -74,6 +78,8 @@ impl Scheduler {
             blocked: [None; LANES as usize],
             armed: Moment::NEVER,
             contended: false,
+            settling: None,
+            announced: None,
             config,
         }
     }
@@ -153,6 +159,7 @@ impl Scheduler {
             Input::Tick => Ok(()),
             Input::SetCapacity(limit) => {
                 self.capacity.set(limit);
+                self.settling = Some(limit);
                 Ok(())
             }
             Input::SetTenant { tenant, allowance } => {
@@ -165,6 +172,12 @@ impl Scheduler {
         self.supply(out);
         self.finish_step(out);
         handled
+    }
+
+    /// What an exchange between workers wants to know.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        Standing { committed: self.committed(), need: self.need() }
     }
 
     /// Free slots.
@@ -186,6 +199,38 @@ impl Scheduler {
         self.breaker.gate(self.now)
     }
 
+    /// What is lacking: tenants of the best band that want a server and cannot have one here.
+    fn need(&self) -> Option<Need> {
+        let lacks = |blocked: Option<Blocked>| match blocked {
+            Some(Blocked::AwaitingRelease | Blocked::NoIdleServer | Blocked::ReconnectBudget) => true,
+            Some(Blocked::Unreachable | Blocked::LoginsInFlight | Blocked::LongBorrowers) | None => false,
+        };
+        // A server that Postgres has no room for is not to be had from another worker either.
+        if self.capacity.working() < self.capacity.limit() || self.slots.used() < self.capacity.limit() {
+            return None;
+        }
+        let lane = (0..LANES).find(|lane| self.lanes.len(*lane) > 0)?;
+        let reason = self.blocked.get(usize::from(lane)).copied().flatten();
+        let slots = u32::try_from(self.lanes.len(lane)).unwrap_or(u32::MAX);
+        lacks(reason).then(|| Need {
+            band: lanes::band(lane),
+            slots: slots.checked_next_power_of_two().unwrap_or(slots),
+        })
+    }
+
+    fn announce(&mut self, out: &mut Vec<Output>) {
+        if let Some(capacity) = self.settling
+            && self.slots.used() <= capacity
+        {
+            self.settling = None;
+            out.push(Output::CapacitySettled { capacity });
+        }
+        if self.config.announce_need && self.announced != self.need() {
+            self.announced = self.need();
+            out.push(Output::Need(self.announced));
+        }
+    }
+
     fn begin_step(&mut self, now: Moment, out: &mut Vec<Output>) {
         self.now = self.now.max(now);
         self.clock.advance(self.now, self.capacity.limit(), self.contended);
@@ -203,6 +248,7 @@ impl Scheduler {
     fn finish_step(&mut self, out: &mut Vec<Output>) {
         assert!(self.slots.used() >= self.slots.closing, "closing servers are counted");
         self.contended = self.free() == 0 && !self.timers.is_empty();
+        self.announce(out);
         let mut next = self.retry_at;
         if let Some(((due, _), _)) = self.timers.first() {
             next = next.min(due).min(self.capacity.grows_at());

@@ -75,20 +75,30 @@ impl Scheduler {
             return Ok(slot);
         }
         let tenant = &self.tenants.table[borrower];
-        let need_us = match band {
+        let age = match band {
             Band::Floor | Band::Share => {
                 let patience = tenant.head_since.0.saturating_add(self.config.release_patience_us);
                 if self.totals.sum.returning >= self.config.releases_awaited && self.now.0 < patience {
                     return Err((Blocked::AwaitingRelease, Moment(patience)));
                 }
-                self.config.idle_age_us
+                Age::at_least(self.config.idle_age_us)
             }
-            Band::Burst => {
-                let hold = tenant.expected_hold_us(self.now).min(self.config.collateral_max_us);
-                self.config.burst_idle_age_us.max(hold)
-            }
+            Band::Burst => self.collateral_age(tenant),
         };
-        self.sieve(need_us).map_err(|at| (Blocked::NoIdleServer, at.min(later)))
+        self.sieve(age).map_err(|at| (Blocked::NoIdleServer, at.min(later)))
+    }
+
+    /// How long a server within its owner's share must have been idle for a burst: as long as the borrower is expected to
+    /// hold it, within limits. The longer the loan, the staler the collateral.
+    fn collateral_age(&self, borrower: &TenantState) -> Age {
+        let limit_us = self.config.collateral_max_us.max(self.config.burst_idle_age_us);
+        let usual_us = borrower.hold_us.min(limit_us).max(self.config.burst_idle_age_us);
+        // The expected hold is the mean age of the running leases if that is more. Idle servers age as fast as these,
+        // so that what counts is which began first.
+        let mean_start = borrower.starts_us.div_ceil(u128::from(borrower.busy.max(1)));
+        let mean_start = Moment(u64::try_from(mean_start).unwrap_or(u64::MAX));
+        let before = if borrower.busy == 0 { Moment::NEVER } else { mean_start };
+        Age { usual_us, before, limit_us }
     }
 
     /// The idle server to close when there are too many: borrowed ones, then by SIEVE, reserved ones last.
@@ -102,13 +112,14 @@ impl Scheduler {
         if let Some((_, _, slot)) = lenders.filter_map(|key| oldest(self, key)).min() {
             return Some(slot);
         }
-        self.sieve(0).ok().or_else(|| self.slots.by_age.front())
+        self.sieve(Age::at_least(0)).ok().or_else(|| self.slots.by_age.front())
     }
 
     /// The longest idle server above its owner's share that the borrower may take, or when there may be one.
     ///
     /// Below its share a borrower takes any. Above it, the server must have been idle for a while, and either be stale or
-    /// belong to a tenant that was served more than the borrower.
+    /// belong to a tenant that was served more than the borrower. Only the borrower's running leases count here: so time
+    /// alone can only end such a claim, never make one, and no timer is needed for it.
     fn borrowed_victim(&self, borrower: u32, band: Band) -> (Option<u32>, Moment) {
         let needy = self.tenants.table[borrower].virtual_time_now(self.now);
         let lead = super::fairness::cost(self.config.lead_us, 1);
@@ -120,7 +131,7 @@ impl Scheduler {
             let Some(since) = self.slots.idle_since(slot) else { continue };
             let age_us = match band {
                 Band::Floor | Band::Share => 0,
-                Band::Burst if needy.saturating_add(lead) < owner.virtual_time_now(self.now) => {
+                Band::Burst if needy.saturating_add(lead) < owner.virtual_time => {
                     self.config.burst_idle_age_us
                 }
                 Band::Burst => self.config.burst_idle_age_us.max(self.config.stale_us),
@@ -135,13 +146,15 @@ impl Scheduler {
         (best.map(|(_, _, slot)| slot), later)
     }
 
-    /// SIEVE over idle servers within their owners' shares that have been idle for `need_us`: the hand passes servers in
-    /// the order of their birth, spares once those that were used since it came by, and takes the first other one.
-    fn sieve(&mut self, need_us: u64) -> Result<u32, Moment> {
-        let ripe = |since: Moment| Moment(since.0.saturating_add(need_us));
-        let oldest = self.slots.oldest_idle().map_or(Moment::NEVER, ripe);
-        if self.totals.sum.idle_within == 0 || oldest > self.now {
-            return Err(if self.totals.sum.idle_within == 0 { Moment::NEVER } else { oldest });
+    /// SIEVE over idle servers within their owners' shares that have been idle for long enough: the hand passes servers
+    /// in the order of their birth, spares once those that were used since it came by, and takes the first other one.
+    fn sieve(&mut self, age: Age) -> Result<u32, Moment> {
+        if self.totals.sum.idle_within == 0 {
+            return Err(Moment::NEVER);
+        }
+        let oldest = self.slots.oldest_idle().map_or(Moment::NEVER, |since| age.ripe(since));
+        if oldest > self.now {
+            return Err(oldest);
         }
         let mut soonest = Moment::NEVER;
         for _ in 0..self.slots.by_birth.len().saturating_mul(2) {
@@ -153,13 +166,34 @@ impl Scheduler {
             if owner.is_over_share() || !owner.is_above_reserve() {
                 continue;
             }
-            if ripe(since) > self.now {
-                soonest = soonest.min(ripe(since));
+            if age.ripe(since) > self.now {
+                soonest = soonest.min(age.ripe(since));
             } else if !std::mem::take(&mut slot.visited) {
                 return Ok(key);
             }
         }
         Err(soonest)
+    }
+}
+
+/// How long a server must have been idle before it is taken.
+#[derive(Clone, Copy, Debug)]
+struct Age {
+    usual_us: u64,
+    /// If it became idle after this moment, it must have been idle for `limit_us`.
+    before: Moment,
+    limit_us: u64,
+}
+
+impl Age {
+    const fn at_least(us: u64) -> Self {
+        Self { usual_us: us, before: Moment::NEVER, limit_us: us }
+    }
+
+    /// When a server that is idle since then may be taken. Never earlier for a server that is idle for less time.
+    fn ripe(self, since: Moment) -> Moment {
+        let us = if since <= self.before { self.usual_us } else { self.limit_us };
+        Moment(since.0.saturating_add(us))
     }
 }
 

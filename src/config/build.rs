@@ -1,7 +1,7 @@
-//! From the model to [`Settings`]: defaults, units, ranges and secrets of everything but the tenants.
+//! From the model to settings: defaults, units and ranges of everything but clusters and tenants.
 //!
 //! Owns every default. Goes on after an error with a stand-in value, so that one run reports all of them; the
-//! settings are used only if there was none. `tenants` builds the tenants, `wall` and `check` compare them.
+//! settings are used only if there was none.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -10,20 +10,17 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::clusters::BuiltCluster;
 use super::duration::DurationText;
 use super::error::{Problem, Problems};
 use super::model::{self, Value};
-use super::names::{MAX_NAME_BYTES, check_name, check_plain_name};
+use super::names::{MAX_NAME_BYTES, check_name};
 use super::secret::World;
 use super::settings::{
-    AdminLogin, ChannelBinding, Cluster, Drain, Endpoint, Host, Listen, ListenTls, Log, LogFormat,
-    MaxConnections, Servers, SslMode, TargetSessionAttrs, TenantSource, Threads, TlsIdentity, TlsMode,
-    TlsVersion,
+    Drain, Listen, ListenTls, Log, LogFormat, MaxConnections, Servers, TenantSource, Threads, TlsIdentity,
+    TlsMode, TlsVersion,
 };
-use super::source::Span;
-use super::url::parse_endpoint;
 use super::values::{Count, OneOrMany};
-use crate::ids::ClusterId;
 
 /// Where problems go and where secrets come from.
 pub(super) struct Builder<'a> {
@@ -31,13 +28,6 @@ pub(super) struct Builder<'a> {
     pub(super) problems: &'a mut Problems,
     /// Whether the section at hand was not read completely: then what is missing was perhaps only not readable.
     pub(super) damaged: bool,
-}
-
-/// A cluster and where the file speaks of it.
-pub(super) struct BuiltCluster {
-    pub(super) cluster: Cluster,
-    /// Place of `max_connections`, or of the name.
-    pub(super) budget_span: Span,
 }
 
 impl Builder<'_> {
@@ -93,7 +83,7 @@ impl Builder<'_> {
             MaxConnections::Fixed(budget) => Some(usize::try_from(budget / 2).unwrap_or(usize::MAX)),
             MaxConnections::Auto => None,
         });
-        let workers_auto = budgets.chain([cores, MAX_THREADS]).min().unwrap_or(1).max(1);
+        let workers_auto = budgets.chain([cores / 2, MAX_THREADS]).min().unwrap_or(1).max(1);
         let front_auto = (cores / 4).clamp(1, MAX_THREADS);
         Threads {
             front: self.threads_of("threads.front", &model.front, front_auto),
@@ -167,110 +157,6 @@ impl Builder<'_> {
             format: model.format.as_ref().map_or(LogFormat::Json, |word| (*word.get_ref()).into()),
             filter: model.filter.as_ref().map_or("info", |filter| filter.get_ref()).to_owned(),
         }
-    }
-
-    /// `[cluster.NAME]`, numbered in the order given.
-    pub(super) fn cluster(
-        &mut self,
-        index: usize,
-        name: &Spanned<String>,
-        section: &model::Section<model::ClusterModel>,
-    ) -> BuiltCluster {
-        self.damaged = section.damaged;
-        let model = &section.value;
-        let id = ClusterId(u16::try_from(index).unwrap_or(u16::MAX));
-        if index >= usize::from(u16::MAX) {
-            self.problems.error(Problem::at(name.span(), "too many clusters", "one too many"));
-        }
-        if let Err(why) = check_plain_name(name.get_ref()) {
-            self.problems.error(Problem::at(name.span(), format!("not a name for a cluster: {why}"), ""));
-        }
-        // The stand-in lets the tenants of this cluster be checked, too.
-        let endpoint = self.endpoint(name, model).unwrap_or_else(unknown_endpoint);
-        let admin = model.admin.as_ref().and_then(|admin| self.admin(admin, &endpoint));
-        let (max_connections, budget_span) = self.max_connections(name, model);
-        let admin_reserve =
-            model.admin_reserve.as_ref().map_or(DEFAULT_ADMIN_RESERVE, |value| *value.get_ref());
-        let name = Arc::from(name.get_ref().as_str());
-        let cluster = Cluster { id, name, endpoint, max_connections, admin_reserve, admin };
-        BuiltCluster { cluster, budget_span }
-    }
-
-    /// `cluster.NAME.url`
-    fn endpoint(&mut self, name: &Spanned<String>, model: &model::ClusterModel) -> Option<Endpoint> {
-        let Some(url) = &model.url else {
-            let title = format!("cluster `{}` has no `url`", name.get_ref());
-            let problem = Problem::at(name.span(), title, "this cluster")
-                .help("write `url = \"postgres://host:5432/database?sslmode=verify-full\"`");
-            self.missing(problem);
-            return None;
-        };
-        match parse_endpoint(url.get_ref(), self.world.base) {
-            Ok(endpoint) => {
-                self.warn_of_weak_tls(url, &endpoint);
-                Some(endpoint)
-            }
-            Err(error) => {
-                self.problems.error(Problem::at(url.span(), error.to_string(), ""));
-                None
-            }
-        }
-    }
-
-    /// A server over the network whose certificate nobody checks could be anybody.
-    fn warn_of_weak_tls(&mut self, url: &Spanned<String>, endpoint: &Endpoint) {
-        let remote = endpoint.hosts.iter().any(|host| match host {
-            Host::Tcp { host, .. } => !matches!(&**host, "localhost" | "127.0.0.1" | "::1"),
-            Host::Unix { .. } => false,
-        });
-        if remote && !matches!(endpoint.ssl_mode, SslMode::VerifyCa | SslMode::VerifyFull) {
-            let problem = Problem::at(url.span(), "the server's certificate is not verified", "")
-                .help("add `sslmode=verify-full` (and `sslrootcert=`) unless the network is private");
-            self.problems.warn(problem);
-        }
-        if endpoint.target_session_attrs == TargetSessionAttrs::ReadOnly {
-            self.problems.warn(Problem::at(url.span(), "tenants of this cluster cannot write", ""));
-        }
-    }
-
-    /// `cluster.NAME.max_connections`, and its place or that of the name.
-    fn max_connections(
-        &mut self,
-        name: &Spanned<String>,
-        model: &model::ClusterModel,
-    ) -> (MaxConnections, Span) {
-        let span = model.max_connections.as_ref().map_or_else(|| name.span(), Spanned::span);
-        match model.max_connections.as_ref().map(Spanned::get_ref) {
-            Some(Count::Fixed(0)) => {
-                let problem = Problem::at(span.clone(), "without server connections nobody is served", "0");
-                self.problems.error(problem);
-                (MaxConnections::Fixed(u32::MAX), span)
-            }
-            Some(Count::Fixed(number)) => (MaxConnections::Fixed(*number), span),
-            Some(Count::Auto) | None => {
-                if model.admin.is_none() {
-                    let problem = Problem::at(span.clone(), "`max_connections = \"auto\"` needs `admin`", "")
-                        .help("add `admin = { user = \"...\" }`, a login that may read the server's limits, or write a number");
-                    self.missing(problem);
-                }
-                (MaxConnections::Auto, span)
-            }
-        }
-    }
-
-    /// `cluster.NAME.admin`
-    fn admin(&mut self, admin: &Spanned<model::AdminModel>, endpoint: &Endpoint) -> Option<AdminLogin> {
-        let model = admin.get_ref();
-        let Some(user) = &model.user else {
-            self.missing(Problem::at(admin.span(), "`admin` has no `user`", ""));
-            return None;
-        };
-        let user = self.name("the role", user);
-        let password = model.password.as_ref().and_then(|text| self.world.secret(text, self.problems));
-        let database = model.database.as_ref().map(|database| self.name("the database", database));
-        let database =
-            database.or_else(|| endpoint.database.clone()).unwrap_or_else(|| Arc::from("postgres"));
-        Some(AdminLogin { user, password, database })
     }
 
     /// `listen.address`
@@ -405,20 +291,6 @@ fn duration(value: &Value<DurationText>, seconds: u64) -> Duration {
     value.as_ref().map_or(Duration::from_secs(seconds), |value| value.get_ref().0)
 }
 
-/// What a cluster has whose URL could not be read. Never used: there was an error.
-fn unknown_endpoint() -> Endpoint {
-    Endpoint {
-        hosts: Vec::new(),
-        database: Some("unknown".into()),
-        ssl_mode: SslMode::VerifyFull,
-        ssl_root_cert: None,
-        ssl_identity: None,
-        ssl_direct: false,
-        target_session_attrs: TargetSessionAttrs::Any,
-        channel_binding: ChannelBinding::Prefer,
-    }
-}
-
 /// The directory of a file, for relative paths.
 pub(super) fn directory(path: &Path) -> &Path {
     path.parent().unwrap_or_else(|| Path::new(""))
@@ -429,9 +301,6 @@ const DEFAULT_PORT: u16 = 6432;
 
 /// Metrics and health.
 const DEFAULT_HTTP_PORT: u16 = 9127;
-
-/// Connections left to operators, monitoring and migrations.
-const DEFAULT_ADMIN_RESERVE: u32 = 20;
 
 /// More threads than this are a mistake.
 const MAX_THREADS: usize = 256;

@@ -182,10 +182,9 @@ mod tests {
         error.titles().join("\n")
     }
 
-    fn cluster(max_connections: &str) -> Cluster {
-        let text = file(max_connections, &[("a", 0)]);
-        let loaded = load_text(&text, Path::new(""), &|_| None, None).unwrap();
-        Cluster::clone(&loaded.settings.clusters[0])
+    fn cluster(max_connections: MaxConnections) -> Cluster {
+        let loaded = load_text(&file("40", &[("a", 0)]), Path::new(""), &|_| None, None).unwrap();
+        Cluster { max_connections, ..Cluster::clone(&loaded.settings.clusters[0]) }
     }
 
     #[test]
@@ -217,17 +216,17 @@ mod tests {
     #[test]
     fn the_budget_is_what_the_server_leaves() {
         let numbers = ServerNumbers { max_connections: 500, superuser_reserved: 3, reserved: 2 };
-        assert_eq!(budget(&cluster("\"auto\""), numbers), Ok(475));
-        assert_eq!(budget(&cluster("100"), numbers), Ok(100));
-        let too_much = budget(&cluster("476"), numbers).unwrap_err().to_string();
+        assert_eq!(budget(&cluster(MaxConnections::Auto), numbers), Ok(475));
+        assert_eq!(budget(&cluster(MaxConnections::Fixed(100)), numbers), Ok(100));
+        let too_much = budget(&cluster(MaxConnections::Fixed(476)), numbers).unwrap_err().to_string();
         assert!(too_much.contains("is 476, but the server leaves less"), "{too_much}");
         assert!(too_much.contains(
             "500 - superuser_reserved_connections 3 - reserved_connections 2 - admin_reserve 20 = 475"
         ));
         let few = ServerNumbers { max_connections: 23, superuser_reserved: 3, reserved: 0 };
-        let nothing = budget(&cluster("\"auto\""), few).unwrap_err().to_string();
+        let nothing = budget(&cluster(MaxConnections::Auto), few).unwrap_err().to_string();
         assert!(nothing.contains("leave no connection") && nothing.contains("= 0"), "{nothing}");
         let fewer = ServerNumbers { max_connections: 10, ..few };
-        assert!(budget(&cluster("1"), fewer).is_err());
+        assert!(budget(&cluster(MaxConnections::Fixed(1)), fewer).is_err());
     }
 }

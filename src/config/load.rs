@@ -10,7 +10,8 @@ use std::{fs, io};
 
 use toml::Spanned;
 
-use super::build::{Builder, BuiltCluster, directory};
+use super::build::{Builder, directory};
+use super::clusters::BuiltCluster;
 use super::environment;
 use super::error::{ConfigError, Problem, Problems};
 use super::model::{ClusterModel, Model, Section};

@@ -11,11 +11,13 @@
 
 mod build;
 pub mod check;
+mod clusters;
 mod duration;
 mod environment;
 mod error;
 mod fields;
 mod load;
+mod logins;
 mod model;
 pub mod names;
 mod read;

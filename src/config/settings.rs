@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ids::ClusterId;
+pub use crate::tenant::TenantSource;
 use crate::tenant::{Catalog, Secret};
 
 /// A whole, valid configuration.
@@ -143,21 +144,6 @@ pub struct Servers {
     pub max_client_statements: usize,
     /// Longest wait for a server to come back clean (rollback and reset) or to close.
     pub cleanup_timeout: Duration,
-}
-
-/// A way for a client to name its tenant (`docs/operating.md`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TenantSource {
-    /// First label of the TLS server name, if the rest of it is [`Settings::sni_domain`]: `acme.db.example.com`.
-    Sni,
-    /// Startup option `-c tenantry.tenant=acme`, or the startup parameter `tenantry.tenant`.
-    Option,
-    /// Suffix of the user name after the last dot: `reader.acme`.
-    UserSuffix,
-    /// The user name is the tenant's name.
-    User,
-    /// The database name is the tenant's name.
-    Database,
 }
 
 /// One Postgres and its budget.

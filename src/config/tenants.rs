@@ -9,15 +9,17 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::build::{Builder, BuiltCluster};
+use super::build::Builder;
+use super::clusters::BuiltCluster;
 use super::error::Problem;
-use super::model::{self, ClientAuthModel, ServerAuthModel, TierModel, TierName};
+use super::logins::certificate_span;
+use super::model::{self, TierModel, TierName};
 use super::names::{check_name, check_plain_name, search_path};
-use super::scram::check_verifier;
+use super::settings::MaxConnections;
 use super::source::Span;
 use super::values::Scalar;
 use crate::ids::TenantId;
-use crate::tenant::{Allowance, ClientAuth, PoolMode, ServerAuth, Tenant, Tier, User};
+use crate::tenant::{Allowance, PoolMode, Tenant, Tier};
 
 /// A tenant and where the file speaks of it.
 pub(super) struct BuiltTenant {
@@ -303,97 +305,6 @@ impl Builder<'_> {
         }
         settings
     }
-
-    /// Login names: the tenant's own (with `client_auth`) and those of `[[tenant.user]]`.
-    fn users(&mut self, tenant: &Spanned<String>, model: &model::TenantModel) -> Vec<User> {
-        let mut users: Vec<User> = Vec::new();
-        if let Some(auth) = &model.client_auth {
-            let name = tenant.get_ref().as_str().into();
-            users.extend(self.client_auth(auth).map(|auth| User { name, auth, mode: None }));
-        }
-        let further = model.user.as_deref().unwrap_or_default();
-        for table in further {
-            let Some(user) = self.user(table) else { continue };
-            if users.iter().any(|known| known.name == user.name) {
-                let title = format!("user `{}` of tenant `{}` is defined twice", user.name, tenant.get_ref());
-                let span = table.get_ref().name.as_ref().map_or_else(|| table.span(), Spanned::span);
-                self.problems.error(Problem::at(span, title, "again"));
-            }
-            users.push(user);
-        }
-        if model.client_auth.is_none() && further.is_empty() {
-            let problem = Problem::at(
-                tenant.span(),
-                format!("nobody can log in to tenant `{}`", tenant.get_ref()),
-                "no `client_auth` and no `[[tenant.user]]`",
-            );
-            let help = "add `client_auth = { scram = \"...\" }`; `tenantry hash-password` makes the verifier";
-            self.missing(problem.help(help));
-        }
-        users
-    }
-
-    /// `[[tenant.user]]`
-    fn user(&mut self, table: &Spanned<model::UserModel>) -> Option<User> {
-        let model = table.get_ref();
-        let (Some(name), Some(auth)) = (&model.name, &model.client_auth) else {
-            let missing = if model.name.is_none() { "name" } else { "client_auth" };
-            self.missing(Problem::at(table.span(), format!("a user has no `{missing}`"), ""));
-            return None;
-        };
-        let name = self.name("the user", name);
-        let auth = self.client_auth(auth)?;
-        Some(User { name, auth, mode: model.mode.as_ref().map(|word| PoolMode::from(*word.get_ref())) })
-    }
-
-    /// `client_auth`
-    fn client_auth(&mut self, auth: &Spanned<ClientAuthModel>) -> Option<ClientAuth> {
-        match auth.get_ref() {
-            ClientAuthModel::Scram(text) => {
-                let secret = self.world.secret(text, self.problems)?;
-                match check_verifier(secret.expose()) {
-                    Err(why) => {
-                        let problem = Problem::at(text.span(), why, "not a SCRAM verifier").help(
-                            "`tenantry hash-password` makes one; a password itself is never written here",
-                        );
-                        self.problems.error(problem);
-                        None
-                    }
-                    Ok(iterations) => {
-                        if iterations < WEAK_BELOW {
-                            let title = format!("{iterations} iterations protect a stolen verifier badly");
-                            self.problems.warn(Problem::at(text.span(), title, "4096 or more are usual"));
-                        }
-                        Some(ClientAuth::Scram(secret.expose().into()))
-                    }
-                }
-            }
-            ClientAuthModel::Certificate(name) if name.get_ref().is_empty() => {
-                self.problems.error(Problem::at(name.span(), "the certificate's common name is empty", ""));
-                None
-            }
-            ClientAuthModel::Certificate(name) => {
-                Some(ClientAuth::Certificate { common_name: name.get_ref().as_str().into() })
-            }
-        }
-    }
-
-    /// `server_auth`
-    fn server_auth(&mut self, model: &model::TenantModel) -> ServerAuth {
-        match model.server_auth.as_ref().map(Spanned::get_ref) {
-            None | Some(ServerAuthModel::None) => ServerAuth::None,
-            Some(ServerAuthModel::Password(text)) => {
-                self.world.secret(text, self.problems).map_or(ServerAuth::None, ServerAuth::Password)
-            }
-        }
-    }
-}
-
-/// The place of the first user that logs in with a certificate.
-fn certificate_span(model: &model::TenantModel) -> Option<Span> {
-    let users = model.user.iter().flatten().map(|user| &user.get_ref().client_auth);
-    let all = [&model.client_auth].into_iter().chain(users);
-    all.flatten().find(|auth| matches!(auth.get_ref(), ClientAuthModel::Certificate(_))).map(Spanned::span)
 }
 
 /// Why a setting cannot be one of a tenant's, if it cannot.
@@ -420,7 +331,6 @@ const fn default_share(tier: Tier) -> u32 {
 
 /// The ceiling of a tenant that says none: 20 shares, but not more than half of a budget that is known.
 fn default_ceiling(share: u32, cluster: &BuiltCluster) -> u32 {
-    use super::settings::MaxConnections;
     let half = match cluster.cluster.max_connections {
         MaxConnections::Fixed(budget) => budget / 2,
         MaxConnections::Auto => u32::MAX,
@@ -430,6 +340,3 @@ fn default_ceiling(share: u32, cluster: &BuiltCluster) -> u32 {
 
 /// Everybody gets one server before anybody gets a second.
 const DEFAULT_FLOOR: u32 = 1;
-
-/// PostgreSQL's default number of iterations.
-const WEAK_BELOW: u32 = 4_096;

@@ -7,7 +7,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::build::BuiltCluster;
+use super::clusters::BuiltCluster;
 use super::error::{Problem, Problems};
 use super::settings::{ListenTls, TenantSource, TlsMode};
 use super::source::Span;

@@ -6,9 +6,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
+use crate::budget::{Exchange, Instruction};
 use crate::front::{Admitted, Reception};
 use crate::ids::{ClusterId, TenantId, WorkerId};
+use crate::pool::Note;
 use crate::session::{CancelKeys, Newcomer, Registry};
 use crate::stats::WorkerReport;
 use crate::wire::startup::CancelKey;
@@ -19,7 +22,12 @@ use crate::worker::{Order, Plan, Worker};
 pub struct Fleet {
     workers: Vec<Worker>,
     placements: Mutex<Placements>,
+    /// How each cluster's budget is divided, by cluster number.
+    exchanges: Mutex<Vec<Exchange>>,
 }
+
+/// What workers say about their parts of the budgets; to be given to [`Fleet::note`].
+pub type Notes = mpsc::UnboundedReceiver<(WorkerId, Note)>;
 
 /// Where a tenant lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,18 +52,63 @@ pub enum FleetError {
 }
 
 impl Fleet {
-    /// Starts one worker per plan. `seed` makes the cancel keys.
+    /// Starts one worker per plan. `budgets` are the clusters' totals, `seed` makes the cancel keys.
     ///
     /// # Errors
     /// If a thread cannot be started.
-    pub fn start(plans: Vec<Plan>, seed: &[u8; 32]) -> Result<Self, FleetError> {
+    pub fn start(plans: Vec<Plan>, budgets: &[u32], seed: &[u8; 32]) -> Result<(Self, Notes), FleetError> {
+        let (said, notes) = mpsc::unbounded_channel();
         let keys = CancelKeys::new(seed);
         let mut workers = Vec::with_capacity(plans.len());
         for (plan, number) in plans.into_iter().zip(0_u16..) {
-            workers.push(Worker::spawn(WorkerId(number), plan, keys.clone())?);
+            workers.push(Worker::spawn(WorkerId(number), plan, keys.clone(), said.clone())?);
         }
         let load = vec![0; workers.len()];
-        Ok(Self { workers, placements: Mutex::new(Placements { of: HashMap::new(), load }) })
+        let exchanges = budgets.iter().map(|total| Exchange::new(*total, workers.len())).collect();
+        let placements = Mutex::new(Placements { of: HashMap::new(), load });
+        Ok((Self { workers, placements, exchanges: Mutex::new(exchanges) }, notes))
+    }
+
+    /// A worker said something about its part of a budget.
+    pub fn note(&self, worker: WorkerId, note: Note) {
+        let mut instructions = Vec::new();
+        let mut exchanges = self.exchanges.lock();
+        let cluster = match note {
+            Note::Settled { cluster, .. } | Note::Standing { cluster, .. } => cluster,
+        };
+        let Some(exchange) = exchanges.get_mut(usize::from(cluster.0)) else { return };
+        match note {
+            Note::Settled { capacity, .. } => {
+                exchange.handle_settled(usize::from(worker.0), capacity, &mut instructions);
+            }
+            Note::Standing { standing, .. } => {
+                exchange.handle_standing(usize::from(worker.0), standing, &mut instructions);
+            }
+        }
+        self.carry_out(cluster, &instructions);
+    }
+
+    /// The clusters' totals have changed; clusters that are new get what their plans said.
+    pub fn set_budgets(&self, budgets: &[u32]) {
+        let mut exchanges = self.exchanges.lock();
+        for (total, number) in budgets.iter().zip(0_u16..) {
+            match exchanges.get_mut(usize::from(number)) {
+                Some(exchange) => {
+                    let mut instructions = Vec::new();
+                    exchange.handle_total(*total, &mut instructions);
+                    self.carry_out(ClusterId(number), &instructions);
+                }
+                None => exchanges.push(Exchange::new(*total, self.workers.len())),
+            }
+        }
+    }
+
+    fn carry_out(&self, cluster: ClusterId, instructions: &[Instruction]) {
+        for Instruction { worker, capacity } in instructions {
+            if let Some(worker) = self.workers.get(*worker) {
+                worker.order(Order::SetCapacity(cluster, *capacity));
+            }
+        }
     }
 
     /// How many workers there are.
@@ -74,13 +127,6 @@ impl Fleet {
     pub fn apply(&self, plans: Vec<Plan>) {
         for (worker, plan) in self.workers.iter().zip(plans) {
             worker.order(Order::Apply(Box::new(plan)));
-        }
-    }
-
-    /// Lowers or raises one worker's part of a budget.
-    pub fn set_capacity(&self, worker: WorkerId, cluster: ClusterId, capacity: u32) {
-        if let Some(worker) = self.workers.get(usize::from(worker.0)) {
-            worker.order(Order::SetCapacity(cluster, capacity));
         }
     }
 

@@ -8,5 +8,5 @@ mod fleet;
 mod plans;
 
 pub use budgets::{BudgetError, budgets};
-pub use fleet::{Fleet, FleetError};
+pub use fleet::{Fleet, FleetError, Notes};
 pub use plans::{PlanError, connectors, plans};

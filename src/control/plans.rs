@@ -1,10 +1,11 @@
 //! What each worker is to work by: the settings, the connectors, its part of every budget.
 //!
-//! Owns the division of a budget among workers. Parts add up to the budget exactly.
+//! Owns the making of plans. How a budget is divided at first, and later, is `budget::Exchange`'s.
 
 use std::sync::Arc;
 
 use crate::backend::Connector;
+use crate::budget::Exchange;
 use crate::config::settings::Settings;
 use crate::net::tls::TlsError;
 use crate::worker::Plan;
@@ -46,30 +47,11 @@ pub fn plans(
         .map(|worker| Plan {
             settings: settings.clone(),
             connectors: connectors.to_vec(),
-            capacities: budgets.iter().map(|budget| part(*budget, worker, workers)).collect(),
+            capacities: budgets
+                .iter()
+                .map(|budget| Exchange::new(*budget, workers).capacity(worker))
+                .collect(),
+            shares_budgets: workers > 1,
         })
         .collect()
-}
-
-/// The part of worker number `worker` of `workers`; the first ones get what does not divide.
-fn part(budget: u32, worker: usize, workers: usize) -> u32 {
-    let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
-    let worker = u32::try_from(worker).unwrap_or(u32::MAX);
-    let extra = u32::from(worker < budget % workers);
-    (budget / workers).saturating_add(extra)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_add_up_to_the_budget() {
-        for budget in 0..40 {
-            for workers in 1..7 {
-                let sum: u32 = (0..workers).map(|worker| part(budget, worker, workers)).sum();
-                assert_eq!(sum, budget);
-            }
-        }
-    }
 }

@@ -131,22 +131,28 @@ impl LoginFailure {
             Self::Startup(error) => error.to_client(),
             Self::Options(error) => error.to_client(),
             Self::Scram { user, why } => why.to_client(user),
-            Self::EarlyData => {
-                protocol("early_data", "received unencrypted data after a request for encryption").with_detail(
-                    "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
-                )
-            }
+            Self::EarlyData => protocol(
+                "early_data",
+                "received unencrypted data after a request for encryption",
+            )
+            .with_detail(
+                "This could be either a client-software bug or evidence of an attempted man-in-the-middle \
+                     attack.",
+            ),
             Self::Misplaced(_) => protocol("misplaced_request", "encryption was requested at the wrong time"),
             Self::Message(_) => protocol("bad_message", "malformed or oversized authentication message"),
             Self::NotAResponse(_) => protocol("unexpected_message", "expected a SASL response"),
-            Self::TwoTenants => protocol("two_tenants", "\"tenantry.tenant\" is given twice, with different values"),
+            Self::TwoTenants => {
+                protocol("two_tenants", "\"tenantry.tenant\" is given twice, with different values")
+            }
             Self::TlsRequired => not_allowed("tls_required", "this proxy accepts only TLS connections")
                 .with_hint("Connect with sslmode=require or stronger."),
             Self::NoUser => not_allowed("no_user", "no PostgreSQL user name specified in startup packet"),
-            Self::OptionSwitchedOff => {
-                not_allowed("option_switched_off", "the startup option \"tenantry.tenant\" is not accepted here")
-                    .with_hint("Name the tenant in one of the ways that login.tenant_sources lists.")
-            }
+            Self::OptionSwitchedOff => not_allowed(
+                "option_switched_off",
+                "the startup option \"tenantry.tenant\" is not accepted here",
+            )
+            .with_hint("Name the tenant in one of the ways that login.tenant_sources lists."),
             Self::Replication => replication(),
             Self::TooManyClients { max } => too_many_clients(*max),
             Self::UnknownDatabase(name) => unknown_database(name),

@@ -41,7 +41,7 @@ pub async fn tcp(address: SocketAddr, options: SocketOptions) -> io::Result<Stre
     let socket = TcpStream::connect(address).await?;
     let raw = SockRef::from(&socket);
     if let Some(idle) = options.keepalive {
-        // Nine probes is Linux' own number; a tenth of the idle time apart, so that a dead host is known after about twice it.
+        // Linux sends nine probes: a tenth of the idle time apart, a dead host is known after about twice the idle time.
         let interval = (idle / 10).max(Duration::from_secs(1));
         raw.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval))?;
     }

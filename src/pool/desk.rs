@@ -17,7 +17,7 @@ use super::refusal::Refusal;
 use super::server::Server;
 use super::table::{Place, Slot, Table, Waiting};
 use super::tenant::TenantState;
-use crate::budget::{BudgetConfig, Condition, Input, Output, RejectReason, Scheduler};
+use crate::budget::{BudgetConfig, Condition, Input, Output, RejectReason, Scheduler, Standing};
 use crate::error::ClientError;
 use crate::ids::{ClusterId, RequestId, ServerId, TenantId};
 use crate::time::Moment;
@@ -52,13 +52,38 @@ pub struct Pool {
     pub(super) shared: Rc<Shared>,
 }
 
-#[derive(Debug)]
+/// What a pool tells those who divide the budget among workers.
+#[derive(Clone, Copy, Debug)]
+pub enum Note {
+    /// A capacity that was set holds: no more servers than that are in use.
+    Settled {
+        /// Where.
+        cluster: ClusterId,
+        /// The capacity.
+        capacity: u32,
+    },
+    /// What the scheduler lacks has changed.
+    Standing {
+        /// Where.
+        cluster: ClusterId,
+        /// What it has and lacks.
+        standing: Standing,
+    },
+}
+
 pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) limits: Cell<PoolLimits>,
     pub(super) desks: RefCell<Vec<Desk>>,
     pub(super) tenants: RefCell<HashMap<TenantId, Rc<TenantState>>>,
     pub(super) timer: Notify,
+    notes: Box<dyn Fn(Note)>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("desks", &self.desks).finish_non_exhaustive()
+    }
 }
 
 /// One cluster's scheduler, and what its decisions are about.
@@ -81,9 +106,14 @@ pub(super) struct Desk {
 pub(super) type Outcome = Result<Box<Server>, Refusal>;
 
 impl Pool {
-    /// A pool without servers. `budgets` has one entry per cluster.
+    /// A pool without servers. `budgets` has one entry per cluster; `notes` is called with what others must know.
     #[must_use]
-    pub fn new(clock: Clock, limits: PoolLimits, budgets: Vec<BudgetConfig>) -> Self {
+    pub fn new(
+        clock: Clock,
+        limits: PoolLimits,
+        budgets: Vec<BudgetConfig>,
+        notes: Box<dyn Fn(Note)>,
+    ) -> Self {
         let desks =
             budgets.into_iter().zip(0_u16..).map(|(budget, n)| Desk::new(ClusterId(n), budget)).collect();
         Self {
@@ -93,6 +123,7 @@ impl Pool {
                 desks: RefCell::new(desks),
                 tenants: RefCell::default(),
                 timer: Notify::new(),
+                notes,
             }),
         }
     }
@@ -364,6 +395,12 @@ impl Desk {
             Output::WakeAt(moment) => {
                 self.wake_at = moment;
                 shared.timer.notify_one();
+            }
+            Output::CapacitySettled { capacity } => {
+                (shared.notes)(Note::Settled { cluster: self.cluster, capacity });
+            }
+            Output::Need(_) => {
+                (shared.notes)(Note::Standing { cluster: self.cluster, standing: self.scheduler.standing() });
             }
             Output::Drained { tenant } => tracing::debug!(%tenant, "tenant drained"),
         }

@@ -21,7 +21,7 @@ mod table;
 mod tenant;
 
 pub use clock::Clock;
-pub use desk::{Acquired, Pool, PoolLimits};
+pub use desk::{Acquired, Note, Pool, PoolLimits};
 pub use lease::{Lease, Leftover, Ticket};
 pub use refusal::Refusal;
 pub use server::Server;

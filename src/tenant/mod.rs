@@ -5,12 +5,14 @@
 
 mod catalog;
 mod secret;
+mod source;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use catalog::{Catalog, CatalogError};
 pub use secret::Secret;
+pub use source::TenantSource;
 
 use crate::ids::{ClusterId, TenantId};
 

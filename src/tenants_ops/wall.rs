@@ -127,7 +127,7 @@ impl<'t> Inspection<'t> {
         let role = &tenant.role;
         match kind {
             "no_role" => {
-                self.add(Severity::Fault, tenant, format!("role `{role}` does not exist; {MAKE_IT}"))
+                self.add(Severity::Fault, tenant, format!("role `{role}` does not exist; {MAKE_IT}"));
             }
             "no_login" => self.add(Severity::Fault, tenant, format!("role `{role}` may not log in")),
             "no_connect" => {
@@ -138,13 +138,13 @@ impl<'t> Inspection<'t> {
                 );
             }
             "no_schema" => {
-                self.add(Severity::Fault, tenant, format!("schema `{detail}` does not exist; {MAKE_IT}"))
+                self.add(Severity::Fault, tenant, format!("schema `{detail}` does not exist; {MAKE_IT}"));
             }
             "no_usage" => {
                 self.add(Severity::Fault, tenant, format!("role `{role}` has no USAGE on schema `{detail}`"));
             }
             "attribute" => {
-                self.add(Severity::Hole, tenant, format!("role `{role}` has the attribute {detail}"))
+                self.add(Severity::Hole, tenant, format!("role `{role}` has the attribute {detail}"));
             }
             "limit" => self.connection_limit(tenant, detail),
             "member" => self.membership(tenant, detail),

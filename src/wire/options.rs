@@ -134,7 +134,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_put_is_read_back(pairs in prop::collection::vec(("[a-z_.]{1,8}", "\\PC{0,12}|[ \\\\\t\n=-]{0,6}"), 0..4)) {
+        fn what_is_put_is_read_back(
+            pairs in prop::collection::vec(("[a-z_.]{1,8}", "\\PC{0,12}|[ \\\\\t\n=-]{0,6}"), 0..4),
+        ) {
             let mut options = String::new();
             for (name, value) in &pairs {
                 put_option(&mut options, name, value);

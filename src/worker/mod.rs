@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::backend::Connector;
 use crate::config::settings::Settings;
 use crate::ids::{ClusterId, WorkerId};
+use crate::pool::Note;
 use crate::session::{CancelKeys, Newcomer};
 use crate::stats::WorkerReport;
 
@@ -47,8 +48,11 @@ pub struct Plan {
     pub settings: Arc<Settings>,
     /// How to reach each cluster, by cluster number.
     pub connectors: Vec<Connector>,
-    /// Servers this worker may have, by cluster number.
+    /// Servers this worker may have at first, by cluster number. Of a cluster it knows already the capacity is changed
+    /// by [`Order::SetCapacity`] only.
     pub capacities: Vec<u32>,
+    /// Whether other workers share the budgets, so that what is lacking here is worth saying.
+    pub shares_budgets: bool,
 }
 
 /// A worker thread, seen from outside.
@@ -64,11 +68,16 @@ impl Worker {
     ///
     /// # Errors
     /// If the system gives no thread or no runtime.
-    pub fn spawn(id: WorkerId, plan: Plan, keys: CancelKeys) -> std::io::Result<Self> {
+    pub fn spawn(
+        id: WorkerId,
+        plan: Plan,
+        keys: CancelKeys,
+        notes: mpsc::UnboundedSender<(WorkerId, Note)>,
+    ) -> std::io::Result<Self> {
         // Unbounded, but each sender is bounded: clients by max_clients and the half-open limit, the rest is control.
         let (orders, receiver) = mpsc::unbounded_channel();
         let (going, gone) = tokio::sync::watch::channel(false);
-        thread::spawn(id, plan, keys, receiver, going)?;
+        thread::spawn(id, plan, (keys, notes), receiver, going)?;
         Ok(Self { id, orders, gone })
     }
 

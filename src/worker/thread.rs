@@ -14,7 +14,7 @@ use crate::backend::Profile;
 use crate::budget::BudgetConfig;
 use crate::config::settings::Settings;
 use crate::ids::{ClusterId, TenantId, WorkerId};
-use crate::pool::{Clock, Pool, PoolLimits, TenantState};
+use crate::pool::{Clock, Note, Pool, PoolLimits, TenantState};
 use crate::session::{
     CancelKeys, Floor, Newcomer, Registry, Whereabouts, greet, turn_away, turn_away_leaving,
 };
@@ -23,7 +23,7 @@ use crate::tenant::Tenant;
 pub(super) fn spawn(
     id: WorkerId,
     plan: Plan,
-    keys: CancelKeys,
+    (keys, notes): (CancelKeys, Notes),
     orders: mpsc::UnboundedReceiver<Order>,
     going: watch::Sender<bool>,
 ) -> std::io::Result<()> {
@@ -39,7 +39,7 @@ pub(super) fn spawn(
         };
         let _ = told.send(Ok(()));
         runtime.block_on(async move {
-            let mut work = Work::new(id, plan, keys);
+            let mut work = Work::new(id, plan, keys, notes);
             work.run(orders).await;
         });
         // Tasks that are left (a server that does not go) die with the runtime; their sockets are closed.
@@ -56,9 +56,12 @@ struct Work {
 }
 
 impl Work {
-    fn new(id: WorkerId, plan: Plan, keys: CancelKeys) -> Self {
-        let budgets = plan.capacities.iter().map(|capacity| BudgetConfig::new(*capacity)).collect();
-        let pool = Pool::new(Clock::start(), limits(&plan.settings), budgets);
+    fn new(id: WorkerId, plan: Plan, keys: CancelKeys, notes: Notes) -> Self {
+        let budgets = plan.capacities.iter().map(|capacity| budget(&plan, *capacity)).collect();
+        let notes = Box::new(move |note| {
+            let _ = notes.send((id, note));
+        });
+        let pool = Pool::new(Clock::start(), limits(&plan.settings), budgets, notes);
         let registry = Registry::new(id, keys);
         let max_statements = plan.settings.servers.max_client_statements;
         Self { id, plan, floor: Rc::new(Floor::new(pool, registry, max_statements)) }
@@ -159,12 +162,8 @@ impl Work {
         let pool = &self.floor.pool;
         pool.set_limits(limits(&self.plan.settings));
         self.floor.max_client_statements.set(self.plan.settings.servers.max_client_statements);
-        for (number, capacity) in (0_u16..).zip(self.plan.capacities.iter()) {
-            if usize::from(number) < old.capacities.len() {
-                pool.set_capacity(ClusterId(number), *capacity);
-            } else {
-                pool.add_cluster(BudgetConfig::new(*capacity));
-            }
+        for capacity in self.plan.capacities.iter().skip(old.capacities.len()) {
+            pool.add_cluster(budget(&self.plan, *capacity));
         }
         for state in pool.tenants() {
             self.apply_to(&state, &old);
@@ -188,6 +187,13 @@ impl Work {
             }
         }
     }
+}
+
+/// Where notes go.
+type Notes = mpsc::UnboundedSender<(WorkerId, Note)>;
+
+fn budget(plan: &Plan, capacity: u32) -> BudgetConfig {
+    BudgetConfig { announce_need: plan.shares_budgets, ..BudgetConfig::new(capacity) }
 }
 
 /// Whether servers that are logged in by the old configuration must not be used by the new one.

@@ -73,7 +73,7 @@ async fn a_wrong_key_is_answered_like_a_right_one_and_does_nothing() {
 
 #[tokio::test]
 async fn a_queued_query_is_cancelled_at_once_by_the_proxy() {
-    let stage = Stage::start(Plan::new(&["acme"]).budget(1)).await;
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
     let mut holder = stage.client("acme").await;
     let mut waiter = stage.client("acme").await;
     holder.query("BEGIN").await;
@@ -90,7 +90,7 @@ async fn a_queued_query_is_cancelled_at_once_by_the_proxy() {
 
 #[tokio::test]
 async fn a_queued_pipeline_is_cancelled_up_to_its_sync_by_the_proxy() {
-    let stage = Stage::start(Plan::new(&["acme"]).budget(1)).await;
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
     let mut holder = stage.client("acme").await;
     let mut waiter = stage.client("acme").await;
     holder.query("BEGIN").await;
@@ -105,7 +105,7 @@ async fn a_queued_pipeline_is_cancelled_up_to_its_sync_by_the_proxy() {
 
 #[tokio::test]
 async fn a_late_cancel_never_hits_the_next_user_of_the_server() {
-    let stage = Stage::start(Plan::new(&["acme"]).budget(1)).await;
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
     let mut early = stage.client("acme").await;
     let mut next = stage.client("acme").await;
     early.query("SELECT 1").await;
@@ -120,7 +120,7 @@ async fn a_late_cancel_never_hits_the_next_user_of_the_server() {
 
 #[tokio::test]
 async fn cancels_that_race_with_the_end_of_a_query_hit_it_or_nothing() {
-    let stage = Stage::start(Plan::new(&["acme"]).budget(1)).await;
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
     let mut racer = stage.client("acme").await;
     let mut other = stage.client("acme").await;
     for round in 0..100 {
@@ -147,7 +147,7 @@ async fn an_idle_client_may_cancel_nothing() {
 
 #[tokio::test]
 async fn the_key_of_a_client_that_left_does_nothing() {
-    let stage = Stage::start(Plan::new(&["acme"]).budget(1)).await;
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
     let gone = stage.client("acme").await;
     let key = gone.key.clone();
     drop(gone);

@@ -3,7 +3,7 @@
 use crate::support::{Batch, Plan, Stage, Wire};
 
 async fn client() -> (Stage, Wire) {
-    let stage = Stage::start(Plan::new(&["acme"]).budget(1)).await;
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
     let client = stage.client("acme").await;
     (stage, client)
 }

@@ -193,7 +193,7 @@ async fn one_frozen_server_holds_up_only_its_client() {
 
 #[tokio::test]
 async fn a_client_that_vanishes_in_a_transaction_leaves_a_clean_server() {
-    let stage = Stage::start(Plan::new(&["acme"]).budget(1)).await;
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
     for statement in ["BEGIN; INSERT INTO things VALUES (500, 'acme', '')", "BEGIN; SELECT broken"] {
         let mut client = stage.client("acme").await;
         client.query(statement).await;
@@ -204,7 +204,7 @@ async fn a_client_that_vanishes_in_a_transaction_leaves_a_clean_server() {
 
 #[tokio::test]
 async fn a_client_that_vanishes_in_a_query_does_not_keep_its_server() {
-    let stage = Stage::start(Plan::new(&["acme"]).budget(1)).await;
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
     let mut client = stage.client("acme").await;
     client.send(&Batch::new().query("INSERT INTO things SELECT 500, pg_sleep(60)::text, ''").0).await;
     stage.servers_become(1, PATIENCE).await;
@@ -216,7 +216,7 @@ async fn a_client_that_vanishes_in_a_query_does_not_keep_its_server() {
 
 #[tokio::test]
 async fn a_client_that_vanishes_in_copy_leaves_a_clean_server() {
-    let stage = Stage::start(Plan::new(&["acme"]).budget(1)).await;
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
     for sql in [
         "COPY things FROM STDIN",
         "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 100000)) TO STDOUT",
@@ -232,7 +232,7 @@ async fn a_client_that_vanishes_in_copy_leaves_a_clean_server() {
 
 #[tokio::test]
 async fn a_client_that_vanishes_in_the_middle_of_a_message_leaves_a_clean_server() {
-    let stage = Stage::start(Plan::new(&["acme"]).budget(1)).await;
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
     let whole =
         Batch::new().query("BEGIN").run("SELECT $1", &["a long enough value"]).sync().query("COMMIT").0;
     for cut in 1..whole.len() {
@@ -246,7 +246,7 @@ async fn a_client_that_vanishes_in_the_middle_of_a_message_leaves_a_clean_server
 
 #[tokio::test]
 async fn clients_that_vanish_while_they_wait_are_forgotten() {
-    let stage = Stage::start(Plan::new(&["acme"]).budget(1)).await;
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
     let mut holder = stage.client("acme").await;
     holder.query("BEGIN").await;
     for _ in 0..20 {

@@ -6,7 +6,7 @@ use crate::support::{Batch, PATIENCE, Plan, Stage, TenantPlan, Wire, eventually}
 
 #[tokio::test]
 async fn the_queue_timeout_is_an_error_and_the_session_goes_on() {
-    let stage = Stage::start(Plan::new(&["acme"]).budget(1).queue_timeout("300ms")).await;
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each().queue_timeout("300ms")).await;
     let mut holder = stage.client("acme").await;
     let mut waiter = stage.client("acme").await;
     holder.query("BEGIN").await;
@@ -25,7 +25,7 @@ async fn the_queue_timeout_is_an_error_and_the_session_goes_on() {
 
 #[tokio::test]
 async fn a_timed_out_pipeline_is_skipped_up_to_its_sync() {
-    let stage = Stage::start(Plan::new(&["acme"]).budget(1).queue_timeout("200ms")).await;
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each().queue_timeout("200ms")).await;
     let mut holder = stage.client("acme").await;
     let mut waiter = stage.client("acme").await;
     holder.query("BEGIN").await;
@@ -42,7 +42,7 @@ async fn a_timed_out_pipeline_is_skipped_up_to_its_sync() {
 
 #[tokio::test]
 async fn statements_named_in_a_timed_out_pipeline_do_not_exist() {
-    let stage = Stage::start(Plan::new(&["acme"]).budget(1).queue_timeout("200ms")).await;
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each().queue_timeout("200ms")).await;
     let mut holder = stage.client("acme").await;
     let mut waiter = stage.client("acme").await;
     holder.query("BEGIN").await;
@@ -111,7 +111,7 @@ async fn the_proxy_may_have_only_so_many_clients() {
 #[tokio::test]
 async fn a_full_queue_refuses_at_once() {
     let tenants = vec![TenantPlan::new("acme").line("limits = { max_waiters = 2 }")];
-    let stage = Stage::start(Plan::of(tenants).budget(1)).await;
+    let stage = Stage::start(Plan::of(tenants).one_server_each()).await;
     let mut holder = stage.client("acme").await;
     holder.query("BEGIN").await;
     let mut waiters = vec![stage.client("acme").await, stage.client("acme").await];

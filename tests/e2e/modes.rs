@@ -3,11 +3,8 @@
 use crate::support::{Batch, PATIENCE, Plan, Stage, TenantPlan, eventually};
 
 async fn stage(budget: u32) -> Stage {
-    Stage::start(
-        Plan::of(vec![TenantPlan::new("acme").line("mode = \"session\""), TenantPlan::new("bolt")])
-            .budget(budget),
-    )
-    .await
+    let plan = Plan::of(vec![TenantPlan::new("acme").line("mode = \"session\""), TenantPlan::new("bolt")]);
+    Stage::start(if budget == 1 { plan.one_server_each() } else { plan.budget(budget) }).await
 }
 
 #[tokio::test]

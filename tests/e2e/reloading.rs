@@ -106,7 +106,7 @@ async fn a_smaller_budget_takes_effect_without_dropping_anybody() {
 
 #[tokio::test]
 async fn a_new_queue_timeout_holds_for_old_sessions() {
-    let mut stage = Stage::start(Plan::new(&["acme"]).budget(1).queue_timeout("60s")).await;
+    let mut stage = Stage::start(Plan::new(&["acme"]).one_server_each().queue_timeout("60s")).await;
     let mut holder = stage.client("acme").await;
     let mut waiter = stage.client("acme").await;
     holder.query("BEGIN").await;

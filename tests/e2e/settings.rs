@@ -3,7 +3,7 @@
 use crate::support::{Batch, Plan, Stage, Wire};
 
 async fn one_server() -> Stage {
-    Stage::start(Plan::new(&["acme", "bolt"]).budget(1)).await
+    Stage::start(Plan::new(&["acme", "bolt"]).one_server_each()).await
 }
 
 async fn show(client: &mut Wire, name: &str) -> String {

@@ -117,7 +117,7 @@ async fn sigquit_ends_at_once() {
 
 #[tokio::test]
 async fn waiters_of_a_draining_proxy_are_told_too() {
-    let plan = Plan::new(&["acme"]).budget(1).set("drain", "timeout", "\"2s\"");
+    let plan = Plan::new(&["acme"]).one_server_each().set("drain", "timeout", "\"2s\"");
     let mut stage = Stage::start(plan).await;
     let mut holder = stage.client("acme").await;
     let mut waiter = stage.client("acme").await;

@@ -4,12 +4,7 @@
 //! a client that speaks the protocol byte by byte. There is no Postgres. No test sleeps: each waits for an answer or
 //! for the end of the connection.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "the helpers of a test fail as its tests do"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test expects by failing")]
 
 mod limits;
 mod opening;

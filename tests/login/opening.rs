@@ -1,11 +1,13 @@
 //! The first packets: requests for encryption, cancel requests, startup packets good and bad.
 
+use tenantry::auth::scram_client::Binding;
 use tenantry::front::LoginResult;
 use tenantry::tenant::PoolMode;
+use tenantry::wire::messages::put_sasl_initial_response;
 use tenantry::wire::startup::{put_cancel_request, put_gss_enc_request, put_ssl_request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::raw::{startup, startup_of};
+use crate::raw::{answer, scram, startup, startup_of};
 use crate::rig::Rig;
 
 fn request(put: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -48,8 +50,7 @@ async fn a_login_works_however_the_bytes_are_cut() {
         client.send(&[byte]).await;
     }
     client.offered().await;
-    let none = postgres_protocol::authentication::sasl::ChannelBinding::unsupported();
-    client.prove("SCRAM-SHA-256", "pencil", none).await;
+    client.prove("SCRAM-SHA-256", "pencil", Binding::None).await;
     client.greeted().await;
     assert_eq!(rig.guest().await.database, "main", "who names no database gets the tenant's own");
 }
@@ -127,8 +128,7 @@ async fn newer_minor_versions_and_unknown_options_are_negotiated() {
             assert_eq!(client.message().await, (b'v', answer.to_vec()), "minor {minor}");
         }
         client.offered().await;
-        let none = postgres_protocol::authentication::sasl::ChannelBinding::unsupported();
-        client.prove("SCRAM-SHA-256", "pencil", none).await;
+        client.prove("SCRAM-SHA-256", "pencil", Binding::None).await;
         client.greeted().await;
         assert_eq!(rig.guest().await.protocol_minor, spoken);
     }
@@ -184,14 +184,11 @@ async fn what_follows_the_login_reaches_the_worker() {
     let mut rig = Rig::plain();
     let mut client = rig.connect().await;
     client.send(&startup(&[("user", "acme")])).await.offered().await;
-    let none = postgres_protocol::authentication::sasl::ChannelBinding::unsupported();
-    let mut scram = postgres_protocol::authentication::sasl::ScramSha256::new(b"pencil", none);
+    let scram = scram(Binding::None);
     let mut out = Vec::new();
-    tenantry::wire::messages::put_sasl_initial_response(&mut out, "SCRAM-SHA-256", scram.message());
+    put_sasl_initial_response(&mut out, "SCRAM-SHA-256", scram.first_message().as_bytes());
     let challenge = client.send(&out).await.message().await.1;
-    scram.update(&challenge[4..]).unwrap();
-    out.clear();
-    tenantry::wire::messages::put_sasl_response(&mut out, scram.message());
+    let (mut out, _) = answer(scram, &challenge, "pencil");
     out.extend_from_slice(b"Q\0\0\0\x0dSELECT 1\0");
     client.send(&out).await;
     assert_eq!(rig.guest().await.unread, b"Q\0\0\0\x0dSELECT 1\0");

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use postgres_protocol::authentication::sasl::ChannelBinding;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tenantry::auth::scram_client::Binding;
 use tenantry::config::settings::{TlsMode, TlsVersion};
 use tenantry::front::LoginResult;
 use tenantry::net::tls::ALPN;
 use tenantry::wire::startup::{put_cancel_request, put_gss_enc_request, put_ssl_request};
 use tokio::net::TcpStream;
-use tokio_postgres::config::{ChannelBinding as Binding, SslMode, SslNegotiation};
+use tokio_postgres::config::{ChannelBinding as Wanted, SslMode, SslNegotiation};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -56,7 +56,7 @@ fn postgres(rig: &Rig) -> tokio_postgres::Config {
 async fn tokio_postgres_binds_to_the_channel() {
     let papers = Papers::new();
     let mut rig = rig(&papers, TlsMode::Require);
-    for binding in [Binding::Require, Binding::Disable] {
+    for binding in [Wanted::Require, Wanted::Disable] {
         let tls = MakeRustlsConnect::new(papers.client(None));
         let connected = postgres(&rig).channel_binding(binding).connect(tls).await.unwrap();
         assert_eq!(rig.guest().await.tenant, "acme");
@@ -96,7 +96,13 @@ async fn where_tls_is_required_a_plain_login_is_refused_and_unix_sockets_are_not
     assert_eq!(refused.code, "28000");
     assert!(String::from_utf8_lossy(&refused.bytes).contains("sslmode=require"), "{refused:?}");
     rig.counted(LoginResult::TlsRequired, 1).await;
-    rig.connect_unix().await.log_in(&[("user", "acme")], "pencil").await;
+    let mut client = rig.connect_unix().await;
+    assert_eq!(
+        client.send(&ssl_request()).await.byte().await,
+        b'N',
+        "no TLS on Unix sockets, as in PostgreSQL"
+    );
+    client.log_in(&[("user", "acme")], "pencil").await;
     rig.guest().await;
     let mut cancel = Vec::new();
     put_cancel_request(&mut cancel, 3, b"1234");
@@ -157,11 +163,11 @@ async fn inside_tls_encryption_cannot_be_requested_again_but_queries_cancelled()
 async fn a_downgrade_of_channel_binding_is_noticed() {
     let papers = Papers::new();
     let rig = rig(&papers, TlsMode::Prefer);
-    let another_channel = || ChannelBinding::tls_server_end_point(vec![1; 32]);
-    let cases: [(fn() -> ChannelBinding, _, _); 3] = [
-        (ChannelBinding::unrequested, "SCRAM-SHA-256", "28000"),
+    let another_channel = || Binding::EndPoint(vec![1; 32]);
+    let cases: [(fn() -> Binding, _, _); 3] = [
+        (|| Binding::NotOffered, "SCRAM-SHA-256", "28000"),
         (another_channel, "SCRAM-SHA-256-PLUS", "28000"),
-        (ChannelBinding::unsupported, "SCRAM-SHA-256-PLUS", "08P01"),
+        (|| Binding::None, "SCRAM-SHA-256-PLUS", "08P01"),
     ];
     for (binding, mechanism, code) in cases {
         for user in ["acme", "nobody"] {
@@ -189,11 +195,11 @@ async fn a_client_certificate_is_the_proof_where_the_user_has_one() {
     for certificate in [Some("other"), None] {
         let mut client = secured(&rig, papers.client(certificate), "localhost").await.unwrap();
         client.send(&startup(&app)).await.offered().await;
-        faces.push(client.prove("SCRAM-SHA-256", "pencil", ChannelBinding::unsupported()).await.pop());
+        faces.push(client.prove("SCRAM-SHA-256", "pencil", Binding::None).await.pop());
     }
     let mut plain = rig.connect().await;
     plain.send(&startup(&app)).await.offered().await;
-    faces.push(plain.prove("SCRAM-SHA-256", "pencil", ChannelBinding::unsupported()).await.pop());
+    faces.push(plain.prove("SCRAM-SHA-256", "pencil", Binding::None).await.pop());
     assert!(faces.windows(2).all(|pair| pair[0] == pair[1]), "{faces:?}");
     rig.counted(LoginResult::BadPassword, 3).await;
     // A certificate does not help where a password is wanted.
@@ -223,7 +229,7 @@ async fn the_server_name_names_the_tenant() {
     let login = async |name: &str, user: &str| {
         let mut client = secured(&rig, papers.client(None), name).await.unwrap();
         client.send(&startup(&[("user", user)])).await.offered().await;
-        let answers = client.prove("SCRAM-SHA-256", "pencil", ChannelBinding::unsupported()).await;
+        let answers = client.prove("SCRAM-SHA-256", "pencil", Binding::None).await;
         answers.last().unwrap().0 == b'R'
     };
     assert!(login("acme.db.test", "reader").await);
@@ -249,7 +255,7 @@ async fn old_tls_is_refused_where_the_new_is_demanded() {
     assert!(secured(&rig, old, "localhost").await.is_err());
     rig.counted(LoginResult::TlsFailed, 1).await;
     let tls = MakeRustlsConnect::new(papers.client_of(None, &[&rustls::version::TLS13]));
-    let connected = postgres(&rig).channel_binding(Binding::Require).connect(tls).await.unwrap();
+    let connected = postgres(&rig).channel_binding(Wanted::Require).connect(tls).await.unwrap();
     rig.guest().await;
     drop(connected);
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tenantry::backend::{Connector, FailureClass, LoginError, LoginFailure, Profile, Server, Stage, login};
+use tenantry::backend::{
+    Connector, FailureClass, LoginError, LoginFailure, Profile, Server, Stage, close, login,
+};
 use tenantry::config::settings::{Endpoint, ListenTls, SslMode, TargetSessionAttrs, TlsMode, TlsVersion};
 use tenantry::net::tls::{ServerTls, Start};
 use tokio::time::Instant;
@@ -27,6 +29,15 @@ async fn login_to(fake: &Fake) -> Result<Server, LoginError> {
 /// Logs in at a server that reads the startup packet, sends this and closes.
 async fn answered(bytes: Vec<u8>) -> Result<Server, LoginError> {
     login_to(&Fake::start(vec![Step::Packet, Step::Send(bytes)])).await
+}
+
+fn listen_tls() -> ListenTls {
+    ListenTls {
+        mode: TlsMode::Require,
+        identity: Some(PAPERS.identity("server")),
+        client_ca: None,
+        min_version: TlsVersion::V1_3,
+    }
 }
 
 fn sasl() -> Vec<u8> {
@@ -305,13 +316,7 @@ async fn words_in_the_clear_after_the_s_are_not_taken_for_encrypted_ones() {
 
 #[tokio::test]
 async fn tls_can_start_directly() {
-    let listen = ListenTls {
-        mode: TlsMode::Require,
-        identity: Some(PAPERS.identity("server")),
-        client_ca: None,
-        min_version: TlsVersion::V1_3,
-    };
-    let tls = ServerTls::load(&listen).unwrap();
+    let tls = ServerTls::load(&listen_tls()).unwrap();
     let script = vec![Step::Tls(tls, Start::Direct), Step::Packet, Step::Send(greeting(&[])), Step::AwaitEnd];
     let fake = Fake::start(script);
     let endpoint = Endpoint {
@@ -321,6 +326,32 @@ async fn tls_can_start_directly() {
         ..endpoint(vec![tcp("localhost", fake.port())])
     };
     assert!(login_at(endpoint).await.unwrap().stream.is_tls());
+}
+
+#[tokio::test]
+async fn close_takes_what_the_server_still_says_before_it_goes() {
+    let words = Step::Send(vec![7; 10_000_000]);
+    let fake = Fake::start(vec![Step::Packet, Step::Send(greeting(&[])), Step::AwaitEnd, words]);
+    let server = login_to(&fake).await.unwrap();
+    close(server.stream).await;
+    assert_eq!(fake.ended(), 1, "the server was still at it");
+}
+
+#[tokio::test]
+async fn a_cancel_of_an_encrypted_session_is_encrypted_too() {
+    let tls = ServerTls::load(&listen_tls()).unwrap();
+    let encrypted = Step::Tls(tls, Start::Requested);
+    let fake = Fake::start(vec![
+        Step::Packet,
+        Step::Send(b"S".to_vec()),
+        encrypted,
+        Step::Packet,
+        Step::Send(greeting(&[])),
+    ]);
+    let endpoint = Endpoint { ssl_mode: SslMode::Require, ..endpoint(vec![tcp("127.0.0.1", fake.port())]) };
+    let server = login_at(endpoint).await.unwrap();
+    server.cancel.send().await.unwrap();
+    assert_eq!(fake.ended(), 2, "a request in the clear would not have come to the script's end");
 }
 
 #[tokio::test]

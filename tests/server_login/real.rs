@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tenantry::backend::admin::{AdminError, ServerLimits, server_limits};
-use tenantry::backend::{FailureClass, LoginFailure, Profile, Server, close, login};
+use tenantry::backend::{FailureClass, Farewell, LoginFailure, Profile, Server, close, close_with, login};
 use tenantry::config::settings::{ChannelBinding, Endpoint, Host, SslMode, TargetSessionAttrs};
 use tenantry::error::ClientFacing;
 use tenantry::tenant::{ServerAuth, Tenant};
@@ -284,11 +284,31 @@ async fn close_returns_when_the_backend_is_gone() {
                     send_query(&mut server.stream, unread).await;
                 }
                 let pid = server.pid;
-                tokio::time::timeout(Duration::from_secs(20), close(server.stream)).await.unwrap();
+                let farewell = if unread.is_empty() { Farewell::Terminate } else { Farewell::EndOfStream };
+                tokio::time::timeout(Duration::from_secs(20), close_with(server.stream, farewell))
+                    .await
+                    .unwrap();
                 let sql = format!("SELECT state FROM pg_stat_activity WHERE pid = {pid}");
                 assert_eq!(postgres().await.psql(&sql).await.unwrap().len(), 0, "{unread}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn closing_behind_half_a_message_does_not_complete_it() {
+    let postgres = postgres().await;
+    postgres.psql("CREATE SCHEMA half; GRANT ALL ON SCHEMA half TO acme").await.unwrap();
+    for endpoint in [plain().await, tls(SslMode::Require).await] {
+        // Terminate begins with `X` and NUL: two missing bytes would be filled up to `victimaX`, and run.
+        let mut server = login(&profile(endpoint, "acme")).await.unwrap();
+        let text = b"CREATE TABLE half.victimab (a int)--b\0";
+        let length = u32::try_from(text.len() + 4).unwrap().to_be_bytes();
+        let whole = [b"Q", &length[..], text].concat();
+        server.stream.write_all(&whole[..whole.len() - 2]).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(20), close(server.stream)).await.unwrap();
+        let made = postgres.psql("SELECT relname FROM pg_class WHERE relname LIKE 'victim%'").await.unwrap();
+        assert_eq!(made.len(), 0, "{made:?}");
     }
 }
 

@@ -49,6 +49,8 @@ pub(super) enum Note {
     Closing(ServerId),
     Ended { request: RequestId, tenant: TenantId, waited_us: u64, outcome: Outcome },
     Drained(TenantId),
+    Settled(u32),
+    Standing,
 }
 
 /// The world around one scheduler.
@@ -66,7 +68,7 @@ pub(super) struct World {
     pub(super) said: Vec<String>,
     pub(super) steps: u64,
     pub(super) opens: u64,
-    /// Recount after every so many steps.
+    /// Look at everything after every so many steps.
     pub(super) audit_every: u64,
     /// Keep the words of outputs.
     pub(super) keep_words: bool,
@@ -199,6 +201,10 @@ impl World {
     }
 
 
+    pub(super) fn of_phase(&self, server: ServerId) -> Phase {
+        self.servers.get(&server).expect("the test names servers that exist").phase
+    }
+
     /// Servers of a tenant that are not on their way out.
     pub(super) fn servers_of(&self, tenant: TenantId) -> u32 {
         self.servers.values().filter(|server| server.tenant == tenant && server.phase != Phase::Closing).count() as u32
@@ -207,7 +213,7 @@ impl World {
     // ---- the step and its checks ----
 
     fn must(&mut self, input: Input) -> Vec<Note> {
-        let words = format!("{input:?}");
+        let words = kind(&input);
         let used = self.servers.len();
         let mut out = std::mem::take(&mut self.out);
         if let Err(refusal) = self.scheduler.handle(self.now, input, &mut out) {
@@ -226,7 +232,7 @@ impl World {
         }
         self.out = out;
         self.steps += 1;
-        self.check(used, &words);
+        self.check(used, words);
         notes
     }
 
@@ -273,6 +279,11 @@ impl World {
                 assert!(at > self.now, "a wake-up lies in the future");
                 self.wake = at;
             }
+            Output::CapacitySettled { capacity } => {
+                assert_eq!(capacity, self.capacity, "the capacity that was set last is settled");
+                notes.push(Note::Settled(capacity));
+            }
+            Output::Need(_) => notes.push(Note::Standing),
             Output::Drained { tenant } => {
                 assert!(self.servers.values().all(|server| server.tenant != tenant), "who is drained has no server");
                 assert!(self.leaving.remove(&tenant).is_some(), "only tenants that leave are drained");
@@ -288,22 +299,28 @@ impl World {
         assert_eq!(self.scheduler.used() as usize, used, "used is the number of permits out ({words})");
         assert!(used <= used_before.max(self.capacity as usize), "used <= K, and never grows above it ({words})");
         assert_eq!(self.scheduler.waiters(), self.waiting.len(), "every request is waiting or ended ({words})");
+        if !self.steps.is_multiple_of(self.audit_every) {
+            return;
+        }
         for (request, waiting) in &self.waiting {
             assert!(waiting.deadline > self.now, "{request} waits past its deadline ({words})");
             assert!(self.wake <= waiting.deadline || waiting.deadline == Moment::NEVER, "deadlines have a timer");
         }
-        if !self.steps.is_multiple_of(self.audit_every) {
-            return;
-        }
         if let Err(rule) = self.scheduler.audit() {
             panic!("after {words}: {rule}");
         }
+        let mut counts: BTreeMap<TenantId, (u32, u32)> = BTreeMap::new();
+        for server in self.servers.values() {
+            let (staying, idle) = counts.entry(server.tenant).or_default();
+            *staying += u32::from(server.phase != Phase::Closing);
+            *idle += u32::from(server.phase == Phase::Idle);
+        }
         for (tenant, queue) in &self.queues {
-            let idle = self.servers.values().any(|server| server.tenant == *tenant && server.phase == Phase::Idle);
+            let idle = counts.get(tenant).is_some_and(|(_, idle)| *idle > 0);
             assert!(!idle || queue.is_empty(), "no idle server of {tenant} beside its waiter ({words})");
         }
         for (tenant, allowance) in &self.allowances {
-            let servers = self.servers_of(*tenant);
+            let servers = counts.get(tenant).map_or(0, |(staying, _)| *staying);
             let cut = self.ceiling_cut.entry(*tenant).or_insert(0);
             assert!(servers <= allowance.ceiling.max(*cut), "n <= ceiling, or falls after a cut ({words})");
             *cut = servers;
@@ -338,6 +355,23 @@ impl World {
     fn take_permit(&mut self, server: ServerId) -> Permit {
         let entry = self.servers.remove(&server).expect("the test names servers that exist");
         entry.permit.expect("a server has its permit")
+    }
+}
+
+/// An input's name.
+fn kind(input: &Input) -> &'static str {
+    match input {
+        Input::Acquire { .. } => "Acquire",
+        Input::Cancel { .. } => "Cancel",
+        Input::Release { .. } => "Release",
+        Input::Opened { .. } => "Opened",
+        Input::OpenFailed { .. } => "OpenFailed",
+        Input::Closed { .. } => "Closed",
+        Input::Lost { .. } => "Lost",
+        Input::Tick => "Tick",
+        Input::SetCapacity(_) => "SetCapacity",
+        Input::SetTenant { .. } => "SetTenant",
+        Input::RemoveTenant { .. } => "RemoveTenant",
     }
 }
 

@@ -1,8 +1,8 @@
 //! What the tests with a real Postgres and the real binary share.
 //!
 //! Owns the stage (a throwaway cluster, tenants in it, the proxy before it) and clients of several kinds. Nothing here
-//! sleeps: waiting is a bounded, repeated question ([`eventually`]). With `TENANTRY_TEST_DIRECT=1` there is no proxy and
-//! clients talk to Postgres itself: what a test expects of a transparent proxy must hold there too.
+//! sleeps: waiting is a bounded, repeated question ([`eventually`]). With `TENANTRY_TEST_DIRECT=1` there is no proxy
+//! and clients talk to Postgres itself: what a test expects of a transparent proxy must hold there too.
 
 mod batch;
 mod certs;

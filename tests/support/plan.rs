@@ -27,7 +27,7 @@ pub(crate) struct TenantPlan {
 
 impl TenantPlan {
     pub(crate) fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), tier: "warm", lines: Vec::new() }
+        Self { name: name.to_owned(), tier: "hot", lines: Vec::new() }
     }
 
     pub(crate) fn tier(mut self, tier: &'static str) -> Self {
@@ -113,7 +113,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Warm tenants of these names in a budget of 20.
+    /// Hot tenants of these names in a budget of 20.
     pub(crate) fn new(tenants: &[&str]) -> Self {
         Self::of(tenants.iter().map(|name| TenantPlan::new(name)).collect())
     }
@@ -127,8 +127,8 @@ impl Plan {
             sections: BTreeMap::new(),
         };
         plan.set("threads", "front", "1")
-            .set("threads", "workers", "2")
-            .set("log", "filter", "\"debug\"")
+            .set("threads", "workers", "1")
+            .set("log", "filter", "\"info,tenantry=debug\"")
             .budget(20)
     }
 
@@ -140,7 +140,26 @@ impl Plan {
 
     /// Server connections that the proxy may have.
     pub(crate) fn budget(self, servers: u32) -> Self {
-        self.set("cluster.main", "max_connections", &servers.to_string())
+        let plan = self.set("cluster.main", "max_connections", &servers.to_string());
+        // One tenant may have them all, so that a test of one tenant can count on it.
+        [("hot", 5), ("warm", 2), ("cold", 1)].into_iter().fold(plan, |plan, (tier, share)| {
+            let section = format!("tier.{tier}");
+            let plan = plan.set(&section, "ceiling", &servers.to_string());
+            plan.set(&section, "floor", "1").set(&section, "share", &servers.min(share).to_string())
+        })
+    }
+
+    /// One server for each tenant, and no more: whoever comes second gets what the first one left, or waits.
+    pub(crate) fn one_server_each(self) -> Self {
+        ["hot", "warm", "cold"].into_iter().fold(self, |plan, tier| {
+            let section = format!("tier.{tier}");
+            plan.set(&section, "floor", "1").set(&section, "share", "1").set(&section, "ceiling", "1")
+        })
+    }
+
+    /// Threads that own tenants; the budget is divided among them.
+    pub(crate) fn workers(self, threads: u32) -> Self {
+        self.set("threads", "workers", &threads.to_string())
     }
 
     pub(crate) fn queue_timeout(self, text: &str) -> Self {
@@ -182,15 +201,11 @@ impl Plan {
         put("cluster.main", "url", format!("\"postgres://localhost:{postgres}/app{query}\""));
         put("cluster.main", "admin_reserve", "5".to_owned());
         if self.tls != "disable" {
-            let dir = dir.display();
-            put(
-                "listen",
-                "tls",
-                format!(
-                    "{{ mode = \"{}\", cert = \"{dir}/listen.crt\", key = \"{dir}/listen.key\", client_ca = \"{dir}/ca.crt\" }}",
-                    self.tls
-                ),
+            let (mode, dir) = (self.tls, dir.display());
+            let files = format!(
+                "cert = \"{dir}/listen.crt\", key = \"{dir}/listen.key\", client_ca = \"{dir}/ca.crt\""
             );
+            put("listen", "tls", format!("{{ mode = \"{mode}\", {files} }}"));
         }
         let mut text = String::new();
         for (section, keys) in &sections {

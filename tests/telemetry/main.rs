@@ -2,6 +2,12 @@
 //!
 //! The proxy behind the pages is a fake with chosen numbers; `tests/e2e` scrapes the real one. `promtool` (Debian's
 //! package `prometheus`) must be in the PATH; `tests/setup.sh` sees to that.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test expects by failing, its helpers included"
+)]
 
 mod bounded;
 mod documented;

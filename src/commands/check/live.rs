@@ -75,7 +75,7 @@ async fn one_cluster(settings: &Settings, cluster: &Cluster, report: &mut Report
         match walls(&connector, &login, members, &tenants).await {
             Ok(findings) => findings.iter().for_each(|finding| found(finding, database, report)),
             Err(error) => {
-                report.wrong(format_args!("cluster `{}`, database `{database}`: {error}", cluster.name))
+                report.wrong(format_args!("cluster `{}`, database `{database}`: {error}", cluster.name));
             }
         }
     }
@@ -103,7 +103,7 @@ fn sums(
     ));
     match check::sums(cluster, budget, settings.threads.workers, tenants.iter().copied()) {
         Ok(warnings) => {
-            warnings.iter().for_each(|warning| report.line(format_args!("warning: {}", warning.text)))
+            warnings.iter().for_each(|warning| report.line(format_args!("warning: {}", warning.text)));
         }
         Err(error) => report.wrong(error),
     }

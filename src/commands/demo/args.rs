@@ -9,7 +9,7 @@ use std::path::PathBuf;
 pub struct DemoArgs {
     /// Run the load for this many seconds and end by itself; without it, the load runs for 10 seconds and the demo
     /// stays up until Ctrl-C
-    #[arg(long, env = "SECONDS", value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: Option<u64>,
     /// Hot tenants; the last of them is the noisy one
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=99))]

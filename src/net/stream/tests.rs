@@ -109,6 +109,25 @@ async fn transfer(from: &mut Stream, to: &mut Stream, size: usize) {
     assert!(sent == got, "the bytes arrive in order and unchanged");
 }
 
+/// A client of other people's making, which trusts the papers' CA.
+fn rustls_client(
+    papers: &Papers,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    alpn: Vec<Vec<u8>>,
+) -> tokio_rustls::TlsConnector {
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = std::fs::read(papers.path("ca.pem")).unwrap();
+    roots.add(rustls::pki_types::pem::PemObject::from_pem_slice(&ca).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = alpn;
+    tokio_rustls::TlsConnector::from(Arc::new(config))
+}
+
 #[test]
 fn a_stream_is_small() {
     // mio adds the number of its selector to each socket where debug assertions are on.
@@ -178,26 +197,28 @@ async fn a_tls_peer_that_vanishes_is_the_end_and_not_an_error() {
     assert_eq!(far.read(&mut [0; 8]).await.unwrap(), 0);
 }
 
-#[tokio::test]
-async fn a_connection_goes_on_in_another_runtime() {
+#[test]
+fn a_connection_goes_on_in_another_runtime_when_its_first_one_is_gone() {
     let papers = Papers::new();
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for encrypted in [false, true] {
-        let (near, mut far) = if encrypted { good_pair(&papers).await } else { plain_pair().await };
-        let portable = near.into_portable().unwrap();
-        assert_eq!(portable.is_tls(), encrypted);
-        far.write_all(b"sent in between").await.unwrap();
+        let first = runtime();
+        let (near, far) = first.block_on(async {
+            let (mut near, far) = if encrypted { good_pair(&papers).await } else { plain_pair().await };
+            near.write_all(b"sent before").await.unwrap();
+            (near.into_portable().unwrap(), far.into_portable().unwrap())
+        });
+        assert_eq!(near.is_tls(), encrypted);
+        drop(first);
         let worker = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async move {
-                let mut near = portable.attach().unwrap();
-                let mut buf = [0; 15];
-                near.read_exact(&mut buf).await.unwrap();
-                near.write_all(&buf).await.unwrap();
+            runtime().block_on(async move {
+                let (mut near, mut far) = (near.attach().unwrap(), far.attach().unwrap());
+                let mut buf = [0; 11];
+                far.read_exact(&mut buf).await.unwrap();
+                assert_eq!(&buf, b"sent before");
+                transfer(&mut far, &mut near, 100_000).await;
             });
         });
-        let mut echo = [0; 15];
-        far.read_exact(&mut echo).await.unwrap();
-        assert_eq!(&echo, b"sent in between");
         worker.join().unwrap();
     }
 }
@@ -261,17 +282,7 @@ async fn direct_tls_without_alpn_is_refused() {
         (vec![b"postgresql".to_vec()], Start::Direct, true),
     ] {
         let (near, far) = plain_pair().await;
-        let mut roots = rustls::RootCertStore::empty();
-        let ca = std::fs::read(papers.path("ca.pem")).unwrap();
-        roots.add(rustls::pki_types::pem::PemObject::from_pem_slice(&ca).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = offered.clone();
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let connector = rustls_client(&papers, rustls::ALL_VERSIONS, offered.clone());
         let connect = connector.connect("localhost".try_into().unwrap(), near.into_socket().unwrap());
         let (_, accept) = tokio::join!(connect, server.accept(far, start));
         assert_eq!(accept.is_ok(), accepted, "{offered:?} {start:?}");
@@ -281,19 +292,15 @@ async fn direct_tls_without_alpn_is_refused() {
 #[tokio::test]
 async fn the_minimum_version_holds() {
     let papers = Papers::new();
-    let listen = ListenTls { min_version: TlsVersion::V1_3, ..papers.listen("server") };
-    let server = ServerTls::load(&listen).unwrap();
-    let (near, far) = plain_pair().await;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS12])
-        .unwrap()
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let connect = connector.connect("localhost".try_into().unwrap(), near.into_socket().unwrap());
-    let (connect, accept) = tokio::join!(connect, server.accept(far, Start::Requested));
-    assert!(connect.is_err() && accept.is_err());
+    for (min_version, accepted) in [(TlsVersion::V1_2, true), (TlsVersion::V1_3, false)] {
+        let listen = ListenTls { min_version, ..papers.listen("server") };
+        let (near, far) = plain_pair().await;
+        let connector = rustls_client(&papers, &[&rustls::version::TLS12], Vec::new());
+        let connect = connector.connect("localhost".try_into().unwrap(), near.into_socket().unwrap());
+        let server = ServerTls::load(&listen).unwrap();
+        let (connect, accept) = tokio::join!(connect, server.accept(far, Start::Requested));
+        assert_eq!((connect.is_ok(), accept.is_ok()), (accepted, accepted), "{min_version:?}");
+    }
 }
 
 #[test]

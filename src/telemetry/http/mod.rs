@@ -4,7 +4,7 @@
 //!
 //! | limit | why |
 //! |---|---|
-//! | 64 connections, 16 KiB per request, 15 s without an answer or without a reader | `guard`: a slow or hostile peer costs a fixed amount |
+//! | 64 connections, 16 KiB per request, 15 s of standing still | `guard`: a slow or hostile peer costs a fixed amount |
 //! | one page at a time, 5 s to collect it | at 100,000 tenants a report is some 20 MB |
 //! | two streams, 60 s each | a stream keeps its report until the last byte |
 

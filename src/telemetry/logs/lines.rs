@@ -69,14 +69,15 @@ fn write_lines(jobs: &Receiver<Job>, dropped: &AtomicU64, format: LogFormat, mut
 
 fn dropped_line(format: LogFormat, lines: u64) -> String {
     let now = timestamp(Timestamp::now());
+    let (message, reason) = ("log lines were dropped", "log_queue_full");
+    let target = module_path!();
     match format {
-        LogFormat::Json => format!(
-            r#"{{"timestamp":"{now}","level":"WARN","message":"log lines were dropped","target":"tenantry::telemetry::logs","reason":"log_queue_full","lines":{lines}}}{}"#,
-            '\n'
-        ),
-        LogFormat::Text => format!(
-            "{now}  WARN tenantry::telemetry::logs: log lines were dropped reason=log_queue_full lines={lines}\n"
-        ),
+        LogFormat::Json => {
+            let head =
+                format!(r#""timestamp":"{now}","level":"WARN","message":"{message}","target":"{target}""#);
+            format!("{{{head},\"reason\":\"{reason}\",\"lines\":{lines}}}\n")
+        }
+        LogFormat::Text => format!("{now}  WARN {target}: {message} reason={reason} lines={lines}\n"),
     }
 }
 

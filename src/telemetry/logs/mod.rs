@@ -1,7 +1,7 @@
 //! Log lines: JSON for machines, text for people, both with UTC milliseconds.
 //!
-//! Owns the shape of a line (`docs/operating.md`), the filter and the thread that writes. Must not know what is logged;
-//! whoever logs passes no secret and no query text.
+//! Owns the shape of a line (`docs/operating.md`), the filter and the thread that writes. Must not know what is
+//! logged; whoever logs passes no secret and no query text.
 //!
 //! ```text
 //!   tracing event ──► filter ──► event: one line ──► lines: bounded queue ──► thread ──► standard error

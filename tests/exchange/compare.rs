@@ -1,0 +1,70 @@
+//! What a client gets through the proxy against what it gets from a server of its own.
+//!
+//! What may differ, each for a reason, and what keeps the scripts off it or takes it out of the comparison:
+//!
+//! - The name in an error about a prepared statement (42P05, 26000): on servers statements have names of ours. Taken out.
+//! - Notices and notifications: they come when they come. Taken out.
+//! - Settings that Postgres does not report are not carried from server to server (`my.owner`). Taken out; whose they
+//!   are is checked.
+//! - An answer of ours may come before the Flush or Sync that makes Postgres send its own. Both orders of sending are
+//!   accepted, the order of messages is not.
+//! - A statement that returns no rows can be described by Postgres in a failed transaction; through the proxy it may
+//!   have to be prepared first, which fails there. The model is as strict as the proxy.
+//! - The unnamed statement, bound again when its Parse and first Bind came together and its transaction has ended: 26000.
+//!   So is one that an error has left alone while it skipped or failed to prepare the next. Not written.
+//! - Names that changed in a segment (what ends with Sync) still unanswered, used in a later one: they mean what they
+//!   would if the earlier succeeded. Not written.
+//! - DISCARD ALL goes back to the settings of the proxy's login, not to the client's own startup settings. Not written by
+//!   clients that have some.
+//! - SQL sees the server's names: PREPARE and EXECUTE as SQL do not mix with Parse and Bind, nor DEALLOCATE with other
+//!   statements in one text or through Parse. Not written.
+//! - Messages that are malformed, or too many names: FATAL instead of ERROR. Not written.
+
+use super::messages::Message;
+use super::messages::split;
+
+/// The messages in `bytes`, without what may differ.
+pub(super) fn normalised(bytes: &[u8]) -> Vec<Message> {
+    split(bytes).0.into_iter().filter_map(normal).collect()
+}
+
+fn normal(mut message: Message) -> Option<Message> {
+    match message.tag {
+        b'N' | b'A' => return None,
+        b'E' if code(&message.body) == "42P05" || code(&message.body) == "26000" => {
+            message.body = code(&message.body).as_bytes().to_vec();
+        }
+        b'D' => {
+            let text = String::from_utf8_lossy(&message.body).into_owned();
+            let kept: Vec<&str> =
+                text.split(['\0', ',']).filter(|part| !part.starts_with("my.owner=")).collect();
+            message.body = kept.join("\0").into_bytes();
+        }
+        _ => {}
+    }
+    Some(message)
+}
+
+/// The SQLSTATE of an error.
+pub(super) fn code(body: &[u8]) -> &str {
+    let text = body.split(|byte| *byte == 0).find_map(|field| field.strip_prefix(b"C"));
+    text.and_then(|code| std::str::from_utf8(code).ok()).unwrap_or_default()
+}
+
+/// Checks that the client has everything a direct connection would have `sent`, and nothing beyond what that would
+/// have sent with its buffer (`all`).
+pub(super) fn check(received: &[u8], sent: &[u8], all: &[u8]) -> Result<(), String> {
+    let (received, sent, all) = (normalised(received), normalised(sent), normalised(all));
+    let same = received.iter().zip(&all).take_while(|(mine, other)| mine == other).count();
+    if same == received.len() && received.len() >= sent.len() && received.len() <= all.len() {
+        return Ok(());
+    }
+    let around = same.saturating_sub(6);
+    Err(format!(
+        "message {same} differs\nthrough the proxy: {:?}\ndirectly:          {:?}\n({} due, {} at most)",
+        received.get(around..received.len().min(same + 3)).unwrap_or_default(),
+        all.get(around..all.len().min(same + 3)).unwrap_or_default(),
+        sent.len(),
+        all.len()
+    ))
+}

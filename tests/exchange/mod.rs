@@ -1,0 +1,11 @@
+//! The parts of the simulation: a model of Postgres, scripts for clients, the world that plays them, what may differ.
+
+mod author;
+mod backend;
+mod compare;
+mod copy;
+mod messages;
+mod rng;
+mod runs;
+mod sql;
+mod world;
