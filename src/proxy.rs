@@ -56,8 +56,6 @@ struct Inner {
     started_unix_ms: u64,
     reloads_ok: AtomicU64,
     reloads_failed: AtomicU64,
-    /// Reachability by cluster number, as of the last report.
-    unreachable: parking_lot::Mutex<Vec<bool>>,
 }
 
 /// Why a proxy does not start, or does not go over to new settings.
@@ -113,7 +111,6 @@ impl Proxy {
             tracing::info!(cluster = %cluster.name, budget, "server connections of the cluster");
         }
         let inner = Arc::new(Inner {
-            unreachable: parking_lot::Mutex::new(vec![false; settings.clusters.len()]),
             settings: Arc::new(ArcSwap::new(settings)),
             tls: Arc::new(ArcSwap::new(Arc::new(tls))),
             fleet: fleet.clone(),
@@ -202,12 +199,13 @@ impl Proxy {
         settings.listen.unix_socket_dir = old.listen.unix_socket_dir.clone();
         settings.http = old.http;
         settings.threads = old.threads;
+        settings.listen.backlog = old.listen.backlog;
+        settings.log.format = old.log.format;
         let connectors = control::connectors(&settings)?;
         let budgets = control::budgets(&settings, &connectors).await?;
         let tls = load_tls(&settings)?;
         let settings = Arc::new(settings);
         let plans = control::plans(&settings, &connectors, &budgets, self.inner.fleet.len());
-        self.inner.unreachable.lock().resize(settings.clusters.len(), false);
         // Workers first: a client of a new tenant must not come before its worker knows it.
         self.inner.fleet.apply(plans);
         self.inner.fleet.set_budgets(&budgets);

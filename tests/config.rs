@@ -155,19 +155,10 @@ fn a_small_file_is_enough() {
 }
 
 #[test]
-fn a_domain_switches_sni_on_and_bounds_it() {
+fn a_domain_switches_sni_on() {
     let settings = settings(&file("login.sni_domain = \"DB.example.com.\"", &["acme"], ""));
     assert_eq!(settings.tenant_sources.first(), Some(&TenantSource::Sni));
-    for (name, is_a_tenants) in [
-        ("acme.db.example.com", true),
-        ("ACME.db.EXAMPLE.com.", true),
-        ("db.example.com", false),
-        ("acme.example.com", false),
-        ("x.acme.db.example.com", false),
-        (".db.example.com", false),
-    ] {
-        assert_eq!(settings.tenant_server_name(name).is_some(), is_a_tenants, "{name}");
-    }
+    assert_eq!(settings.sni_domain.as_deref(), Some("db.example.com"));
 }
 
 #[test]
@@ -383,8 +374,8 @@ proptest! {
         let good = file("[listen.tls]\ncert = \"a\"\nkey = \"b\"\n", &["acme", "globex"], "[drain]\ntimeout = \"3s\"\n");
         let chars: Vec<char> = good.chars().collect();
         let at = at.min(chars.len());
-        let damaged: String =
-            chars[..at].iter().copied().chain(put.chars()).chain(chars[(at + len).min(chars.len())..].iter().copied()).collect();
+        let (before, after) = (&chars[..at], &chars[(at + len).min(chars.len())..]);
+        let damaged: String = before.iter().copied().chain(put.chars()).chain(after.iter().copied()).collect();
         let _ = load(&damaged);
     }
 }

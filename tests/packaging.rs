@@ -1,8 +1,8 @@
 //! Goal: what is shipped around the binary works: alerts and their tests, the container files, the systemd unit, the
 //! sample tenants. Method: each file is judged by the tool or the code that will read it.
 //!
-//! `promtool` must be in the PATH; `hadolint`, `yamllint`, `systemd-analyze` and a database of units may be missing on a
-//! developer's machine, and then say so; in CI (`CI` or nextest's profile `ci`) the first two must be there.
+//! `promtool` must be in the PATH. `hadolint`, `yamllint` and `systemd-analyze` may be missing on a developer's machine;
+//! then the test says so. In CI (`CI`, or nextest's profile `ci`) the first two must be there.
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test expects by failing, its helpers included")]
 
 use std::collections::BTreeSet;

@@ -121,7 +121,7 @@ pub(crate) fn pgbouncer_version() -> Result<String> {
 fn command(kind: Kind, pinning: Pinning, dir: &Path) -> Command {
     match kind {
         Kind::Tenantry => {
-            let mut command = pinning.proxy(env!("CARGO_BIN_EXE_tenantry"));
+            let mut command = pinning.proxy(tenantry());
             command.arg("serve").arg("--config").arg(dir.join("tenantry.toml"));
             command
         }
@@ -135,6 +135,11 @@ fn command(kind: Kind, pinning: Pinning, dir: &Path) -> Command {
             command
         }
     }
+}
+
+/// The binary of this build, or the one that `BENCH_TENANTRY` names.
+fn tenantry() -> PathBuf {
+    std::env::var_os("BENCH_TENANTRY").map_or_else(|| env!("CARGO_BIN_EXE_tenantry").into(), PathBuf::from)
 }
 
 fn pgbouncer() -> PathBuf {

@@ -65,7 +65,7 @@ fn tenantry_toml(port: u16, server_port: u16, verifier: &str, password: &str) ->
     let mut text = format!(
         "[listen]\naddress = \"127.0.0.1:{port}\"\nmax_clients = {MAX_CLIENTS}\nbacklog = {BACKLOG}\n\n\
          [threads]\nfront = 1\nworkers = 1\n\n\
-         [log]\nfilter = \"warn\"\n\n\
+         [http]\naddress = \"off\"\n\n[log]\nfilter = \"warn\"\n\n\
          [cluster.main]\nurl = \"postgres://127.0.0.1:{server_port}/bench?sslmode=disable\"\n\
          max_connections = {servers}\n"
     );

@@ -33,7 +33,7 @@ REVOKE ALL ON DATABASE "app" FROM PUBLIC;
 GRANT CONNECT, TEMPORARY ON DATABASE "app" TO "tenant_globex";
 REVOKE ALL ON SCHEMA public FROM PUBLIC;
 
--- The schema is the operator's, so that the tenant cannot let anybody in; what is made in it is the tenant's.
+-- The schema is the operator's, so that the tenant cannot let anybody in; what it makes there is its own.
 CREATE SCHEMA IF NOT EXISTS "tenant_globex";
 REVOKE ALL ON SCHEMA "tenant_globex" FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA "tenant_globex" TO "tenant_globex";

@@ -118,11 +118,6 @@ impl Exchange {
         self.shrink_to_total(out);
         self.give(out);
         self.take(out);
-        assert!(
-            self.bound() <= self.total
-                || self.seats.iter().all(|seat| seat.bound <= seat.capacity.max(seat.bound)),
-            "capacity is given only after it was given up"
-        );
     }
 
     /// Takes back what the total does not cover any more, evenly from the largest.
@@ -142,9 +137,10 @@ impl Exchange {
     fn give(&mut self, out: &mut Vec<Instruction>) {
         loop {
             let unused = self.total.saturating_sub(self.bound());
-            let settled = self.seats.iter().enumerate().filter(|(_, seat)| seat.settled);
-            let first = settled.min_by_key(|(worker, seat)| (urgency(seat), seat.capacity, *worker));
-            let Some((worker, seat)) = first.filter(|_| unused > 0) else { return };
+            let seats = self.seats.iter().enumerate();
+            let first = seats.min_by_key(|(worker, seat)| (urgency(seat), seat.capacity, *worker));
+            // Who comes first is waited for: passing it over would send capacity in circles.
+            let Some((worker, seat)) = first.filter(|(_, seat)| unused > 0 && seat.settled) else { return };
             let slots = seat.standing.need.map_or(unused, |need| need.slots.min(unused));
             self.instruct(worker, seat.capacity.saturating_add(slots.max(1)), out);
         }
@@ -153,7 +149,7 @@ impl Exchange {
     /// Takes capacity from the worker that needs it least, while what is under way does not cover the need.
     fn take(&mut self, out: &mut Vec<Instruction>) {
         let Some((needy, need)) = self.neediest() else { return };
-        let (capacity, _) = (self.capacity(needy), need.slots);
+        let Some(Seat { settled: true, capacity, .. }) = self.seats.get(needy).copied() else { return };
         let mut coming = self.seats.iter().fold(self.total.saturating_sub(self.bound()), |sum, seat| {
             sum.saturating_add(seat.bound.saturating_sub(seat.capacity))
         });
@@ -178,12 +174,14 @@ impl Exchange {
     /// an eighth of its capacity at a time (one, at least), and never below half of an even share.
     fn donor(&self, needy: usize, band: Band, capacity: u32) -> Option<(usize, u32)> {
         let workers = u32::try_from(self.seats.len()).unwrap_or(u32::MAX).max(1);
-        let least = (self.total / workers / 2).max(1);
+        let least = self.total / workers / 2;
         let givers = self.seats.iter().enumerate().filter(|(worker, seat)| {
             let less_urgent = match seat.standing.need {
                 None => true,
                 Some(need) if need.band > band => true,
-                Some(need) => need.band == band && seat.capacity > capacity.saturating_add(1),
+                Some(need) => {
+                    need.band == band && (seat.capacity > capacity.saturating_add(1) || capacity == 0)
+                }
             };
             *worker != needy && seat.settled && seat.capacity > least && less_urgent
         });
@@ -194,12 +192,15 @@ impl Exchange {
     }
 
     fn instruct(&mut self, worker: usize, capacity: u32, out: &mut Vec<Instruction>) {
+        let before = self.bound();
         let Some(seat) = self.seats.get_mut(worker) else { return };
         assert!(seat.settled, "one instruction is under way at a time");
         seat.capacity = capacity;
         seat.bound = seat.bound.max(capacity);
         seat.settled = false;
         out.push(Instruction { worker, capacity });
+        let bound = self.bound();
+        assert!(bound <= self.total.max(before), "capacity is given only after it was given up");
     }
 }
 
@@ -247,6 +248,20 @@ mod tests {
             exchange.handle_settled(worker, capacity, &mut told);
         }
         assert_eq!([exchange.capacity(0), exchange.capacity(1)], [15, 5]);
+    }
+
+    #[test]
+    fn with_less_capacity_than_workers_each_has_its_turn() {
+        let mut exchange = Exchange::new(1, 2);
+        let mut told = Vec::new();
+        exchange.handle_standing(1, need(Band::Floor, 1), &mut told);
+        exchange.handle_settled(0, 0, &mut told);
+        assert_eq!([exchange.capacity(0), exchange.capacity(1)], [0, 1]);
+        exchange.handle_settled(1, 1, &mut told);
+        exchange.handle_standing(0, need(Band::Floor, 1), &mut told);
+        exchange.handle_settled(1, 0, &mut told);
+        assert_eq!([exchange.capacity(0), exchange.capacity(1)], [1, 0]);
+        assert_eq!(exchange.bound(), 1);
     }
 
     #[test]

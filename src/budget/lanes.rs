@@ -77,3 +77,29 @@ pub(super) const fn band(lane: u8) -> Band {
 
 /// How many lanes there are.
 pub(super) const LANES: u8 = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inside_a_lane_the_least_served_comes_first_and_then_the_smaller_id() {
+        let mut lanes = Lanes::new();
+        lanes.set(1, 7, (20, TenantId(1)));
+        lanes.set(1, 8, (10, TenantId(3)));
+        lanes.set(1, 9, (10, TenantId(2)));
+        assert_eq!(lanes.first(1, None), Some(((10, TenantId(2)), 9)));
+        assert_eq!(lanes.first(1, Some(9)), Some(((10, TenantId(3)), 8)));
+        lanes.set(1, 9, (30, TenantId(2)));
+        lanes.remove(1, 8);
+        assert_eq!(lanes.first(1, None), Some(((20, TenantId(1)), 7)));
+        assert_eq!((lanes.len(1), lanes.len(0), lanes.is_empty()), (2, 0, false));
+    }
+
+    #[test]
+    fn the_burst_band_has_a_lane_for_each_class_of_holds() {
+        let all = [lane(Band::Floor, 2), lane(Band::Share, 2), lane(Band::Burst, 0), lane(Band::Burst, 2)];
+        assert_eq!(all, [0, 1, 2, LANES - 1]);
+        assert_eq!(all.map(band), [Band::Floor, Band::Share, Band::Burst, Band::Burst]);
+    }
+}

@@ -292,3 +292,49 @@ impl Linked<ByBirth> for Slot {
         &mut self.by_birth
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::TenantId;
+    use crate::tenant::Allowance;
+
+    const ORDINARY: Roles = Roles { cluster: Role::Ordinary, tenant: Role::Ordinary };
+
+    fn owner() -> TenantState {
+        let allowance = Allowance { reserve: 0, floor: 1, share: 1, ceiling: 9, weight: 1, max_waiters: 1 };
+        TenantState::new(TenantId(0), allowance, 0)
+    }
+
+    #[test]
+    fn a_slot_is_reused_under_another_name() {
+        let (mut slots, mut owner) = (Slots::new(), owner());
+        let first = slots.order(Moment(0), 0, &mut owner, ORDINARY);
+        let key = slots.find(first).expect("it is there");
+        slots.free(Moment(0), key, &mut owner);
+        let second = slots.order(Moment(0), 0, &mut owner, ORDINARY);
+        assert_eq!(slots.find(second), Some(key));
+        assert_eq!(slots.find(first), None, "an old name finds nothing");
+    }
+
+    #[test]
+    fn a_server_can_be_gone_in_any_state_and_leaves_nothing_behind() {
+        let (mut slots, mut owner) = (Slots::new(), owner());
+        let mut keys = Vec::new();
+        for _ in 0..4 {
+            let id = slots.order(Moment(0), 0, &mut owner, ORDINARY);
+            keys.push(slots.find(id).expect("it is there"));
+        }
+        slots.rest(Moment(1), keys[1], &mut owner);
+        slots.rest(Moment(1), keys[2], &mut owner);
+        slots.lend(Moment(2), keys[2], &mut owner, 0);
+        slots.dismiss(Moment(3), keys[3], &mut owner);
+        assert_eq!((slots.opening, slots.idle, slots.busy, slots.closing), (1, 1, 1, 1));
+        assert_eq!((slots.used(), slots.staying()), (4, 3));
+        for key in keys {
+            slots.free(Moment(4), key, &mut owner);
+        }
+        assert_eq!((slots.used(), owner.slots(), owner.starts_us), (0, 0, 0));
+        assert!(slots.by_age.is_empty() && slots.by_birth.is_empty() && owner.resting.is_empty());
+    }
+}

@@ -201,3 +201,16 @@ fn replace(sum: &mut u32, before: u32, after: u32) {
     assert!(*sum >= before, "a sum holds each of its parts");
     *sum = sum.saturating_sub(before).saturating_add(after);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_collateral_of_a_burst_is_as_old_as_its_running_leases() {
+        let age = Age { usual_us: 20_000, before: Moment(100_000), limit_us: 5_000_000 };
+        assert_eq!(age.ripe(Moment(100_000)), Moment(120_000));
+        assert_eq!(age.ripe(Moment(100_001)), Moment(5_100_001));
+        assert_eq!(Age::at_least(5_000).ripe(Moment(7)), Moment(5_007));
+    }
+}

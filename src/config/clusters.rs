@@ -107,7 +107,7 @@ impl Builder<'_> {
             Some(Count::Auto) | None => {
                 if model.admin.is_none() {
                     let problem = Problem::at(span.clone(), "`max_connections = \"auto\"` needs `admin`", "")
-                        .help("add `admin = { user = \"...\" }`, a login that may read the server's limits, or write a number");
+                        .help("add `admin = { user = \"...\" }`, which reads the server's limits, or write a number");
                     self.missing(problem);
                 }
                 (MaxConnections::Auto, span)

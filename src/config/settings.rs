@@ -45,14 +45,6 @@ impl Settings {
     pub fn cluster(&self, id: ClusterId) -> Option<&Arc<Cluster>> {
         self.clusters.get(usize::from(id.0))
     }
-
-    /// The server name of a TLS handshake if it may name a tenant: one label in front of [`Self::sni_domain`].
-    #[must_use]
-    pub fn tenant_server_name<'a>(&self, server_name: &'a str) -> Option<&'a str> {
-        let domain = self.sni_domain.as_deref()?;
-        let (label, rest) = server_name.trim_end_matches('.').split_once('.')?;
-        (!label.is_empty() && rest.eq_ignore_ascii_case(domain)).then_some(server_name)
-    }
 }
 
 /// Where and how clients connect.

@@ -2,7 +2,7 @@
 //!
 //! Owns placement. It is looked up once per login; a query never comes here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -24,6 +24,8 @@ pub struct Fleet {
     placements: Mutex<Placements>,
     /// How each cluster's budget is divided, by cluster number.
     exchanges: Mutex<Vec<Exchange>>,
+    /// Which clusters which workers cannot reach.
+    unreachable: Mutex<BTreeSet<(ClusterId, WorkerId)>>,
 }
 
 /// What workers say about their parts of the budgets; to be given to [`Fleet::note`].
@@ -66,7 +68,7 @@ impl Fleet {
         let load = vec![0; workers.len()];
         let exchanges = budgets.iter().map(|total| Exchange::new(*total, workers.len())).collect();
         let placements = Mutex::new(Placements { of: HashMap::new(), load });
-        Ok((Self { workers, placements, exchanges: Mutex::new(exchanges) }, notes))
+        Ok((Self { workers, placements, exchanges: Mutex::new(exchanges), unreachable: Mutex::default() }, notes))
     }
 
     /// A worker said something about its part of a budget.
@@ -75,17 +77,33 @@ impl Fleet {
         let mut exchanges = self.exchanges.lock();
         let cluster = match note {
             Note::Settled { cluster, .. } | Note::Standing { cluster, .. } => cluster,
+            Note::Reachable { cluster, reachable } => {
+                let mut unreachable = self.unreachable.lock();
+                if reachable {
+                    unreachable.remove(&(cluster, worker));
+                } else {
+                    unreachable.insert((cluster, worker));
+                }
+                return;
+            }
         };
         let Some(exchange) = exchanges.get_mut(usize::from(cluster.0)) else { return };
         match note {
             Note::Settled { capacity, .. } => {
                 exchange.handle_settled(usize::from(worker.0), capacity, &mut instructions);
             }
+            Note::Reachable { .. } => {}
             Note::Standing { standing, .. } => {
                 exchange.handle_standing(usize::from(worker.0), standing, &mut instructions);
             }
         }
         self.carry_out(cluster, &instructions);
+    }
+
+    /// Whether every worker that tried could reach the cluster.
+    #[must_use]
+    pub fn reaches(&self, cluster: ClusterId) -> bool {
+        !self.unreachable.lock().iter().any(|(unreachable, _)| *unreachable == cluster)
     }
 
     /// The clusters' totals have changed; clusters that are new get what their plans said.

@@ -51,7 +51,7 @@ codes! {
     FEATURE_NOT_SUPPORTED = "0A000";
     /// `invalid_parameter_value`: a startup parameter cannot be applied.
     INVALID_PARAMETER_VALUE = "22023";
-    /// `invalid_authorization_specification`: TLS required, sources disagree, tenant suspended.
+    /// `invalid_authorization_specification`: TLS required, no user, or a way to name the tenant that is switched off.
     INVALID_AUTHORIZATION = "28000";
     /// `invalid_password`: unknown tenant, unknown user and wrong password look the same.
     INVALID_PASSWORD = "28P01";

@@ -5,7 +5,7 @@
 //! what the bytes mean.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice, Read};
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -116,20 +116,14 @@ impl Stream {
     /// Reads into `buf`. 0 is the end of the stream, also where a TLS peer left without saying goodbye: PostgreSQL's
     /// own framing shows whether something is missing.
     ///
-    /// Plain: one read syscall if the socket may be readable, none otherwise. TLS: what is decrypted, up to the size
-    /// of `buf`; more may be ready, so ask again before waiting.
+    /// Plain: one read syscall if the socket may be readable, none otherwise. TLS: what has
+    /// arrived and could be decrypted, up to the size of `buf`, straight from rustls' own buffers.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         match &mut self.0 {
             Kind::Tcp(socket) => poll_read_some(socket, cx, buf),
             Kind::Unix(socket) => poll_read_some(socket, cx, buf),
-            Kind::TlsServer(side) => {
-                let first = ready!(poll_read_some(&mut side.tls, cx, buf));
-                Poll::Ready(top_up(first, buf, || side.tls.get_mut().1.reader()))
-            }
-            Kind::TlsClient(side) => {
-                let first = ready!(poll_read_some(&mut side.tls, cx, buf));
-                Poll::Ready(top_up(first, buf, || side.tls.get_mut().1.reader()))
-            }
+            Kind::TlsServer(side) => poll_read_some(&mut side.tls, cx, buf).map(goodbye_is_optional),
+            Kind::TlsClient(side) => poll_read_some(&mut side.tls, cx, buf).map(goodbye_is_optional),
         }
     }
 
@@ -266,27 +260,12 @@ fn poll_read_some<T: AsyncRead + Unpin>(
     Poll::Ready(Ok(filled.filled().len()))
 }
 
-/// Adds further records that are decrypted already: tokio-rustls hands out one at a time. No syscall is made.
-fn top_up<'a>(
-    first: io::Result<usize>,
-    buf: &mut [u8],
-    reader: impl FnOnce() -> rustls::Reader<'a>,
-) -> io::Result<usize> {
-    let mut count = match first {
-        Ok(0) => return Ok(0),
-        Ok(count) => count,
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
-        Err(error) => return Err(error),
-    };
-    let mut reader = reader();
-    while let Some(rest) = buf.get_mut(count..).filter(|rest| !rest.is_empty()) {
-        // An error here (nothing more, or the end) shows again at the next poll.
-        match reader.read(rest) {
-            Ok(more) if more > 0 => count = count.saturating_add(more),
-            Ok(_) | Err(_) => break,
-        }
+/// A TLS peer that closes without `close_notify`, as many do, has closed.
+fn goodbye_is_optional(result: io::Result<usize>) -> io::Result<usize> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+        other => other,
     }
-    Ok(count)
 }
 
 #[cfg(test)]

@@ -69,6 +69,13 @@ pub enum Note {
         /// What it has and lacks.
         standing: Standing,
     },
+    /// Logins have begun to fail, or succeed again.
+    Reachable {
+        /// Where.
+        cluster: ClusterId,
+        /// Whether Postgres can be reached.
+        reachable: bool,
+    },
 }
 
 pub(super) struct Shared {
@@ -98,6 +105,7 @@ pub(super) struct Desk {
     pub(super) unavailable: Option<Box<ClientError>>,
     outputs: Vec<Output>,
     last_request: u64,
+    reachable: bool,
     /// The request of the `acquire` that is running, and its outcome.
     immediate: Option<(RequestId, Option<Outcome>)>,
 }
@@ -336,6 +344,7 @@ impl Desk {
             unavailable: None,
             outputs: Vec::new(),
             last_request: 0,
+            reachable: true,
             immediate: None,
         }
     }
@@ -351,6 +360,10 @@ impl Desk {
             self.carry_out(shared, output);
         }
         self.outputs = outputs;
+        if self.reachable == self.scheduler.breaker_open() {
+            self.reachable = !self.reachable;
+            (shared.notes)(Note::Reachable { cluster: self.cluster, reachable: self.reachable });
+        }
     }
 
     fn carry_out(&mut self, shared: &Rc<Shared>, output: Output) {

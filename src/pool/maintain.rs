@@ -13,7 +13,7 @@ use super::desk::Shared;
 use super::server::Server;
 use super::table::Place;
 use super::tenant::TenantState;
-use crate::backend::{self, CancelHandle, FailureClass, LoginError};
+use crate::backend::{self, CancelHandle, FailureClass, Farewell, LoginError};
 use crate::budget::{Condition, Input, OpenFailure, Permit};
 use crate::error::ClientFacing;
 use crate::ids::{ClientId, ClusterId, ServerId};
@@ -79,7 +79,7 @@ fn opened(
 fn close_stale(shared: &Rc<Shared>, tenant: &Rc<TenantState>, login: backend::Server, permit: Permit) {
     let (shared, cluster) = (shared.clone(), tenant.cluster());
     spawn_local(async move {
-        backend::close(login.stream).await;
+        backend::close_with(login.stream, Farewell::Terminate).await;
         let now = shared.clock.now();
         if let Some(mut desk) = shared.desk(cluster) {
             desk.table.remove(permit.server());
@@ -126,7 +126,9 @@ pub(super) fn close(
         let patience = shared.limits.get().cleanup_timeout.max(Duration::from_millis(100));
         let busy = server.state.status != TxStatus::Idle || server.state.suspect;
         let Server { id, stream, permit, pid, .. } = *server;
-        let gone = backend::close(stream);
+        // Half a message may be on its way to a server that is not between two messages.
+        let farewell = if busy { Farewell::EndOfStream } else { Farewell::Terminate };
+        let gone = backend::close_with(stream, farewell);
         tokio::pin!(gone);
         let mut wait = if busy { Duration::ZERO } else { patience };
         // A server that does not go is counted for as long as it takes: the slot is Postgres', not ours to invent.

@@ -30,14 +30,12 @@ impl Source for Reporter {
 
     fn readiness(&self) -> Readiness {
         let settings = self.inner.settings.load();
-        let unreachable = self.inner.unreachable.lock();
         let clusters = settings
             .clusters
             .iter()
-            .enumerate()
-            .map(|(number, cluster)| ClusterHealth {
+            .map(|cluster| ClusterHealth {
                 name: cluster.name.clone(),
-                reachable: !unreachable.get(number).copied().unwrap_or(false),
+                reachable: self.inner.fleet.reaches(cluster.id),
             })
             .collect();
         let draining = self.inner.draining.load(Ordering::Acquire);
@@ -47,13 +45,6 @@ impl Source for Reporter {
 
 pub(super) async fn report(inner: &Inner, front: &Front) -> ProxyReport {
     let workers = inner.fleet.report().await;
-    {
-        let mut unreachable = inner.unreachable.lock();
-        for (number, unreachable) in unreachable.iter_mut().enumerate() {
-            let mut reports = workers.iter().filter_map(|worker| worker.clusters.get(number));
-            *unreachable = reports.any(|cluster| cluster.breaker_open);
-        }
-    }
     ProxyReport {
         workers,
         settings: inner.settings.load_full(),

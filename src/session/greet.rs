@@ -79,13 +79,7 @@ pub async fn greet(
         floor.registry.remove(&cell);
         return None;
     }
-    let client = ClientState {
-        id: cell.id,
-        settings,
-        statements: None,
-        unnamed: None,
-        max_statements: floor.max_client_statements.get(),
-    };
+    let client = ClientState::new(cell.id, settings, floor.max_client_statements.get());
     Some(Session::new(stream, floor, cell, client, mode).with_carry(unread))
 }
 

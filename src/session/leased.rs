@@ -51,6 +51,8 @@ enum Moved {
 enum Stop {
     /// The client is gone, or has said Terminate.
     ClientGone,
+    /// The proxy does not wait any longer.
+    CutOff,
     /// The client broke the protocol.
     Client(Box<ClientError>),
     /// The server is gone.
@@ -82,6 +84,9 @@ impl Session {
     }
 
     pub(super) fn poll_leased(&mut self, cx: &mut Context<'_>) -> Step {
+        if self.cell.wish() == Wish::LeaveNow {
+            return self.stop(cx, Stop::CutOff);
+        }
         for _ in 0..MAX_PASSES {
             let moved = match self.pass(cx) {
                 Ok(moved) => moved,
@@ -248,7 +253,7 @@ impl Session {
         }
         if fed.terminated {
             *leaving = true;
-            if talk.exchange.outstanding() == 0 {
+            if talk.exchange.is_exhausted() {
                 return Err(Stop::ClientGone);
             }
         } else if let Some(rest @ [_, ..]) = input.get(fed.consumed..) {
@@ -267,9 +272,9 @@ impl Session {
         let over =
             talk.exchange.is_over(&server.state) && talk.to_server.is_empty() && server.carry.is_empty();
         match self.mode {
-            PoolMode::Transaction => over || *leaving && talk.exchange.outstanding() == 0,
+            PoolMode::Transaction => over || *leaving && talk.exchange.is_exhausted(),
             PoolMode::Session => {
-                *leaving && talk.exchange.outstanding() == 0 || over && self.cell.wish() == Wish::Leave
+                *leaving && talk.exchange.is_exhausted() || over && self.cell.wish() == Wish::Leave
             }
         }
     }
@@ -316,14 +321,18 @@ impl Session {
         let mid_message = talk.exchange.server_is_mid_message();
         let said_why = talk.exchange.ended_in_error();
         let leftover = match &stop {
-            Stop::ClientGone | Stop::Client(_) if quiet => leftover_of(&mut lease, self.mode),
-            Stop::ClientGone | Stop::Client(_) | Stop::ServerGone | Stop::Server(_) => Leftover::Work,
+            Stop::ClientGone | Stop::CutOff | Stop::Client(_) if quiet => leftover_of(&mut lease, self.mode),
+            Stop::ClientGone | Stop::CutOff | Stop::Client(_) | Stop::ServerGone | Stop::Server(_) => {
+                Leftover::Work
+            }
         };
         lease.give_back(leftover);
         self.floor.put_conversation(talk);
         self.cell.set_whereabouts(Whereabouts::Parked);
         let error = match stop {
             Stop::ClientGone => return self.end(),
+            Stop::CutOff if mid_message => return self.end(),
+            Stop::CutOff => return self.say_goodbye(cx),
             Stop::Client(error) => *error,
             Stop::ServerGone => {
                 self.count_lost();

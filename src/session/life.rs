@@ -106,7 +106,7 @@ impl Session {
     }
 
     fn poll_parked(&mut self, cx: &mut Context<'_>) -> Step {
-        if self.cell.wish() == Wish::Leave {
+        if matches!(self.cell.wish(), Wish::Leave | Wish::LeaveNow) {
             return self.say_goodbye(cx);
         }
         if !self.to_client.is_empty() {
@@ -214,7 +214,7 @@ impl Session {
         let Phase::Waiting(ticket) = &mut self.phase else { return Step::Again };
         match self.cell.wish() {
             Wish::Nothing => {}
-            Wish::Leave => return self.say_goodbye(cx),
+            Wish::Leave | Wish::LeaveNow => return self.say_goodbye(cx),
             Wish::CancelQueued => {
                 self.cell.clear_wish();
                 self.park();

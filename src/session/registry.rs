@@ -54,6 +54,8 @@ pub(super) enum Wish {
     CancelQueued,
     /// End, with 57P01, as soon as no transaction runs.
     Leave,
+    /// End, with 57P01, whatever runs.
+    LeaveNow,
 }
 
 /// One client, as the rest of the worker sees it.
@@ -96,8 +98,10 @@ impl ClientCell {
     }
 
     fn ask(&self, wish: Wish) {
-        if self.wish.get() != Wish::Leave {
-            self.wish.set(wish);
+        match self.wish.get() {
+            Wish::Nothing | Wish::CancelQueued => self.wish.set(wish),
+            Wish::Leave | Wish::LeaveNow if wish == Wish::LeaveNow => self.wish.set(wish),
+            Wish::Leave | Wish::LeaveNow => {}
         }
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
@@ -190,6 +194,14 @@ impl Registry {
     pub fn close(&self) {
         self.leaving.set(true);
         self.ask_to_leave(|_| true);
+    }
+
+    /// Tells everybody to leave at once.
+    pub fn cut_off(&self) {
+        self.leaving.set(true);
+        for (_, cell) in self.clients.borrow().iter() {
+            cell.ask(Wish::LeaveNow);
+        }
     }
 
     /// How many clients there are.

@@ -7,6 +7,7 @@ mod catalog;
 mod secret;
 mod source;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,7 +70,7 @@ pub struct Allowance {
 }
 
 /// How a client proves who it is.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum ClientAuth {
     /// SCRAM-SHA-256 (and -PLUS under TLS) against a stored verifier in PostgreSQL's own format,
     /// `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`.
@@ -79,6 +80,16 @@ pub enum ClientAuth {
         /// The expected common name.
         common_name: Arc<str>,
     },
+}
+
+impl fmt::Debug for ClientAuth {
+    /// A verifier is not a password, but whoever has it can try passwords at leisure.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scram(_) => f.write_str("Scram(..)"),
+            Self::Certificate { common_name } => write!(f, "Certificate({common_name:?})"),
+        }
+    }
 }
 
 /// A login name of a tenant.

@@ -139,7 +139,7 @@ impl Names {
     fn schemas(&self) -> String {
         let (role, schema) = (&self.role, &self.schema);
         let mut text = format!(
-            "-- The schema is the operator's, so that the tenant cannot let anybody in; what is made in it is the tenant's.\n\
+            "-- The schema is the operator's, so that the tenant cannot let anybody in; what it makes there is its own.\n\
              CREATE SCHEMA IF NOT EXISTS {schema};\n\
              REVOKE ALL ON SCHEMA {schema} FROM PUBLIC;\n\
              GRANT USAGE, CREATE ON SCHEMA {schema} TO {role};\n"

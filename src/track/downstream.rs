@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
 use super::sink::Sink;
+use super::statement::ClientStatements;
 use crate::wire::frame::{self, HEADER_BYTES, Header};
 
 /// How far a server's bytes were understood.
@@ -51,6 +52,7 @@ impl Exchange {
         sink.keep(rest);
         self.server_rest = self.server_rest.saturating_sub(rest);
         let mut turn = Turn { consumed: rest, ..Turn::default() };
+        self.answer_behind(sink);
         while let Some(message) = input.get(turn.consumed..) {
             let Some(header) = frame::peek(message).map_err(|bad| ServerFault::Protocol(bad.tag))? else {
                 break;
@@ -76,11 +78,16 @@ impl Exchange {
                 debug_assert!(header.total_len() == here, "a swallowed answer is whole");
             }
             turn.consumed = turn.consumed.saturating_add(here);
-            if self.answer_is_due() {
-                self.put_due_answers(sink.insert());
-            }
+            self.answer_behind(sink);
         }
         Ok(turn)
+    }
+
+    /// Puts the answers of ours that are due behind what has been forwarded, unless that is half a message.
+    fn answer_behind(&mut self, sink: &mut Sink<'_>) {
+        if self.server_rest == 0 && self.answer_is_due() {
+            self.put_due_answers(sink.insert());
+        }
     }
 
     /// Takes note of one answer. Returns whether it is the client's.
@@ -93,23 +100,20 @@ impl Exchange {
     ) -> Result<bool, ServerFault> {
         match header.tag {
             b'D' | b'd' | b'c' | b'N' | b'A' | b't' | b'V' | b'H' => {}
-            b'1' => return self.parse_complete(server),
+            b'1' => return self.parse_complete(client, server),
             b'2' => self.pop_one(Expect::Bind, header.tag)?,
             b'3' => match self.expect.pop() {
                 Some(Expect::Close) => {}
-                Some(Expect::OwnClose) => return Ok(false),
+                Some(Expect::OwnClose { .. }) => return Ok(false),
                 _ => return Err(ServerFault::Protocol(header.tag)),
             },
             b'T' | b'n' if self.expect.head() == Some(Expect::Describe) => {
                 self.expect.pop();
             }
-            b'T' if self.expect.head() == Some(Expect::Query) => {}
-            b'C' | b'I' | b's' => self.command_complete(body, client, server)?,
+            b'T' if self.expect.head().is_some_and(Expect::is_simple) => {}
+            b'C' | b'I' | b's' => return self.command_complete(body, client, server),
             b'E' => self.error(client, server),
-            b'G' => {
-                self.copy_in = true;
-                self.expect.drop_syncs_behind_head();
-            }
+            b'G' => self.copy_begins()?,
             b'S' => {
                 let (name, value) = parameter(body).ok_or(ServerFault::Protocol(header.tag))?;
                 Rc::make_mut(&mut server.settings.params).set(name, value);
@@ -126,100 +130,147 @@ impl Exchange {
         if self.expect.pop() == Some(expected) { Ok(()) } else { Err(ServerFault::Protocol(tag)) }
     }
 
-    fn parse_complete(&mut self, server: &ServerState) -> Result<bool, ServerFault> {
-        match self.expect.pop() {
-            Some(Expect::Parse) => Ok(true),
-            Some(Expect::NamedParse) => {
-                self.parses.pop_front();
+    fn parse_complete(
+        &mut self,
+        client: &ClientState,
+        server: &mut ServerState,
+    ) -> Result<bool, ServerFault> {
+        match self.pop() {
+            // Whatever was sent since keeps the server in step with the client.
+            Some(Expect::Parse { .. }) => {
+                server.unnamed_of = Some(client.unnamed_now());
                 Ok(true)
             }
-            Some(Expect::OwnParse { id }) => {
-                debug_assert!(
-                    id == 0 || !server.statements.is_empty(),
-                    "what was prepared here is known here"
-                );
+            Some(Expect::OwnParse { id: 0, .. }) => {
+                server.unnamed_of = Some(client.unnamed_now());
+                Ok(false)
+            }
+            // The name is given out twice on this server: somebody has closed it behind our back.
+            Some(Expect::ParseAgain) => {
+                server.suspect = true;
+                Ok(true)
+            }
+            Some(Expect::NamedParse { id, serial }) => {
+                server.statements.confirm(id, serial);
+                Ok(true)
+            }
+            Some(Expect::OwnParse { id, serial }) => {
+                server.statements.confirm(id, serial);
                 Ok(false)
             }
             _ => Err(ServerFault::Protocol(b'1')),
         }
     }
 
+    /// Returns whether it is the client's.
     fn command_complete(
         &mut self,
         tag: &[u8],
         client: &mut ClientState,
         server: &mut ServerState,
-    ) -> Result<(), ServerFault> {
-        match self.expect.head() {
+    ) -> Result<bool, ServerFault> {
+        let head = self.expect.head();
+        match head {
             Some(Expect::Execute) => {
                 self.expect.pop();
             }
-            Some(Expect::Query) => {}
+            Some(Expect::Deallocate) if tag == b"PREPARE\0" => return Ok(false),
+            Some(Expect::Query | Expect::Deallocate | Expect::DeallocateAll) => {}
             _ => return Err(ServerFault::Protocol(b'C')),
         }
-        match tag {
-            b"DEALLOCATE ALL\0" => {
-                server.statements.clear();
-                client.statements = None;
-            }
-            b"DISCARD ALL\0" => {
-                server.statements.clear();
+        (self.copy_in, self.copy_syncs) = (false, false);
+        let was_foretold = head == Some(Expect::DeallocateAll);
+        if tag == b"DISCARD ALL\0" {
+            // RESET ALL went back to the server's own login, so the client's startup settings are gone as well.
+            server.settings.extras = Rc::default();
+            client.settings.extras = Rc::default();
+            if !was_foretold && self.expect.only_syncs_behind_head() {
                 server.left_behind = None;
-                server.unnamed_of = None;
-                client.statements = None;
-                client.unnamed = None;
-                // RESET ALL went back to the server's own login, so the client's startup settings are gone as well.
-                server.settings.extras = Rc::default();
-                client.settings.extras = Rc::default();
             }
-            _ => {}
         }
+        if !was_foretold && matches!(tag, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") {
+            server.statements.clear();
+            client.statements = ClientStatements::default();
+            for note in &self.notes {
+                note.redo(client);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The server reads COPY data now.
+    fn copy_begins(&mut self) -> Result<(), ServerFault> {
+        let in_segment = match self.expect.head() {
+            Some(Expect::Execute) => true,
+            Some(head) if head.is_simple() => false,
+            _ => return Err(ServerFault::Protocol(b'G')),
+        };
+        let (ignored, ended) = self.expect.enter_copy();
+        self.copy_in = !ended;
+        self.copy_syncs |= ignored;
+        // The Sync that was to end the segment does not.
+        self.unsynced |= in_segment && self.expect.requests() == 0;
         Ok(())
     }
 
     /// An ErrorResponse outside our own queries.
     fn error(&mut self, client: &mut ClientState, server: &mut ServerState) {
+        // Whether a Sync behind the COPY was read before this or will be after it cannot be known: the client gets what
+        // comes, but nobody else gets this server.
+        server.suspect |= std::mem::take(&mut self.copy_syncs);
         self.copy_in = false;
         self.last_was_error = true;
         match self.expect.head() {
+            // ReadyForQuery follows. What the command was to take away is still there.
+            Some(Expect::Deallocate | Expect::DeallocateAll) => {
+                if let Some(note) = self.notes.pop_front() {
+                    note.undo(&mut self.notes, client, server);
+                }
+                self.expect.head_becomes_query();
+            }
             // In a simple query ReadyForQuery follows. At a Sync the commit has failed; ReadyForQuery follows too.
             // With nothing outstanding it is a FATAL one: the end of the connection follows.
-            None | Some(Expect::Query | Expect::Sync) => return,
-            Some(_) => {}
+            None | Some(Expect::Query | Expect::Sync) => {}
+            Some(_) => self.ignoring = !self.skip_to_sync(client, server),
         }
-        let parses = &mut self.parses;
-        let synced = self.expect.skip_to_sync(|skipped| match skipped {
-            Expect::NamedParse => {
-                if let Some((id, name)) = parses.pop_front() {
-                    server.statements.remove(id);
-                    client.forget_statement(&name);
-                }
+    }
+
+    /// The server skips everything before the next Sync. Returns whether that Sync has been sent already.
+    fn skip_to_sync(&mut self, client: &mut ClientState, server: &mut ServerState) -> bool {
+        let mut skipped = Vec::new();
+        while let Some(head) = self.expect.head().filter(|head| *head != Expect::Sync) {
+            self.expect.pop();
+            if head.has_note() {
+                skipped.extend(self.notes.pop_front());
             }
-            Expect::OwnParse { id: 0 } | Expect::Parse => server.unnamed_of = None,
-            Expect::OwnParse { id } => server.statements.remove(id),
-            // A statement that was to be closed for room is still there: one more than the limit, harmless.
-            _ => {}
-        });
-        self.ignoring = !synced;
+            match head {
+                Expect::NamedParse { id, serial } | Expect::OwnParse { id, serial } => {
+                    server.statements.failed(id, serial);
+                }
+                Expect::OwnClose { serial } => server.statements.not_closed(serial),
+                // Which of its unnamed statements the client has now is for the server to know.
+                Expect::Parse { version } if version == client.unnamed_version => client.unnamed = None,
+                _ => {}
+            }
+        }
+        for note in skipped.into_iter().rev() {
+            note.undo(&mut self.notes, client, server);
+        }
+        !self.expect.is_empty()
     }
 
     fn ready(&mut self, body: &[u8], server: &mut ServerState, turn: &mut Turn) -> Result<(), ServerFault> {
         let status = body.first().and_then(|byte| TxStatus::from_byte(*byte)).filter(|_| body.len() == 1);
         self.last_was_error = false;
         server.status = status.ok_or(ServerFault::Protocol(b'Z'))?;
-        match self.expect.head() {
-            Some(Expect::Query | Expect::Sync) => {
-                self.expect.pop();
-            }
-            _ => {
-                // A Sync we took for one inside COPY was answered after all (an error came in between). The client's
-                // view is right, ours is not: go on, but do not hand this server to anybody else.
-                server.suspect = true;
-                if self.expect.skip_to_sync(|_| ()) {
-                    self.expect.pop();
-                }
-                self.ignoring = false;
-            }
+        if self.expect.head().is_some_and(Expect::is_request) {
+            self.pop();
+        } else {
+            // A Sync we took for one inside COPY was answered after all (an error came in between). The client's view
+            // is right, ours is not: go on, but do not hand this server to anybody else.
+            server.suspect = true;
+            self.ignoring = false;
+            self.unsynced &= !self.expect.is_empty();
         }
         turn.queries = turn.queries.saturating_add(1);
         if server.status == TxStatus::Idle {

@@ -4,11 +4,13 @@
 //! prepares a server for the next client.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use super::expect::{Expect, Expectations};
 use super::lexer::StateKind;
+use super::notes::Note;
 use super::params::Settings;
-use super::statement::{ClientStatements, ServerStatements, Statement};
+use super::statement::{ClientStatements, ServerStatements};
 use crate::ids::ClientId;
 use crate::wire::frame;
 
@@ -49,8 +51,8 @@ pub struct ServerState {
     pub last_client: Option<ClientId>,
     /// Something that outlives a transaction was left behind by `last_client`.
     pub left_behind: Option<StateKind>,
-    /// The client whose unnamed statement it holds.
-    pub unnamed_of: Option<ClientId>,
+    /// Whose unnamed statement it holds; `None` if it is nobody's, or none.
+    pub unnamed_of: Option<Unnamed>,
     /// Its reported settings changed during this lease.
     pub settings_changed: bool,
     /// The order of answers can no longer be trusted: it is closed at the end of the lease.
@@ -74,6 +76,13 @@ impl ServerState {
     }
 }
 
+/// One of the unnamed statements of a client: each change of the unnamed statement makes another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unnamed {
+    client: ClientId,
+    version: u32,
+}
+
 /// What must be remembered of a client between its servers.
 #[derive(Debug)]
 pub struct ClientState {
@@ -81,27 +90,39 @@ pub struct ClientState {
     pub id: ClientId,
     /// The settings it believes in.
     pub settings: Settings,
-    /// Its named statements, if it ever had one.
-    pub statements: Option<Box<ClientStatements>>,
-    /// An unnamed statement that was prepared but not bound at once.
-    pub unnamed: Option<Box<[u8]>>,
+    /// Its named statements.
+    pub statements: ClientStatements,
+    /// The unnamed statement (a Parse body behind its name), if it was prepared but not bound at once.
+    pub(super) unnamed: Option<Box<[u8]>>,
+    /// Counts the changes of the unnamed statement.
+    pub(super) unnamed_version: u32,
     /// How many names it may have.
     pub max_statements: usize,
 }
 
 impl ClientState {
+    /// A client that has prepared nothing yet.
+    #[must_use]
+    pub fn new(id: ClientId, settings: Settings, max_statements: usize) -> Self {
+        Self {
+            id,
+            settings,
+            statements: ClientStatements::default(),
+            unnamed: None,
+            unnamed_version: 0,
+            max_statements,
+        }
+    }
+
     /// A client that says nothing: for conversations that are the proxy's own.
     #[must_use]
     pub fn nobody(id: ClientId) -> Self {
-        Self { id, settings: Settings::default(), statements: None, unnamed: None, max_statements: 0 }
+        Self::new(id, Settings::default(), 0)
     }
 
-    pub(super) fn statement(&self, name: &[u8]) -> Option<&std::rc::Rc<Statement>> {
-        self.statements.as_ref()?.find(name)
-    }
-
-    pub(super) fn forget_statement(&mut self, name: &[u8]) -> bool {
-        self.statements.as_mut().is_some_and(|names| names.remove(name).is_some())
+    /// The unnamed statement that it has now.
+    pub(super) const fn unnamed_now(&self) -> Unnamed {
+        Unnamed { client: self.id, version: self.unnamed_version }
     }
 }
 
@@ -109,18 +130,24 @@ impl ClientState {
 #[derive(Debug, Default)]
 pub struct Exchange {
     pub(super) expect: Expectations,
-    /// Named statements whose ParseComplete is still to come: id and the client's name, in order.
-    pub(super) parses: VecDeque<(u64, Box<[u8]>)>,
+    /// What the expected messages changed when they were sent, in order.
+    pub(super) notes: VecDeque<Note>,
     /// Bytes of a client message that have not come yet; its beginning has been forwarded.
     pub(super) client_rest: usize,
     /// Bytes of a server message that have not come yet; its beginning has been forwarded.
     pub(super) server_rest: usize,
     /// An extended-protocol message was sent behind the last Sync.
     pub(super) unsynced: bool,
+    /// Number of the segment: what is sent up to the next Sync shares its fate in case of an error.
+    pub(super) segment: u64,
+    /// This segment prepares the unnamed statement.
+    pub(super) unnamed_here: bool,
     /// An error was answered: the server ignores everything up to the next Sync.
     pub(super) ignoring: bool,
     /// The server reads COPY data.
     pub(super) copy_in: bool,
+    /// A Sync was sent that the server ignores while it reads COPY data. If the COPY fails, it may not have read it yet.
+    pub(super) copy_syncs: bool,
     /// The newest thing the server said was an error: if it goes now, it has said why.
     pub(super) last_was_error: bool,
     /// A query of our own failed: the error's body.
@@ -157,10 +184,10 @@ impl Exchange {
         self.expect.len()
     }
 
-    /// Whether the client is in the middle of a message whose beginning has been forwarded.
+    /// Whether a client that says nothing more has all it can get.
     #[must_use]
-    pub const fn client_is_mid_message(&self) -> bool {
-        self.client_rest > 0
+    pub fn is_exhausted(&self) -> bool {
+        self.expect.is_empty() || self.copy_in
     }
 
     /// Whether a server message has been forwarded in part: an error of ours cannot be put behind it.
@@ -190,6 +217,8 @@ impl Exchange {
             }
             if !sql.is_empty() {
                 self.own_query(sql.as_bytes(), out);
+                // A simple query destroys the unnamed statement.
+                server.unnamed_of = None;
             }
             server.settings.extras = client.settings.extras.clone();
         }
@@ -202,7 +231,7 @@ impl Exchange {
         server.statements.clear();
         server.left_behind = None;
         server.unnamed_of = None;
-        server.settings.extras = std::rc::Rc::default();
+        server.settings.extras = Rc::default();
     }
 
     /// Appends a simple query of the proxy's own; its answer does not reach the client.
@@ -218,12 +247,14 @@ impl Exchange {
     pub fn clear(&mut self) {
         self.expect.clear();
         self.expect.shrink();
-        self.parses = VecDeque::new();
+        self.notes = VecDeque::new();
         self.client_rest = 0;
         self.server_rest = 0;
         self.unsynced = false;
         self.ignoring = false;
         self.copy_in = false;
+        self.copy_syncs = false;
+        self.unnamed_here = false;
         self.own_error = None;
         self.last_was_error = false;
     }
@@ -236,17 +267,55 @@ impl Exchange {
 
     /// Appends the answers of ours that are due.
     pub(super) fn put_due_answers(&mut self, out: &mut Vec<u8>) {
-        loop {
-            match self.expect.head() {
-                Some(Expect::SynthParse) => frame::put(out, b'1', |_| ()),
-                Some(Expect::SynthClose) => frame::put(out, b'3', |_| ()),
-                _ => return,
+        while let Some(due) = self.expect.head().and_then(own_answer) {
+            match due {
+                OwnAnswer::ParseComplete => frame::put(out, b'1', |_| ()),
+                OwnAnswer::CloseComplete => frame::put(out, b'3', |_| ()),
+                OwnAnswer::Nothing => {}
             }
-            self.expect.pop();
+            self.pop();
         }
     }
 
     pub(super) fn answer_is_due(&self) -> bool {
-        matches!(self.expect.head(), Some(Expect::SynthParse | Expect::SynthClose))
+        self.expect.head().and_then(own_answer).is_some()
+    }
+
+    /// The head has been answered: what it changed stays.
+    pub(super) fn pop(&mut self) -> Option<Expect> {
+        let head = self.expect.pop()?;
+        if head.has_note() {
+            self.notes.pop_front();
+        }
+        Some(head)
+    }
+}
+
+/// What the proxy itself answers.
+enum OwnAnswer {
+    ParseComplete,
+    CloseComplete,
+    Nothing,
+}
+
+const fn own_answer(expect: Expect) -> Option<OwnAnswer> {
+    match expect {
+        Expect::SynthParse => Some(OwnAnswer::ParseComplete),
+        Expect::SynthClose => Some(OwnAnswer::CloseComplete),
+        Expect::CopyEnd => Some(OwnAnswer::Nothing),
+        Expect::Query
+        | Expect::Deallocate
+        | Expect::DeallocateAll
+        | Expect::Own
+        | Expect::Sync
+        | Expect::Parse { .. }
+        | Expect::ParseAgain
+        | Expect::NamedParse { .. }
+        | Expect::OwnParse { .. }
+        | Expect::Bind
+        | Expect::Describe
+        | Expect::Execute
+        | Expect::Close
+        | Expect::OwnClose { .. } => None,
     }
 }

@@ -9,18 +9,34 @@ use std::collections::VecDeque;
 pub(super) enum Expect {
     /// A simple query or a function call: ends with ReadyForQuery.
     Query,
+    /// A simple query that stands in for a `DEALLOCATE name`: two commands, the first of them ours. Has a note.
+    Deallocate,
+    /// A simple query that is one `DEALLOCATE ALL` or `DISCARD ALL`. Has a note.
+    DeallocateAll,
     /// A simple query of the proxy's own: everything up to ReadyForQuery is swallowed.
     Own,
     /// Sync: ends with ReadyForQuery.
     Sync,
-    /// ParseComplete for the client.
-    Parse,
-    /// ParseComplete for the client, of a named statement registered under [`super::exchange::Exchange::parses`].
-    NamedParse,
+    /// ParseComplete for the client, of the unnamed statement.
+    Parse {
+        /// Which of the client's unnamed statements.
+        version: u32,
+    },
+    /// An error for the client: it prepares under a name that it has given already.
+    ParseAgain,
+    /// ParseComplete for the client, of a named statement. Has a note.
+    NamedParse {
+        /// Statement id.
+        id: u64,
+        /// Its number on the server.
+        serial: u32,
+    },
     /// ParseComplete for a statement the proxy prepared by itself: swallowed.
     OwnParse {
         /// Statement id, 0 for the unnamed statement.
         id: u64,
+        /// Its number on the server.
+        serial: u32,
     },
     /// BindComplete.
     Bind,
@@ -31,17 +47,39 @@ pub(super) enum Expect {
     /// CloseComplete for the client.
     Close,
     /// CloseComplete for a statement the proxy closed by itself: swallowed.
-    OwnClose,
-    /// ParseComplete that the proxy itself answers.
+    OwnClose {
+        /// Its number on the server.
+        serial: u32,
+    },
+    /// ParseComplete that the proxy itself answers. Has a note.
     SynthParse,
-    /// CloseComplete that the proxy itself answers.
+    /// CloseComplete that the proxy itself answers. Has a note.
     SynthClose,
+    /// No answer, a place in the order: CopyDone or CopyFail was sent before the server said that it reads COPY data.
+    CopyEnd,
 }
 
 impl Expect {
-    /// Whether an error makes the server skip this entry on its way to the next Sync.
-    const fn is_skipped_by_error(self) -> bool {
-        !matches!(self, Self::Sync)
+    /// Whether its answer ends with ReadyForQuery for the client.
+    pub(super) const fn is_request(self) -> bool {
+        matches!(self, Self::Query | Self::Deallocate | Self::DeallocateAll | Self::Sync)
+    }
+
+    /// Whether it is a simple query (or function call) of the client's.
+    pub(super) const fn is_simple(self) -> bool {
+        matches!(self, Self::Query | Self::Deallocate | Self::DeallocateAll)
+    }
+
+    /// Whether something changed when it was sent that must be taken back if the server refuses it.
+    pub(super) const fn has_note(self) -> bool {
+        matches!(
+            self,
+            Self::Deallocate
+                | Self::DeallocateAll
+                | Self::NamedParse { .. }
+                | Self::SynthParse
+                | Self::SynthClose
+        )
     }
 }
 
@@ -49,6 +87,7 @@ impl Expect {
 #[derive(Debug, Default)]
 pub(super) struct Expectations {
     queue: VecDeque<Expect>,
+    requests: usize,
 }
 
 impl Expectations {
@@ -60,43 +99,63 @@ impl Expectations {
         self.queue.len()
     }
 
+    /// How many ReadyForQuery for the client are still to come.
+    pub(super) const fn requests(&self) -> usize {
+        self.requests
+    }
+
     pub(super) fn head(&self) -> Option<Expect> {
         self.queue.front().copied()
     }
 
+    /// Whether nothing but Syncs comes after the head.
+    pub(super) fn only_syncs_behind_head(&self) -> bool {
+        self.queue.iter().skip(1).all(|expect| *expect == Expect::Sync)
+    }
+
     pub(super) fn push(&mut self, expect: Expect) {
+        self.requests = self.requests.saturating_add(usize::from(expect.is_request()));
         self.queue.push_back(expect);
     }
 
     pub(super) fn pop(&mut self) -> Option<Expect> {
-        self.queue.pop_front()
+        let expect = self.queue.pop_front()?;
+        self.requests = self.requests.saturating_sub(usize::from(expect.is_request()));
+        Some(expect)
     }
 
     pub(super) fn clear(&mut self) {
         self.queue.clear();
+        self.requests = 0;
     }
 
-    /// An error in an extended-protocol message: the server skips everything before the next Sync. Each skipped
-    /// entry is given to `skipped`. Returns whether that Sync has been sent already.
-    pub(super) fn skip_to_sync(&mut self, mut skipped: impl FnMut(Expect)) -> bool {
-        while let Some(head) = self.head() {
-            if !head.is_skipped_by_error() {
-                return true;
-            }
-            skipped(head);
-            self.pop();
+    /// The head's note has been dealt with: what is left of it is a simple query.
+    pub(super) fn head_becomes_query(&mut self) {
+        if let Some(head) = self.queue.front_mut().filter(|head| head.is_simple()) {
+            *head = Expect::Query;
         }
-        false
     }
 
-    /// The server has gone into copy-in mode, where it ignores Sync: those sent behind the COPY are not answered.
-    pub(super) fn drop_syncs_behind_head(&mut self) {
-        let mut first = true;
-        self.queue.retain(|expect| {
-            let keep = first || *expect != Expect::Sync;
-            first = false;
-            keep
+    /// The server reads COPY data, and Sync is ignored there: those sent behind the COPY and before the data's end are
+    /// not answered. Returns whether there were any, and whether the end of the data has been sent already.
+    pub(super) fn enter_copy(&mut self) -> (bool, bool) {
+        let (mut ignored, mut ended, mut is_head) = (0_usize, false, true);
+        self.queue.retain(|expect| match expect {
+            Expect::Sync if !is_head && !ended => {
+                ignored = ignored.saturating_add(1);
+                false
+            }
+            Expect::CopyEnd if !ended => {
+                ended = true;
+                false
+            }
+            _ => {
+                is_head = false;
+                true
+            }
         });
+        self.requests = self.requests.saturating_sub(ignored);
+        (ignored > 0, ended)
     }
 
     /// Gives back memory that a long pipeline took.
@@ -111,35 +170,34 @@ impl Expectations {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_error_skips_to_the_next_sync() {
+    fn queue(expected: &[Expect]) -> Expectations {
         let mut expectations = Expectations::default();
-        for expect in
-            [Expect::Parse, Expect::Bind, Expect::Execute, Expect::Query, Expect::Sync, Expect::Bind]
-        {
-            expectations.push(expect);
-        }
-        let mut skipped = 0;
-        assert!(expectations.skip_to_sync(|_| skipped += 1));
-        assert_eq!(skipped, 4);
-        assert_eq!(expectations.head(), Some(Expect::Sync));
+        expected.iter().for_each(|expect| expectations.push(*expect));
+        expectations
     }
 
     #[test]
-    fn without_a_sync_everything_is_skipped() {
-        let mut expectations = Expectations::default();
-        expectations.push(Expect::Bind);
-        assert!(!expectations.skip_to_sync(|_| ()));
-        assert!(expectations.is_empty());
+    fn copy_in_forgets_the_syncs_before_the_end_of_the_data() {
+        use Expect::{CopyEnd, Execute, Sync};
+        let mut expectations = queue(&[Execute, Sync, Sync]);
+        assert_eq!(expectations.enter_copy(), (true, false));
+        assert_eq!((expectations.len(), expectations.requests()), (1, 0));
+        let mut expectations = queue(&[Execute, Sync, CopyEnd, Sync, CopyEnd]);
+        assert_eq!(expectations.enter_copy(), (true, true));
+        assert_eq!(expectations.queue, [Execute, Sync, CopyEnd]);
+        assert_eq!(expectations.requests(), 1);
     }
 
     #[test]
-    fn copy_in_forgets_the_sync_behind_it_but_not_itself() {
-        let mut expectations = Expectations::default();
-        expectations.push(Expect::Execute);
-        expectations.push(Expect::Sync);
-        expectations.drop_syncs_behind_head();
-        assert_eq!(expectations.len(), 1);
-        assert_eq!(expectations.head(), Some(Expect::Execute));
+    fn requests_are_those_that_end_with_ready_for_query() {
+        let mut expectations = queue(&[Expect::Own, Expect::Query, Expect::Bind, Expect::Sync]);
+        assert_eq!(expectations.requests(), 2);
+        while expectations.pop().is_some() {}
+        assert_eq!(expectations.requests(), 0);
+    }
+
+    #[test]
+    fn an_entry_is_small() {
+        assert!(size_of::<Expect>() <= 16, "{}", size_of::<Expect>());
     }
 }

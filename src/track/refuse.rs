@@ -3,7 +3,7 @@
 //! Owns the rule by which an error of ours ends a request as one of Postgres' would: a simple query fails alone, an
 //! extended one takes everything up to its Sync with it.
 
-use super::upstream::{Violation, checked_header};
+use super::violation::{Violation, checked_header};
 
 /// What was skipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -24,28 +24,34 @@ pub struct Statement {
     pub leaves: Option<StateKind>,
 }
 
-/// Appends the name that a statement has on servers.
-pub fn put_server_name(out: &mut Vec<u8>, id: u64) {
+/// Appends the name that a statement has on a server.
+pub(super) fn put_server_name(out: &mut Vec<u8>, serial: u32) {
     out.extend_from_slice(b"tenantry_");
-    out.extend_from_slice(itoa::Buffer::new().format(id).as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(serial).as_bytes());
 }
 
-/// Appends a Parse that prepares the statement on a server.
-pub(super) fn put_parse(out: &mut Vec<u8>, id: u64, body: &[u8]) {
+/// Appends a Parse that prepares a statement on a server.
+pub(super) fn put_parse(out: &mut Vec<u8>, serial: u32, body: &[u8]) {
     frame::put(out, b'P', |out| {
-        if id != 0 {
-            put_server_name(out, id);
-        }
+        put_server_name(out, serial);
+        out.push(0);
+        out.extend_from_slice(body);
+    });
+}
+
+/// Appends a Parse that prepares the unnamed statement.
+pub(super) fn put_parse_unnamed(out: &mut Vec<u8>, body: &[u8]) {
+    frame::put(out, b'P', |out| {
         out.push(0);
         out.extend_from_slice(body);
     });
 }
 
 /// Appends a Close that makes a server forget the statement.
-pub(super) fn put_close(out: &mut Vec<u8>, id: u64) {
+pub(super) fn put_close(out: &mut Vec<u8>, serial: u32) {
     frame::put(out, b'C', |out| {
         out.push(b'S');
-        put_server_name(out, id);
+        put_server_name(out, serial);
         out.push(0);
     });
 }
@@ -130,105 +136,172 @@ pub(super) const fn leaves(effect: &Effect) -> Option<StateKind> {
     }
 }
 
-/// The names of one client.
+/// The names of one client. Takes no room as long as there are none.
 #[derive(Debug, Default)]
 pub struct ClientStatements {
-    names: BTreeMap<Box<[u8]>, Rc<Statement>>,
+    #[expect(clippy::box_collection, reason = "most clients have no names, and there are many clients")]
+    names: Option<Box<BTreeMap<Box<[u8]>, Rc<Statement>>>>,
 }
 
 impl ClientStatements {
     /// The statement of that name.
     #[must_use]
     pub fn find(&self, name: &[u8]) -> Option<&Rc<Statement>> {
-        self.names.get(name)
+        self.names.as_ref()?.get(name)
     }
 
-    /// Gives a statement a name.
-    pub fn insert(&mut self, name: &[u8], statement: Rc<Statement>) {
-        self.names.insert(name.into(), statement);
+    /// Gives a name a meaning, or none.
+    pub(super) fn set(&mut self, name: &[u8], meaning: Option<Rc<Statement>>) {
+        match (meaning, &mut self.names) {
+            (Some(statement), names) => drop(names.get_or_insert_default().insert(name.into(), statement)),
+            (None, Some(names)) => drop(names.remove(name)),
+            (None, None) => {}
+        }
     }
 
-    /// Forgets a name.
-    pub fn remove(&mut self, name: &[u8]) -> Option<Rc<Statement>> {
-        self.names.remove(name)
+    /// Takes names back that are not used for something else.
+    pub(super) fn take_back(&mut self, former: Self) {
+        for (name, statement) in former.names.into_iter().flat_map(|names| *names) {
+            self.names.get_or_insert_default().entry(name).or_insert(statement);
+        }
     }
 
     /// How many names there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.names.len()
+        self.names.as_ref().map_or(0, |names| names.len())
     }
 
     /// Whether there is no name.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
+        self.len() == 0
     }
 }
 
-/// What one server has prepared, by statement id.
+/// What one server has prepared.
+///
+/// A statement gets a new number (and so a new name) each time it is prepared. So a Parse never meets a name that is
+/// taken, whatever an error has made the server skip before.
 #[derive(Debug)]
 pub struct ServerStatements {
-    used_at: HashMap<u64, u64, foldhash::fast::FixedState>,
+    here: HashMap<u64, Here, foldhash::fast::FixedState>,
+    /// Numbers that were to be closed, but the server skipped it.
+    unclosed: Vec<u32>,
+    last_serial: u32,
     clock: u64,
     max: usize,
+}
+
+/// A statement on a server.
+#[derive(Clone, Copy, Debug)]
+struct Here {
+    serial: u32,
+    used_at: u64,
+    /// The segment of the conversation in which it was sent, 0 once the server has confirmed it.
+    sent_in: u64,
 }
 
 impl ServerStatements {
     /// An empty set of at most `max` statements.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { used_at: HashMap::default(), clock: 0, max: max.max(1) }
+        Self { here: HashMap::default(), unclosed: Vec::new(), last_serial: 0, clock: 0, max: max.max(1) }
     }
 
-    /// Whether the server has the statement; notes that it is used now.
-    pub fn touch(&mut self, id: u64) -> bool {
+    /// The number of a statement that the server certainly has for a message sent now; notes that it is used.
+    ///
+    /// What was sent in this `segment` (up to the next Sync) counts: if it fails, the message is skipped as well. What
+    /// was sent in another and is not confirmed does not.
+    pub(super) fn touch(&mut self, id: u64, segment: u64) -> Option<u32> {
         self.clock = self.clock.saturating_add(1);
-        match self.used_at.get_mut(&id) {
-            Some(used_at) => {
-                *used_at = self.clock;
-                true
-            }
-            None => false,
+        let here = self.here.get_mut(&id).filter(|here| here.sent_in == 0 || here.sent_in == segment)?;
+        here.used_at = self.clock;
+        Some(here.serial)
+    }
+
+    /// The number of a statement that is to be closed before `id` is prepared, as long as there is one: a former one of
+    /// the same id, or the least recently used if the server is full.
+    pub(super) fn victim_for(&mut self, id: u64) -> Option<u32> {
+        if let Some(serial) = self.unclosed.pop() {
+            return Some(serial);
         }
-    }
-
-    /// The server is about to prepare the statement. Returns the one it must forget for that, if it is full.
-    pub fn insert(&mut self, id: u64) -> Option<u64> {
-        self.clock = self.clock.saturating_add(1);
-        let victim = if self.used_at.len() >= self.max && !self.used_at.contains_key(&id) {
+        let victim = if self.here.contains_key(&id) {
+            id
+        } else if self.here.len() >= self.max {
             // A scan of a few hundred entries, only when a full server meets a text it does not have.
-            self.used_at.iter().min_by_key(|(_, used_at)| **used_at).map(|(id, _)| *id)
+            *self.here.iter().min_by_key(|(_, here)| here.used_at)?.0
         } else {
-            None
+            return None;
         };
-        if let Some(victim) = victim {
-            self.used_at.remove(&victim);
-        }
-        self.used_at.insert(id, self.clock);
-        victim
+        self.here.remove(&victim).map(|here| here.serial)
     }
 
-    /// The server does not have the statement (any more).
-    pub fn remove(&mut self, id: u64) {
-        self.used_at.remove(&id);
+    /// The server is about to prepare the statement. Returns its number there.
+    pub(super) fn insert(&mut self, id: u64, segment: u64) -> u32 {
+        self.clock = self.clock.saturating_add(1);
+        self.last_serial = self.last_serial.wrapping_add(1);
+        let here = Here { serial: self.last_serial, used_at: self.clock, sent_in: segment };
+        self.here.insert(id, here);
+        here.serial
+    }
+
+    /// The server has prepared it.
+    pub(super) fn confirm(&mut self, id: u64, serial: u32) {
+        if let Some(here) = self.here.get_mut(&id).filter(|here| here.serial == serial) {
+            here.sent_in = 0;
+        }
+    }
+
+    /// The server has not prepared it.
+    pub(super) fn failed(&mut self, id: u64, serial: u32) {
+        if self.here.get(&id).is_some_and(|here| here.serial == serial) {
+            self.here.remove(&id);
+        }
+    }
+
+    /// The server has not closed it.
+    pub(super) fn not_closed(&mut self, serial: u32) {
+        self.unclosed.push(serial);
+    }
+
+    /// The server is about to forget everything. Returns what it had.
+    pub(super) fn take_all(&mut self) -> Self {
+        let emptied = Self { last_serial: self.last_serial, clock: self.clock, ..Self::new(self.max) };
+        std::mem::replace(self, emptied)
+    }
+
+    /// It has not forgotten that.
+    fn adopt(&mut self, id: u64, former: Here) {
+        match self.here.entry(id) {
+            hashbrown::hash_map::Entry::Occupied(_) => self.unclosed.push(former.serial),
+            hashbrown::hash_map::Entry::Vacant(free) => drop(free.insert(former)),
+        }
+    }
+
+    /// The server has not forgotten what [`Self::take_all`] gave.
+    pub(super) fn take_back(&mut self, all: Self) {
+        self.unclosed.extend(all.unclosed);
+        for (id, former) in all.here {
+            self.adopt(id, former);
+        }
     }
 
     /// The server has forgotten everything.
     pub fn clear(&mut self) {
-        self.used_at.clear();
+        drop(self.take_all());
     }
 
     /// How many statements the server has.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.used_at.len()
+        self.here.len()
     }
 
     /// Whether the server has none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.used_at.is_empty()
+        self.here.is_empty()
     }
 }
 
@@ -248,13 +321,51 @@ mod tests {
         assert_eq!(cache.intern(b"select 1\0\0\0").id, one.id);
     }
 
+    /// Prepares a statement and confirms it. Returns what had to be closed.
+    fn prepare(server: &mut ServerStatements, id: u64) -> Vec<u32> {
+        let closed = std::iter::from_fn(|| server.victim_for(id)).collect();
+        let serial = server.insert(id, 1);
+        server.confirm(id, serial);
+        closed
+    }
+
     #[test]
     fn a_full_server_forgets_the_least_recently_used() {
         let mut server = ServerStatements::new(2);
-        assert_eq!(server.insert(1), None);
-        assert_eq!(server.insert(2), None);
-        assert!(server.touch(1));
-        assert_eq!(server.insert(3), Some(2));
-        assert!(server.touch(1) && server.touch(3) && !server.touch(2));
+        assert_eq!(prepare(&mut server, 10), []);
+        assert_eq!(prepare(&mut server, 20), []);
+        assert_eq!(server.touch(10, 9), Some(1));
+        assert_eq!(prepare(&mut server, 30), [2]);
+        assert_eq!((server.touch(10, 9), server.touch(20, 9), server.touch(30, 9)), (Some(1), None, Some(3)));
+    }
+
+    #[test]
+    fn a_statement_on_its_way_counts_in_its_own_segment_only() {
+        let mut server = ServerStatements::new(2);
+        let serial = server.insert(10, 5);
+        assert_eq!((server.touch(10, 5), server.touch(10, 6)), (Some(serial), None));
+        server.confirm(10, serial);
+        assert_eq!(server.touch(10, 6), Some(serial));
+    }
+
+    #[test]
+    fn what_was_not_closed_is_closed_the_next_time() {
+        let mut server = ServerStatements::new(1);
+        assert_eq!(prepare(&mut server, 10), []);
+        assert_eq!(prepare(&mut server, 20), [1]);
+        server.not_closed(1);
+        assert_eq!(prepare(&mut server, 30), [1, 2]);
+    }
+
+    #[test]
+    fn a_number_is_never_used_twice() {
+        let mut server = ServerStatements::new(9);
+        let first = server.insert(10, 1);
+        let all = server.take_all();
+        let second = server.insert(10, 2);
+        assert_ne!(first, second);
+        server.take_back(all);
+        assert_eq!(server.touch(10, 2), Some(second));
+        assert_eq!(server.victim_for(10), Some(first), "the older of the two is to be closed");
     }
 }

@@ -84,12 +84,19 @@ impl Work {
                     let floor = self.floor.clone();
                     tokio::select! {
                         () = everybody_gone(floor) => return,
-                        () = answer_only(self.id, &self.floor, &mut orders) => return,
+                        () = answer_only(self.id, &self.floor, &mut orders) => {}
                     }
+                    return self.cut_off().await;
                 }
-                Order::Stop => return,
+                Order::Stop => return self.cut_off().await,
             }
         }
+    }
+
+    /// Tells whoever is left that it is over, cancels what runs, and gives both a moment.
+    async fn cut_off(&self) {
+        self.floor.registry.cut_off();
+        let _ = tokio::time::timeout(LAST_WORDS, everybody_gone(self.floor.clone())).await;
     }
 
     fn admit(&self, newcomer: Newcomer) {
@@ -266,3 +273,5 @@ async fn answer_only(id: WorkerId, floor: &Rc<Floor>, orders: &mut mpsc::Unbound
 
 /// How often a leaving worker looks whether everybody is gone.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(5);
+/// How long clients and servers that are cut off have to take note of it.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(500);

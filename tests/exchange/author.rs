@@ -29,6 +29,8 @@ pub(super) struct Author {
     /// Names that this segment has changed, and whether they are prepared now.
     changed: Vec<(&'static str, bool)>,
     unnamed_here: bool,
+    /// The COPY that ends this segment gets its data without waiting for CopyInResponse.
+    copies_data: bool,
     /// Ends the next burst's first segment, which the last burst began.
     pub(super) open: bool,
 }
@@ -45,6 +47,7 @@ impl Author {
             changed_before: BTreeSet::new(),
             changed: Vec::new(),
             unnamed_here: false,
+            copies_data: false,
             open: false,
         }
     }
@@ -54,9 +57,12 @@ impl Author {
         let mut out = Vec::new();
         self.changed_before.clear();
         if direct.copy.is_some() {
-            let _ = self.copy_data(&mut out);
+            while out.is_empty() {
+                let _ = self.copy_data(&mut out);
+            }
             return out;
         }
+        let skipped = direct.skipping;
         let segments = 1 + self.rng.below(3);
         for segment in 0..segments {
             let first = segment == 0;
@@ -74,11 +80,12 @@ impl Author {
             } else {
                 let copies = self.segment(&mut out, direct, first);
                 self.close_segment(&mut out, segment + 1 < segments || copies);
-                if copies && !(self.rng.chance(30) && self.copy_data(&mut out)) {
+                if copies && !(self.copies_data && self.copy_data(&mut out)) {
                     break;
                 }
             }
         }
+        self.unnamed_kept &= !skipped;
         out
     }
 
@@ -215,7 +222,9 @@ impl Author {
     }
 
     fn copy_statement(&mut self, out: &mut Vec<u8>) {
-        let text = if self.rng.chance(30) { "COPY forbidden FROM STDIN" } else { "COPY t FROM STDIN" };
+        let forbidden = self.rng.chance(30);
+        let text = if forbidden { "COPY forbidden FROM STDIN" } else { "COPY t FROM STDIN" };
+        self.copies_data = !forbidden && self.rng.chance(40);
         self.unnamed_here = true;
         self.unnamed_kept = false;
         parse(out, "", text);

@@ -129,7 +129,9 @@ impl Backend {
         if self.skipping {
             return;
         }
-        self.noise();
+        if b"QPBDE".contains(&tag) {
+            self.noise();
+        }
         let done = match tag {
             b'Q' => self.simple(text_of(body).0),
             b'P' => self.parse(body),

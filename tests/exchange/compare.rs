@@ -4,6 +4,7 @@
 //!
 //! - The name in an error about a prepared statement (42P05, 26000): on servers statements have names of ours. Taken out.
 //! - Notices and notifications: they come when they come. Taken out.
+//! - A ParameterStatus comes before its ReadyForQuery; where in between, is not compared.
 //! - Settings that Postgres does not report are not carried from server to server (`my.owner`). Taken out; whose they
 //!   are is checked.
 //! - An answer of ours may come before the Flush or Sync that makes Postgres send its own. Both orders of sending are
@@ -18,6 +19,9 @@
 //!   clients that have some.
 //! - SQL sees the server's names: PREPARE and EXECUTE as SQL do not mix with Parse and Bind, nor DEALLOCATE with other
 //!   statements in one text or through Parse. Not written.
+//! - A COPY through the extended protocol that fails before it has read a Sync sent in advance: nobody can tell whether
+//!   that Sync will be answered, so the server is closed, and the ReadyForQuery of the Sync behind the data may be
+//!   missing. Data behind such a COPY is not written.
 //! - Messages that are malformed, or too many names: FATAL instead of ERROR. Not written.
 
 use super::messages::Message;
@@ -25,7 +29,18 @@ use super::messages::split;
 
 /// The messages in `bytes`, without what may differ.
 pub(super) fn normalised(bytes: &[u8]) -> Vec<Message> {
-    split(bytes).0.into_iter().filter_map(normal).collect()
+    let (mut found, mut reports) = (Vec::new(), Vec::new());
+    for message in split(bytes).0.into_iter().filter_map(normal) {
+        match message.tag {
+            b'S' => reports.push(message),
+            b'Z' => {
+                found.append(&mut reports);
+                found.push(message);
+            }
+            _ => found.push(message),
+        }
+    }
+    found
 }
 
 fn normal(mut message: Message) -> Option<Message> {

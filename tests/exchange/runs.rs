@@ -13,6 +13,20 @@ struct Twin {
     direct: Backend,
     sent: Vec<u8>,
     bursts: usize,
+    /// What it wrote.
+    history: Vec<Vec<u8>>,
+}
+
+impl Twin {
+    /// What led here.
+    fn story(&self) -> String {
+        let last = self.history.len().saturating_sub(6);
+        let bursts: Vec<String> = self.history[last..]
+            .iter()
+            .map(|bytes| format!("  {:?}", super::messages::split(bytes).0))
+            .collect();
+        format!("its last bursts:\n{}\nits own server: {:?}", bursts.join("\n"), self.direct)
+    }
 }
 
 /// What the runs together came to.
@@ -20,7 +34,7 @@ struct Twin {
 struct Sums {
     steps: u64,
     suspects: u64,
-    bytes: usize,
+    bursts: usize,
 }
 
 fn twins(world: &mut World, reports_at_once: bool) -> Vec<Twin> {
@@ -40,12 +54,25 @@ fn twins(world: &mut World, reports_at_once: bool) -> Vec<Twin> {
                 direct: Backend::new(Nature { login: values, reports_at_once, noise: None }),
                 sent: Vec::new(),
                 bursts: 5 + world.rng.below(30),
+                history: Vec::new(),
             }
         })
         .collect()
 }
 
+/// Says which world it was, should the test fail in it.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("failed with TENANTRY_SIM_SEED={}", self.0);
+        }
+    }
+}
+
 fn run(seed: u64, sums: &mut Sums) {
+    let _seed = Seed(seed);
     let mut rng = Rng::new(seed);
     let reports_at_once = rng.chance(30);
     let mut world = World::new(rng, reports_at_once);
@@ -53,7 +80,7 @@ fn run(seed: u64, sums: &mut Sums) {
     loop {
         for (id, twin) in twins.iter_mut().enumerate() {
             if world.is_settled(id) && world.client(id).phase != Phase::Over {
-                settled(&mut world, id, twin, seed);
+                settled(&mut world, id, twin);
             }
         }
         if !world.step() {
@@ -61,27 +88,30 @@ fn run(seed: u64, sums: &mut Sums) {
         }
     }
     for (id, twin) in twins.iter().enumerate() {
-        let client = world.client(id);
-        assert_eq!(client.phase, Phase::Over, "seed {seed}: client {id} hangs, its server: {:?}", twin.direct);
-        sums.bytes += client.received.len();
+        assert!(world.client(id).phase == Phase::Over, "client {id} hangs; {}", twin.story());
+        sums.bursts += twin.history.len();
     }
     sums.steps += world.steps;
     sums.suspects += world.suspects;
 }
 
 /// Everything the client has asked for must have come. Then it asks for more.
-fn settled(world: &mut World, id: usize, twin: &mut Twin, seed: u64) {
+fn settled(world: &mut World, id: usize, twin: &mut Twin) {
     let mut all = twin.sent.clone();
     all.extend_from_slice(&twin.direct.buffered);
-    let before = twin.sent.len();
     if let Err(difference) = compare::check(&world.client(id).received, &twin.sent, &all) {
-        panic!("seed {seed}, client {id}: {difference}\nafter {before} bytes; its server: {:?}", twin.direct);
+        panic!("client {id}: {difference}\n{}", twin.story());
+    }
+    if twin.direct.buffered.is_empty() {
+        // What has been compared need not be compared again.
+        twin.sent.clear();
+        world.clients[id].received.clear();
     }
     let quiet = twin.direct.tx == Tx::None && twin.direct.copy.is_none();
     let quiet = quiet && !twin.direct.skipping && !twin.author.open;
     if quiet && twin.direct.buffered.is_empty() {
         let phase = world.client(id).phase;
-        assert_eq!(phase, Phase::Parked, "seed {seed}, client {id}: holds a server outside a transaction");
+        assert!(phase == Phase::Parked, "client {id} holds a server; {}", twin.story());
     }
     let burst = if twin.bursts > 0 {
         twin.bursts -= 1;
@@ -97,7 +127,8 @@ fn settled(world: &mut World, id: usize, twin: &mut Twin, seed: u64) {
     let errors = super::messages::split(&twin.direct.sent).0.iter().any(|message| message.tag == b'E');
     twin.author.heard(errors);
     twin.sent.append(&mut twin.direct.sent);
-    world.clients[id].unsent = burst;
+    world.clients[id].unsent.clone_from(&burst);
+    twin.history.push(burst);
 }
 
 #[test]

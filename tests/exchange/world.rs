@@ -12,7 +12,6 @@ use tenantry::track::{
 };
 
 use super::backend::{Backend, Nature};
-use super::messages;
 use super::rng::Rng;
 
 /// Where a client is.
@@ -215,7 +214,8 @@ impl World {
         if self.client(index).phase != Phase::Waiting {
             return false;
         }
-        let free: Vec<usize> = (0..self.servers.len()).filter(|server| !self.servers[*server].leased).collect();
+        let free: Vec<usize> =
+            (0..self.servers.len()).filter(|server| !self.servers[*server].leased).collect();
         if free.is_empty() {
             return false;
         }
@@ -284,7 +284,7 @@ impl World {
     fn end_if_over(&mut self, index: usize, at: usize) {
         let (client, server) = (&mut self.clients[index], &mut self.servers[at]);
         let over = client.exchange.is_over(&server.state) && server.carry.is_empty();
-        if client.leaving && client.exchange.outstanding() == 0 {
+        if client.leaving && client.exchange.is_exhausted() {
             client.phase = Phase::Over;
             let over = over && !server.state.suspect;
             client.exchange.clear();
@@ -308,13 +308,10 @@ impl World {
 
     fn release(&mut self, at: usize) {
         let server = &mut self.servers[at];
-        let silent = server.to_backend.is_empty() && server.from_backend.is_empty();
-        assert!(silent && server.backend.is_idle(), "a lease ended on {:?}", server.backend);
+        // What brings no answer (the rest of a COPY that has failed, Flush) may still be on its way.
+        server.backend.feed(&std::mem::take(&mut server.to_backend));
+        let idle = server.from_backend.is_empty() && server.backend.is_idle();
+        assert!(idle, "a lease ended on {:?}", server.backend);
         server.leased = false;
-    }
-
-    /// Everything that a client has received, as messages.
-    pub(super) fn heard(&self, client: usize) -> Vec<messages::Message> {
-        messages::split(&self.client(client).received).0
     }
 }

@@ -43,7 +43,14 @@ fn random_allowance(rng: &mut Rng, capacity: u64) -> Allowance {
     let share = rng.below(u64::from(ceiling) + 1) as u32;
     let reserve = if rng.chance(10) { rng.below(3) as u32 } else { 0 };
     let floor = rng.below(3) as u32;
-    Allowance { reserve, floor, share, ceiling, weight: rng.below(6) as u32, max_waiters: 1 + rng.below(30) as u32 }
+    Allowance {
+        reserve,
+        floor,
+        share,
+        ceiling,
+        weight: rng.below(6) as u32,
+        max_waiters: 1 + rng.below(30) as u32,
+    }
 }
 
 fn pass_time(world: &mut World, rng: &mut Rng) {
@@ -135,26 +142,24 @@ fn nonsense(world: &mut World, rng: &mut Rng) {
     let any = world.servers.keys().copied().collect::<Vec<_>>();
     let server = rng.pick(&any).filter(|_| rng.chance(70)).unwrap_or(ServerId(rng.next()));
     let phase = world.servers.get(&server).map(|server| server.phase);
-    let unknown = |refusal: &Refusal| *refusal == Refusal::UnknownServer;
-    let refusal = match rng.below(6) {
-        0 if phase != Some(Phase::Opening) => world.nonsense(Input::Opened { server }),
-        1 if phase != Some(Phase::Busy) => {
-            world.nonsense(Input::Release { server, condition: Condition::Clean })
-        }
-        2 if phase != Some(Phase::Idle) => world.nonsense(Input::Lost { server }),
-        3 => return drop(world.nonsense(Input::Cancel { request: RequestId(u64::MAX) })),
-        4 => return drop(world.nonsense(Input::RemoveTenant { tenant: TenantId(u32::MAX) })),
+    let input = match rng.below(6) {
+        0 if phase != Some(Phase::Opening) => Input::Opened { server },
+        1 if phase != Some(Phase::Busy) => Input::Release { server, condition: Condition::Clean },
+        2 if phase != Some(Phase::Idle) => Input::Lost { server },
+        3 => Input::Cancel { request: RequestId(u64::MAX) },
+        4 => Input::RemoveTenant { tenant: TenantId(u32::MAX) },
         5 => {
             world.tick();
-            let Some((request, waiting)) = world.waiting.iter().next().map(|(id, waiting)| (*id, *waiting)) else {
-                return;
-            };
-            let (tenant, deadline) = (waiting.tenant, waiting.deadline);
-            return drop(world.nonsense(Input::Acquire { request, tenant, deadline, prefer: None }));
+            let Some((request, waiting)) = world.waiting.iter().next() else { return };
+            let (request, tenant, deadline) = (*request, waiting.tenant, waiting.deadline);
+            Input::Acquire { request, tenant, deadline, prefer: None }
         }
         _ => return,
     };
-    assert_eq!(unknown(&refusal), phase.is_none(), "the refusal says whether the server exists");
+    let about_server = matches!(input, Input::Opened { .. } | Input::Release { .. } | Input::Lost { .. });
+    let refusal = world.nonsense(input);
+    let unknown = refusal == Refusal::UnknownServer;
+    assert!(!about_server || unknown == phase.is_none(), "the refusal says whether the server exists");
 }
 
 /// In a friendly environment every waiter gets an answer and everything comes to rest.

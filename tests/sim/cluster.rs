@@ -104,7 +104,8 @@ impl Cluster {
 
     /// The wait that this many in a thousand of a tenant's requests do not exceed.
     pub(super) fn wait_us(&self, tenant: TenantId, per_mille: usize) -> u64 {
-        let mut waits = self.services.get(&tenant).map(|service| service.waits_us.clone()).unwrap_or_default();
+        let mut waits =
+            self.services.get(&tenant).map(|service| service.waits_us.clone()).unwrap_or_default();
         waits.sort_unstable();
         waits.get((waits.len() * per_mille / 1_000).min(waits.len().saturating_sub(1))).copied().unwrap_or(0)
     }
@@ -143,7 +144,7 @@ impl Cluster {
                     self.at(at, Event::Opened(server));
                 }
                 Note::Closing(server) => self.at(now + 1_000, Event::Closed(server)),
-                Note::Drained(_) | Note::Settled(_) | Note::Standing => {}
+                Note::Drained(_) | Note::Settled(_) | Note::NeedChanged => {}
                 Note::Ended { request, tenant, waited_us, outcome } => {
                     let group = self.waiting.remove(&request).expect("a request belongs to a client");
                     let clients = self.groups[group];

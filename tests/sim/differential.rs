@@ -2,7 +2,9 @@
 //! between at which the reference would have done something that the scheduler did not wake up for.
 
 use proptest::prelude::*;
-use tenantry::budget::{BudgetConfig, Condition, Input, OpenFailure, OpenLatency, Output, Permit, RejectReason, Scheduler};
+use tenantry::budget::{
+    BudgetConfig, Condition, Input, OpenFailure, OpenLatency, Output, Permit, RejectReason, Scheduler,
+};
 use tenantry::ids::{RequestId, ServerId, TenantId};
 use tenantry::tenant::Allowance;
 use tenantry::time::Moment;
@@ -72,7 +74,10 @@ impl Pair {
         said[..timeouts].sort();
         if said != expected {
             let trace = self.events.iter().rev().take(40).rev().cloned().collect::<Vec<_>>().join("\n");
-            panic!("\n{trace}\nscheduler: {said:?}\nreference: {expected:?}\n{:#?}\n{:#?}", self.reference, self.scheduler);
+            panic!(
+                "\n{trace}\nscheduler: {said:?}\nreference: {expected:?}\n{:#?}\n{:#?}",
+                self.reference, self.scheduler
+            );
         }
         self.scheduler.audit().expect("the recount agrees");
     }
@@ -98,7 +103,11 @@ impl Pair {
         if at > self.now {
             let said = self.reference.clone().step(at, Event::Tick);
             let last = self.events.last();
-            assert!(said.is_empty(), "at {at}, after {last:?}, the scheduler sleeps until {} but should {said:?}", self.wake);
+            assert!(
+                said.is_empty(),
+                "at {at}, after {last:?}, the scheduler sleeps until {} but should {said:?}",
+                self.wake
+            );
         }
     }
 
@@ -203,7 +212,7 @@ pub(super) fn config(capacity: u32, headroom: u32, reconnects: u32) -> BudgetCon
 fn allowance(bits: u32) -> Allowance {
     let ceiling = 1 + bits % 5;
     Allowance {
-        reserve: u32::from(bits % 31 == 0),
+        reserve: u32::from(bits.is_multiple_of(31)),
         floor: (bits >> 3) % 3,
         share: (bits >> 5) % 4,
         ceiling,
@@ -234,11 +243,16 @@ fn event(pair: &mut Pair, tenants: u32, kind: u8, target: usize, amount: u32) ->
         0..11 => {
             pair.requests += 1;
             let patience = [3_000, 40_000, 600_000, 5_000_000][amount as usize % 4];
-            let prefer = pick(pair.in_phase(Phase::Idle)).filter(|_| amount % 7 == 0);
-            Event::Acquire { request: RequestId(pair.requests), tenant, deadline: pair.now + patience, prefer }
+            let prefer = pick(pair.in_phase(Phase::Idle)).filter(|_| amount.is_multiple_of(7));
+            Event::Acquire {
+                request: RequestId(pair.requests),
+                tenant,
+                deadline: pair.now + patience,
+                prefer,
+            }
         }
         11..18 => {
-            let condition = if amount % 16 == 0 { Condition::Broken } else { Condition::Clean };
+            let condition = if amount.is_multiple_of(16) { Condition::Broken } else { Condition::Clean };
             Event::Release(pick(pair.in_phase(Phase::Busy))?, condition)
         }
         18..23 => {
@@ -257,7 +271,9 @@ fn event(pair: &mut Pair, tenants: u32, kind: u8, target: usize, amount: u32) ->
             0 => Event::SetCapacity(amount % 11 % 7),
             1 | 2 => Event::SetTenant(tenant, allowance(amount)),
             3 if pair.tenants.contains(&tenant) => Event::RemoveTenant(tenant),
-            4 => Event::Closed(pick((0..pair.phases.len()).filter(|n| pair.phases[*n] != Phase::Gone).collect())?),
+            4 => Event::Closed(pick(
+                (0..pair.phases.len()).filter(|n| pair.phases[*n] != Phase::Gone).collect(),
+            )?),
             _ => Event::Tick,
         },
         _ => Event::Tick,

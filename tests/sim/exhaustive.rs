@@ -46,7 +46,9 @@ fn play(small: &Small, path: &[usize]) -> usize {
                 pair.pass(260_000, &mut rng);
                 continue;
             }
-            Some(_) => small.failure.zip(first(Phase::Opening)).map(|(why, server)| Event::OpenFailed(server, why)),
+            Some(_) => {
+                small.failure.zip(first(Phase::Opening)).map(|(why, server)| Event::OpenFailed(server, why))
+            }
         };
         match event {
             Some(event) => pair.step(event),
@@ -87,9 +89,24 @@ fn every_short_sequence_keeps_the_rules() {
         Small { capacity: 2, tenants: &[[1, 1, 2], [0, 1, 2]], depth: 6, failure: None },
         Small { capacity: 2, tenants: &[[1, 2, 2], [0, 0, 2], [1, 1, 1]], depth: 5, failure: None },
         Small { capacity: 3, tenants: &[[0, 0, 3], [1, 2, 3], [0, 1, 2]], depth: 5, failure: None },
-        Small { capacity: 2, tenants: &[[1, 1, 2], [1, 1, 2]], depth: 5, failure: Some(OpenFailure::Unavailable) },
-        Small { capacity: 2, tenants: &[[1, 1, 2], [1, 1, 2]], depth: 5, failure: Some(OpenFailure::ServerFull) },
-        Small { capacity: 2, tenants: &[[1, 1, 2], [1, 1, 2]], depth: 5, failure: Some(OpenFailure::Rejected) },
+        Small {
+            capacity: 2,
+            tenants: &[[1, 1, 2], [1, 1, 2]],
+            depth: 5,
+            failure: Some(OpenFailure::Unavailable),
+        },
+        Small {
+            capacity: 2,
+            tenants: &[[1, 1, 2], [1, 1, 2]],
+            depth: 5,
+            failure: Some(OpenFailure::ServerFull),
+        },
+        Small {
+            capacity: 2,
+            tenants: &[[1, 1, 2], [1, 1, 2]],
+            depth: 5,
+            failure: Some(OpenFailure::Rejected),
+        },
     ];
     for small in worlds {
         let played = explore(&small);

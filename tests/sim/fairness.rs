@@ -66,7 +66,13 @@ fn quiet_beside(noisy: u32) -> (u64, u64, usize) {
     }
     for number in 0..noisy {
         let tenant = cluster.tenant(100 + number, allowance(1, 2, 20));
-        cluster.clients(Clients { tenant, clients: 200, hold_us: 10_000, think_us: 200, from_us: 2 * SECOND });
+        cluster.clients(Clients {
+            tenant,
+            clients: 200,
+            hold_us: 10_000,
+            think_us: 200,
+            from_us: 2 * SECOND,
+        });
     }
     cluster.measure_from = tenantry::time::Moment(3 * SECOND);
     cluster.run_until(18 * SECOND);
@@ -128,7 +134,8 @@ fn nobody_waits_for_ever_among_newcomers() {
 fn other_names_get_the_same_service() {
     let run = |offset: u32| {
         let mut cluster = Cluster::new(BudgetConfig::new(6), 21);
-        let tenants: Vec<_> = (0..12).map(|number| cluster.tenant(number + offset, allowance(1, 1, 4))).collect();
+        let tenants: Vec<_> =
+            (0..12).map(|number| cluster.tenant(number + offset, allowance(1, 1, 4))).collect();
         for tenant in &tenants {
             cluster.clients(clients(*tenant, 4, 4_000, 3_000));
         }

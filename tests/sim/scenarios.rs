@@ -1,7 +1,8 @@
 //! One short story per rule: what an operator would read in `docs/budgets.md`, played on the virtual clock.
 
 use tenantry::budget::{
-    Band, Blocked, BudgetConfig, CloseReason, Condition, Input, OpenFailure, Output, Refusal, RejectReason, Scheduler, Why,
+    Band, Blocked, BudgetConfig, CloseReason, Condition, Input, OpenFailure, Output, Refusal, RejectReason,
+    Scheduler, Why,
 };
 use tenantry::ids::{RequestId, ServerId, TenantId};
 use tenantry::time::Moment;
@@ -113,7 +114,11 @@ fn the_head_of_the_queue_gets_help_when_its_own_servers_take_too_long() {
     assert_eq!(world.scheduler.why(A), Some(Why::OwnRelease));
     assert!(world.servers_in(Phase::Closing).is_empty());
     wait(&mut world, 30 * MS);
-    assert_eq!(world.servers_in(Phase::Closing), other, "B's idle server goes when A's head waited two logins' time");
+    assert_eq!(
+        world.servers_in(Phase::Closing),
+        other,
+        "B's idle server goes when A's head waited two logins' time"
+    );
     let notes = world.closed(other[0]);
     assert!(matches!(notes[..], [Note::Opening(_, A)]));
     assert_eq!(world.of_phase(own[0]), Phase::Busy);
@@ -160,10 +165,36 @@ fn a_tenant_within_its_share_keeps_fresh_idle_servers() {
     world.release(busy[0], Condition::Clean);
     world.acquire(B, SECOND, None);
     assert!(world.servers_in(Phase::Closing).is_empty(), "idle for no time at all");
-    assert_eq!(world.scheduler.why(B), Some(Why::Wants { band: Band::Floor, blocked: Some(Blocked::NoIdleServer) }));
+    assert_eq!(
+        world.scheduler.why(B),
+        Some(Why::Wants { band: Band::Floor, blocked: Some(Blocked::NoIdleServer) })
+    );
     assert_eq!(world.wake, Moment(world.now.0 + 5 * MS));
     wait(&mut world, 5 * MS);
     assert_eq!(world.servers_in(Phase::Closing), [busy[0]]);
+}
+
+#[test]
+fn while_a_tenant_below_its_floor_awaits_a_release_nobody_above_takes_what_it_spares() {
+    let mut world = World::new(BudgetConfig::new(5));
+    let (idle, burst) = (TenantId(4), TenantId(5));
+    world.set_tenant(A, allowance(0, 0, 5));
+    world.set_tenant(B, allowance(1, 1, 1));
+    world.set_tenant(idle, allowance(0, 1, 1));
+    world.set_tenant(burst, allowance(0, 0, 1));
+    let spared = lease(&mut world, idle, 1);
+    lease(&mut world, A, 4);
+    world.release(spared[0], Condition::Clean);
+    wait(&mut world, 100 * MS);
+    world.acquire(B, SECOND, None);
+    let why = world.scheduler.why(B);
+    assert_eq!(why, Some(Why::Wants { band: Band::Floor, blocked: Some(Blocked::AwaitingRelease) }));
+    world.acquire(burst, SECOND, None);
+    assert_eq!(world.servers_in(Phase::Closing), []);
+    wait(&mut world, 10 * MS);
+    assert_eq!(world.servers_in(Phase::Closing), spared);
+    let notes = world.closed(spared[0]);
+    assert!(matches!(notes[..], [Note::Opening(_, B)]));
 }
 
 #[test]
@@ -417,23 +448,31 @@ fn logins_in_flight_are_capped_by_band() {
 #[test]
 fn a_burst_waits_for_the_reconnect_budget() {
     let mut config = BudgetConfig::new(4);
-    config.reconnects_per_second = 1;
+    config.reconnects_per_second = 10;
     let mut world = World::new(config);
-    world.set_tenant(A, allowance(0, 0, 4));
-    world.set_tenant(B, allowance(0, 0, 4));
+    for tenant in [A, B, C] {
+        world.set_tenant(tenant, allowance(0, 0, 4));
+    }
     let servers = lease(&mut world, A, 4);
-    wait(&mut world, 30 * MS);
+    wait(&mut world, 300 * MS);
     for server in &servers {
         world.release(*server, Condition::Clean);
     }
-    for _ in 0..3 {
-        world.acquire(B, 4 * SECOND, None);
+    wait(&mut world, 30 * MS);
+    // Two tokens, and one more every 100 ms: four bursters want a server each, all of A's four are idle for long enough.
+    let mut closed = Vec::new();
+    for number in 0..4 {
+        world.set_tenant(TenantId(10 + number), allowance(0, 0, 1));
+        world.acquire(TenantId(10 + number), 4 * SECOND, None);
     }
-    wait(&mut world, 200 * MS);
-    assert_eq!(world.servers_in(Phase::Closing).len(), 1, "one token was there");
-    let why = world.scheduler.why(B);
-    world.acquire(B, 4 * SECOND, None);
-    assert!(matches!(why, Some(Why::LoggingIn | Why::Wants { .. } | Why::OwnRelease)), "{why:?}");
+    closed.push(world.servers_in(Phase::Closing).len());
+    let why = world.scheduler.why(TenantId(13));
+    assert_eq!(why, Some(Why::Wants { band: Band::Burst, blocked: Some(Blocked::ReconnectBudget) }));
+    for _ in 0..2 {
+        wait(&mut world, 100 * MS);
+        closed.push(world.servers_in(Phase::Closing).len());
+    }
+    assert_eq!(closed, [2, 3, 4]);
 }
 
 #[test]
@@ -470,7 +509,11 @@ fn nonsense_is_refused() {
     let release = Input::Release { server, condition: Condition::Clean };
     assert_eq!(world.nonsense(release), Refusal::WrongState("idle"), "released twice");
     let unknown = ServerId(server.0 ^ (1 << 40));
-    assert_eq!(world.nonsense(Input::Lost { server: unknown }), Refusal::UnknownServer, "an older generation");
+    assert_eq!(
+        world.nonsense(Input::Lost { server: unknown }),
+        Refusal::UnknownServer,
+        "an older generation"
+    );
     world.closed(server);
     assert_eq!(world.nonsense(Input::Opened { server }), Refusal::UnknownServer, "late");
     assert_eq!(world.nonsense(Input::Cancel { request: RequestId(77) }), Refusal::UnknownRequest);
@@ -483,9 +526,10 @@ fn a_permit_of_another_ledger_comes_back() {
     config.ledger = 7;
     let mut other = Scheduler::new(config);
     let mut out = Vec::new();
-    other.handle(Moment(0), Input::SetTenant { tenant: A, allowance: allowance(1, 1, 1) }, &mut out).expect("fine");
-    let acquire =
-        Input::Acquire { request: RequestId(1), tenant: A, deadline: Moment(SECOND), prefer: None };
+    other
+        .handle(Moment(0), Input::SetTenant { tenant: A, allowance: allowance(1, 1, 1) }, &mut out)
+        .expect("fine");
+    let acquire = Input::Acquire { request: RequestId(1), tenant: A, deadline: Moment(SECOND), prefer: None };
     other.handle(Moment(0), acquire, &mut out).expect("fine");
     let permit = out.into_iter().find_map(|output| match output {
         Output::Open { permit, .. } => Some(permit),

@@ -4,7 +4,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use tenantry::budget::{BudgetConfig, Condition, Input, OpenFailure, Output, Permit, Refusal, RejectReason, Scheduler};
+use tenantry::budget::{
+    BudgetConfig, Condition, Input, OpenFailure, Output, Permit, Refusal, RejectReason, Scheduler,
+};
 use tenantry::ids::{RequestId, ServerId, TenantId};
 use tenantry::tenant::Allowance;
 use tenantry::time::Moment;
@@ -50,7 +52,7 @@ pub(super) enum Note {
     Ended { request: RequestId, tenant: TenantId, waited_us: u64, outcome: Outcome },
     Drained(TenantId),
     Settled(u32),
-    Standing,
+    NeedChanged,
 }
 
 /// The world around one scheduler.
@@ -121,7 +123,12 @@ impl World {
         self.must(Input::SetCapacity(capacity))
     }
 
-    pub(super) fn acquire(&mut self, tenant: TenantId, patience_us: u64, prefer: Option<ServerId>) -> (RequestId, Vec<Note>) {
+    pub(super) fn acquire(
+        &mut self,
+        tenant: TenantId,
+        patience_us: u64,
+        prefer: Option<ServerId>,
+    ) -> (RequestId, Vec<Note>) {
         self.next_request += 1;
         let request = RequestId(self.next_request);
         let deadline = Moment(self.now.0.saturating_add(patience_us));
@@ -200,14 +207,16 @@ impl World {
         self.servers.iter().filter(|(_, server)| server.phase == phase).map(|(id, _)| *id).collect()
     }
 
-
     pub(super) fn of_phase(&self, server: ServerId) -> Phase {
         self.servers.get(&server).expect("the test names servers that exist").phase
     }
 
     /// Servers of a tenant that are not on their way out.
     pub(super) fn servers_of(&self, tenant: TenantId) -> u32 {
-        self.servers.values().filter(|server| server.tenant == tenant && server.phase != Phase::Closing).count() as u32
+        self.servers
+            .values()
+            .filter(|server| server.tenant == tenant && server.phase != Phase::Closing)
+            .count() as u32
     }
 
     // ---- the step and its checks ----
@@ -253,15 +262,23 @@ impl World {
                 assert!(self.servers.len() as u32 <= self.capacity, "used <= K when a server is ordered");
                 let allowance = self.allowances.get(&tenant).expect("only known tenants get servers");
                 assert!(!self.leaving.contains_key(&tenant), "a tenant that leaves gets no server");
-                assert!(self.servers_of(tenant) <= allowance.ceiling, "n <= ceiling when a server is ordered");
+                assert!(
+                    self.servers_of(tenant) <= allowance.ceiling,
+                    "n <= ceiling when a server is ordered"
+                );
                 self.opens += 1;
                 notes.push(Note::Opening(server, tenant));
             }
             Output::Close { server, why } => {
                 let entry = self.servers.get_mut(&server).expect("only servers that exist are closed");
-                assert_eq!(entry.phase, Phase::Idle, "only idle servers are closed, not leased ones ({why:?})");
+                assert_eq!(
+                    entry.phase,
+                    Phase::Idle,
+                    "only idle servers are closed, not leased ones ({why:?})"
+                );
                 let allowance = self.allowances.get(&entry.tenant).expect("a server's tenant is known");
-                let (tenant, evicted) = (entry.tenant, matches!(why, tenantry::budget::CloseReason::Evicted { .. }));
+                let (tenant, evicted) =
+                    (entry.tenant, matches!(why, tenantry::budget::CloseReason::Evicted { .. }));
                 entry.phase = Phase::Closing;
                 let left = self.servers_of(tenant);
                 assert!(!evicted || left >= allowance.reserve, "reserved servers are not evicted");
@@ -283,9 +300,12 @@ impl World {
                 assert_eq!(capacity, self.capacity, "the capacity that was set last is settled");
                 notes.push(Note::Settled(capacity));
             }
-            Output::Need(_) => notes.push(Note::Standing),
+            Output::Need(_) => notes.push(Note::NeedChanged),
             Output::Drained { tenant } => {
-                assert!(self.servers.values().all(|server| server.tenant != tenant), "who is drained has no server");
+                assert!(
+                    self.servers.values().all(|server| server.tenant != tenant),
+                    "who is drained has no server"
+                );
                 assert!(self.leaving.remove(&tenant).is_some(), "only tenants that leave are drained");
                 self.allowances.remove(&tenant);
                 self.ceiling_cut.remove(&tenant);
@@ -297,14 +317,24 @@ impl World {
     fn check(&mut self, used_before: usize, words: &str) {
         let used = self.servers.len();
         assert_eq!(self.scheduler.used() as usize, used, "used is the number of permits out ({words})");
-        assert!(used <= used_before.max(self.capacity as usize), "used <= K, and never grows above it ({words})");
-        assert_eq!(self.scheduler.waiters(), self.waiting.len(), "every request is waiting or ended ({words})");
+        assert!(
+            used <= used_before.max(self.capacity as usize),
+            "used <= K, and never grows above it ({words})"
+        );
+        assert_eq!(
+            self.scheduler.waiters(),
+            self.waiting.len(),
+            "every request is waiting or ended ({words})"
+        );
         if !self.steps.is_multiple_of(self.audit_every) {
             return;
         }
         for (request, waiting) in &self.waiting {
             assert!(waiting.deadline > self.now, "{request} waits past its deadline ({words})");
-            assert!(self.wake <= waiting.deadline || waiting.deadline == Moment::NEVER, "deadlines have a timer");
+            assert!(
+                self.wake <= waiting.deadline || waiting.deadline == Moment::NEVER,
+                "deadlines have a timer"
+            );
         }
         if let Err(rule) = self.scheduler.audit() {
             panic!("after {words}: {rule}");

@@ -45,6 +45,13 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
+    /// What `/metrics` says now.
+    pub(crate) async fn scrape(address: SocketAddr) -> Self {
+        let (status, text) = get(address, "/metrics").await.expect("HTTP does not answer");
+        assert_eq!(status, 200);
+        Self::parse(&text)
+    }
+
     pub(crate) fn parse(text: &str) -> Self {
         let lines = text
             .lines()

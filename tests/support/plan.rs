@@ -138,6 +138,11 @@ impl Plan {
         self
     }
 
+    /// What a key was set to; empty if it was not.
+    pub(crate) fn setting(&self, section: &str, key: &str) -> &str {
+        self.sections.get(section).and_then(|keys| keys.get(key)).map_or("", String::as_str)
+    }
+
     /// Server connections that the proxy may have.
     pub(crate) fn budget(self, servers: u32) -> Self {
         let plan = self.set("cluster.main", "max_connections", &servers.to_string());

@@ -116,9 +116,7 @@ impl Proxy {
     }
 
     pub(crate) async fn metrics(&self) -> Metrics {
-        let (status, text) = self.get("/metrics").await;
-        assert_eq!(status, 200);
-        Metrics::parse(&text)
+        Metrics::scrape(self.http).await
     }
 
     /// Resident memory, in bytes.

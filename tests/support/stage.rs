@@ -186,6 +186,14 @@ impl Stage {
         rows[0][0].as_deref().unwrap().parse().unwrap()
     }
 
+    /// What Postgres' servers are doing, for the report of a failure.
+    pub(crate) async fn activity(&self) -> Vec<String> {
+        let sql = "SELECT format('%s %s %s %s %s: %s', pid, usename, state, wait_event_type, now() - query_start, query)
+             FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        let rows = self.postgres.psql(sql).await.unwrap();
+        rows.into_iter().flatten().flatten().collect()
+    }
+
     /// Waits until Postgres has as many server connections.
     pub(crate) async fn servers_become(&self, wanted: usize, within: Duration) {
         let what = format!("{wanted} servers");

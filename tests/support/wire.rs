@@ -206,6 +206,9 @@ impl Wire {
         let mut scram = ScramSha256::new(login.password.as_bytes(), ChannelBinding::unsupported());
         loop {
             let Some(message) = self.message().await else { return Reply::default() };
+            if message.tag == b'v' {
+                continue;
+            }
             if message.tag != b'R' {
                 return self.until_ready_after(vec![message]).await;
             }

@@ -1,0 +1,62 @@
+//! What changed when a message was sent, for the case that the server refuses or skips it.
+//!
+//! A pipelined message is taken for granted when it is sent, so that those behind it can be understood. Owns the way
+//! back: an error takes back, newest first, what the messages it hits have changed.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::exchange::{ClientState, ServerState};
+use super::lexer::StateKind;
+use super::statement::{ClientStatements, ServerStatements, Statement};
+
+/// One change.
+#[derive(Debug)]
+pub(super) enum Note {
+    /// A name got or lost a meaning.
+    Name { name: Box<[u8]>, before: Option<Rc<Statement>>, after: Option<Rc<Statement>> },
+    /// All names were given up, and what the server had prepared.
+    All(Box<Everything>),
+}
+
+/// What `DEALLOCATE ALL` and `DISCARD ALL` take away.
+#[derive(Debug)]
+pub(super) struct Everything {
+    pub(super) names: ClientStatements,
+    pub(super) prepared: ServerStatements,
+    pub(super) left_behind: Option<StateKind>,
+}
+
+impl Note {
+    /// Takes the change back, unless one of the `later` ones has come over it.
+    pub(super) fn undo(self, later: &mut VecDeque<Self>, client: &mut ClientState, server: &mut ServerState) {
+        // What was there when everything was given up is in that note now.
+        let shelved = later.iter_mut().find_map(|note| match note {
+            Self::All(all) => Some(&mut **all),
+            Self::Name { .. } => None,
+        });
+        let (names, prepared, left_behind) = match shelved {
+            Some(all) => (&mut all.names, &mut all.prepared, &mut all.left_behind),
+            None => (&mut client.statements, &mut server.statements, &mut server.left_behind),
+        };
+        match self {
+            Self::Name { name, before, after } => {
+                if names.find(&name).map(|now| now.id) == after.map(|after| after.id) {
+                    names.set(&name, before);
+                }
+            }
+            Self::All(all) => {
+                names.take_back(all.names);
+                prepared.take_back(all.prepared);
+                *left_behind = (*left_behind).max(all.left_behind);
+            }
+        }
+    }
+
+    /// Makes the change once more, after everything was forgotten behind its back.
+    pub(super) fn redo(&self, client: &mut ClientState) {
+        if let Self::Name { name, after, .. } = self {
+            client.statements.set(name, after.clone());
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Prepared statements on their way to the server: the names they get there, and those the server lacks.
+//!
+//! Owns Parse, Bind, Describe and Close. A named statement has the server's own name for its text; the unnamed one is
+//! prepared again where the server has somebody else's.
+
+use std::rc::Rc;
+
+use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
+use super::expect::Expect;
+use super::lexer::{StateKind, classify};
+use super::notes::Note;
+use super::sink::Sink;
+use super::statement::{Statement, leaves, put_close, put_parse, put_parse_unnamed, put_server_name};
+use super::upstream::{Next, Parties};
+use super::violation::{MAX_INSPECTED_BYTES, MAX_NAMED_PARSE_BYTES, Violation, whole_body};
+use crate::wire::frame::{self, HEADER_BYTES, Header};
+
+impl Exchange {
+    pub(super) fn parse<'a>(
+        &mut self,
+        parties: &mut Parties<'a>,
+        header: Header,
+        message: &'a [u8],
+        sink: &mut Sink<'_>,
+    ) -> Result<Next, Violation> {
+        let body = whole_body(header, message);
+        let Some(first) = message.get(HEADER_BYTES) else {
+            return if header.body_len == 0 { Err(Violation::Malformed(b'P')) } else { Ok(Next::Wait) };
+        };
+        if *first == 0 {
+            return self.parse_unnamed(parties, header, body, message, sink);
+        }
+        if header.body_len > MAX_NAMED_PARSE_BYTES {
+            return Err(Violation::StatementTooLong(header.body_len));
+        }
+        let Some(body) = body else { return Ok(Next::Wait) };
+        let Some((name, body)) = frame::split_cstr(body) else { return Err(Violation::Malformed(b'P')) };
+        let max = parties.client.max_statements;
+        if parties.client.statements.len() >= max {
+            return Err(Violation::TooManyStatements(max));
+        }
+        sink.drop_input(header.total_len());
+        let statement = parties.cache.intern(body);
+        self.parse_named(parties, name, statement, sink.insert());
+        Ok(Next::Done(header.total_len()))
+    }
+
+    fn parse_named(
+        &mut self,
+        parties: &mut Parties<'_>,
+        name: &[u8],
+        statement: Rc<Statement>,
+        out: &mut Vec<u8>,
+    ) {
+        if parties.client.statements.find(name).is_some() {
+            // The name is taken: let the server say so, by preparing what it has prepared.
+            let serial = self.prepare_here(parties.server, &statement, out);
+            put_parse(out, serial, &statement.body);
+            self.expect_extended(Expect::ParseAgain);
+            return;
+        }
+        // In a failed transaction Postgres refuses to prepare, so it is asked where that is possible.
+        let may_be_refused = parties.server.status == TxStatus::Failed || self.expect.requests() > 0;
+        let segment = self.this_segment();
+        if !may_be_refused && parties.server.statements.touch(statement.id, segment).is_some() {
+            self.expect_extended(Expect::SynthParse);
+        } else {
+            let serial = self.send_parse(parties.server, &statement, out);
+            self.expect_extended(Expect::NamedParse { id: statement.id, serial });
+        }
+        self.rename(parties.client, name, Some(statement));
+    }
+
+    fn parse_unnamed<'a>(
+        &mut self,
+        parties: &mut Parties<'a>,
+        header: Header,
+        body: Option<&'a [u8]>,
+        message: &[u8],
+        sink: &mut Sink<'_>,
+    ) -> Result<Next, Violation> {
+        let body = body.and_then(|body| body.get(1..));
+        let left = match body {
+            Some(body) => {
+                let text = frame::split_cstr(body).ok_or(Violation::Malformed(b'P'))?.0;
+                leaves(&classify(text))
+            }
+            None if header.body_len <= MAX_INSPECTED_BYTES => return Ok(Next::Wait),
+            None => Some(StateKind::Unknown),
+        };
+        if let Some(kind) = left {
+            parties.leave_behind(kind);
+        }
+        parties.change_unnamed(body);
+        self.unnamed_here = true;
+        self.expect_extended(Expect::Parse { version: parties.client.unnamed_version });
+        Ok(self.forward(header, message, sink))
+    }
+
+    pub(super) fn bind(
+        &mut self,
+        parties: &mut Parties<'_>,
+        header: Header,
+        message: &[u8],
+        sink: &mut Sink<'_>,
+    ) -> Result<Next, Violation> {
+        let available = message.get(HEADER_BYTES..header.total_len().min(message.len())).unwrap_or_default();
+        let names = frame::split_cstr(available)
+            .and_then(|(portal, rest)| frame::split_cstr(rest).map(|(name, _)| (portal, name)));
+        let Some((portal, name)) = names else {
+            return if whole_body(header, message).is_some() || available.len() > MAX_INSPECTED_BYTES {
+                Err(Violation::Malformed(b'B'))
+            } else {
+                Ok(Next::Wait)
+            };
+        };
+        if name.is_empty() && self.unnamed_is_at_hand(parties, sink) {
+            parties.unnamed_is_bound = true;
+            self.expect_extended(Expect::Bind);
+            return Ok(self.forward(header, message, sink));
+        }
+        let new_name = match parties.client.statements.find(name).cloned() {
+            Some(statement) => {
+                if let Some(kind) = statement.leaves {
+                    parties.leave_behind(kind);
+                }
+                Name::Ours(self.prepare_here(parties.server, &statement, sink.insert()))
+            }
+            None => Name::Foreign(name),
+        };
+        Ok(self.bind_under(header, message, (portal, name), &new_name, sink))
+    }
+
+    /// Forwards a Bind with another statement name. Its parameters may still be on their way.
+    fn bind_under(
+        &mut self,
+        header: Header,
+        message: &[u8],
+        (portal, old_name): (&[u8], &[u8]),
+        name: &Name<'_>,
+        sink: &mut Sink<'_>,
+    ) -> Next {
+        let old_names = portal.len().saturating_add(old_name.len()).saturating_add(2);
+        let head = HEADER_BYTES.saturating_add(old_names);
+        sink.drop_input(head);
+        let out = sink.insert();
+        let length_at = out.len().saturating_add(1);
+        out.extend_from_slice(&[b'B', 0, 0, 0, 0]);
+        out.extend_from_slice(portal);
+        out.push(0);
+        name.put(out);
+        out.push(0);
+        let new_names = out.len().saturating_sub(length_at).saturating_sub(4);
+        let length = header.body_len.saturating_sub(old_names).saturating_add(new_names).saturating_add(4);
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        if let Some(field) = out.get_mut(length_at..).and_then(|tail| tail.first_chunk_mut::<4>()) {
+            *field = length.to_be_bytes();
+        }
+        self.expect_extended(Expect::Bind);
+        let tail = header.total_len().min(message.len()).saturating_sub(head);
+        sink.keep(tail);
+        let done = head.saturating_add(tail);
+        self.client_rest = header.total_len().saturating_sub(done);
+        Next::Done(done)
+    }
+
+    pub(super) fn describe(
+        &mut self,
+        parties: &mut Parties<'_>,
+        header: Header,
+        message: &[u8],
+        sink: &mut Sink<'_>,
+    ) -> Result<Next, Violation> {
+        let Some(body) = whole_body(header, message) else { return Ok(Next::Wait) };
+        let Some((kind, name)) = kind_and_name(body) else { return Err(Violation::Malformed(b'D')) };
+        if kind == b'P' || name.is_empty() && self.unnamed_is_at_hand(parties, sink) {
+            self.expect_extended(Expect::Describe);
+            return Ok(self.forward(header, message, sink));
+        }
+        sink.drop_input(header.total_len());
+        let name = match parties.client.statements.find(name).cloned() {
+            Some(statement) => Name::Ours(self.prepare_here(parties.server, &statement, sink.insert())),
+            None => Name::Foreign(name),
+        };
+        frame::put(sink.insert(), b'D', |out| {
+            out.push(kind);
+            name.put(out);
+            out.push(0);
+        });
+        self.expect_extended(Expect::Describe);
+        Ok(Next::Done(header.total_len()))
+    }
+
+    pub(super) fn close(
+        &mut self,
+        parties: &mut Parties<'_>,
+        header: Header,
+        message: &[u8],
+        sink: &mut Sink<'_>,
+    ) -> Result<Next, Violation> {
+        let Some(body) = whole_body(header, message) else { return Ok(Next::Wait) };
+        let Some((kind, name)) = kind_and_name(body) else { return Err(Violation::Malformed(b'C')) };
+        if kind == b'P' || name.is_empty() {
+            if kind == b'S' {
+                parties.change_unnamed(None);
+            }
+            self.expect_extended(Expect::Close);
+            return Ok(self.forward(header, message, sink));
+        }
+        sink.drop_input(header.total_len());
+        self.rename(parties.client, name, None);
+        self.expect_extended(Expect::SynthClose);
+        Ok(Next::Done(header.total_len()))
+    }
+
+    /// Gives a client's name another meaning, noted in case the server does not come to it.
+    pub(super) fn rename(&mut self, client: &mut ClientState, name: &[u8], after: Option<Rc<Statement>>) {
+        let before = client.statements.find(name).cloned();
+        client.statements.set(name, after.clone());
+        self.notes.push_back(Note::Name { name: name.into(), before, after });
+    }
+
+    /// Whether the server's unnamed statement is this client's, after preparing it again if that is needed.
+    ///
+    /// One that was prepared in this segment is: if that fails, what follows is skipped. One of an earlier segment is
+    /// only if the server has said so, or somebody else's could be there still.
+    fn unnamed_is_at_hand(&mut self, parties: &mut Parties<'_>, sink: &mut Sink<'_>) -> bool {
+        if self.unnamed_here || parties.server.unnamed_of == Some(parties.client.unnamed_now()) {
+            return true;
+        }
+        let Some(body) = parties.unnamed.or(parties.client.unnamed.as_deref()) else { return false };
+        put_parse_unnamed(sink.insert(), body);
+        self.expect_extended(Expect::OwnParse { id: 0, serial: 0 });
+        self.unnamed_here = true;
+        true
+    }
+
+    /// Prepares a statement if the server lacks it. Returns its number there.
+    fn prepare_here(&mut self, server: &mut ServerState, statement: &Statement, out: &mut Vec<u8>) -> u32 {
+        if let Some(serial) = server.statements.touch(statement.id, self.this_segment()) {
+            return serial;
+        }
+        let serial = self.send_parse(server, statement, out);
+        self.expect_extended(Expect::OwnParse { id: statement.id, serial });
+        serial
+    }
+
+    /// Prepares a statement under a new number, after closing what must go for that. The caller expects the answer.
+    fn send_parse(&mut self, server: &mut ServerState, statement: &Statement, out: &mut Vec<u8>) -> u32 {
+        while let Some(victim) = server.statements.victim_for(statement.id) {
+            put_close(out, victim);
+            self.expect_extended(Expect::OwnClose { serial: victim });
+        }
+        let serial = server.statements.insert(statement.id, self.this_segment());
+        put_parse(out, serial, &statement.body);
+        serial
+    }
+
+    /// Number of the segment that is being sent; never 0.
+    const fn this_segment(&self) -> u64 {
+        self.segment.saturating_add(1)
+    }
+}
+
+/// The name a statement gets on its way to the server.
+enum Name<'a> {
+    Ours(u32),
+    /// A name that this client does not have. The server is to say so; it must not find somebody else's.
+    Foreign(&'a [u8]),
+}
+
+impl Name<'_> {
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Ours(serial) => put_server_name(out, *serial),
+            Self::Foreign(name) => {
+                out.extend_from_slice(b"tenantry:");
+                out.extend_from_slice(name);
+            }
+        }
+    }
+}
+
+fn kind_and_name(body: &[u8]) -> Option<(u8, &[u8])> {
+    let (kind @ (b'S' | b'P'), rest) = body.split_first()? else { return None };
+    match frame::split_cstr(rest)? {
+        (name, []) => Some((*kind, name)),
+        _ => None,
+    }
+}

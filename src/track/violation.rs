@@ -1,0 +1,74 @@
+//! What a client must not send.
+//!
+//! Owns the limits on a client's messages and the error it gets beyond them.
+
+use crate::error::{ClientError, ClientFacing, Fault, SqlState};
+use crate::wire::frame::{self, HEADER_BYTES, Header};
+
+/// What no well-behaved client sends.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// A length that no message can have.
+    #[error("invalid message length")]
+    Length(#[from] frame::BadLength),
+    /// A type that a client must not send now.
+    #[error("invalid frontend message type {0}")]
+    Type(u8),
+    /// A message longer than its type allows.
+    #[error("message of type {0} is too long")]
+    TooLong(u8),
+    /// A body that does not have the shape of its type.
+    #[error("invalid message format")]
+    Malformed(u8),
+    /// A named statement's text beyond what is kept.
+    #[error("prepared statement of {0} bytes is too long")]
+    StatementTooLong(usize),
+    /// More named statements than a client may have.
+    #[error("too many prepared statements")]
+    TooManyStatements(usize),
+}
+
+impl ClientFacing for Violation {
+    fn to_client(&self) -> ClientError {
+        let (code, reason) = match self {
+            Self::Length(_) | Self::Type(_) | Self::Malformed(_) => {
+                (SqlState::PROTOCOL_VIOLATION, "protocol_violation")
+            }
+            Self::TooLong(_) | Self::StatementTooLong(_) => {
+                (SqlState::PROGRAM_LIMIT_EXCEEDED, "message_too_large")
+            }
+            Self::TooManyStatements(_) => (SqlState::CONFIGURATION_LIMIT_EXCEEDED, "too_many_statements"),
+        };
+        let error = ClientError::fatal(code, Fault::Client, reason, self.to_string());
+        match self {
+            Self::StatementTooLong(_) => error
+                .with_detail(format!("A named statement may have {MAX_NAMED_PARSE_BYTES} bytes."))
+                .with_hint("Use the unnamed statement for texts this long."),
+            Self::TooManyStatements(max) => error
+                .with_detail(format!("A client may hold {max} named prepared statements."))
+                .with_hint("Close statements that are not needed, or raise max_client_statements."),
+            Self::Length(_) | Self::Type(_) | Self::TooLong(_) | Self::Malformed(_) => error,
+        }
+    }
+}
+
+/// A simple query or an unnamed Parse up to this size is read whole before it is forwarded.
+pub(super) const MAX_INSPECTED_BYTES: usize = 16 * 1024;
+/// A named Parse is kept, so it has an end.
+pub(super) const MAX_NAMED_PARSE_BYTES: usize = 8 * 1024 * 1024;
+
+/// The header of a client's message, once it is there; its length is one that the type may have.
+pub(super) fn checked_header(message: &[u8]) -> Result<Option<Header>, Violation> {
+    let Some(tag) = message.first() else { return Ok(None) };
+    let limit = frame::client_body_limit(*tag).ok_or(Violation::Type(*tag))?;
+    let Some(header) = frame::peek(message)? else { return Ok(None) };
+    if header.body_len > limit {
+        return Err(Violation::TooLong(header.tag));
+    }
+    Ok(Some(header))
+}
+
+/// The body of a message that is there to its end.
+pub(super) fn whole_body(header: Header, message: &[u8]) -> Option<&[u8]> {
+    message.get(HEADER_BYTES..header.total_len())
+}

@@ -1,0 +1,122 @@
+//! The command line as a script meets it: exit codes, what goes to standard output, what to standard error.
+#![expect(clippy::unwrap_used, reason = "a test expects by failing")]
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn tenantry(args: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tenantry"))
+        .args(args)
+        .env_remove("TENANTRY_CONFIG")
+        .env("TENANTRY_ADMIN_PASSWORD", "one")
+        .env("ACME_DB_PASSWORD", "two'\\")
+        .env("GLOBEX_DB_PASSWORD", "three")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+const EXAMPLE: &str = "config/tenantry.example.toml";
+
+#[test]
+fn a_good_configuration_is_0_and_a_bad_one_78() {
+    let good = tenantry(&["check", "-c", EXAMPLE], "");
+    assert_eq!(good.status.code(), Some(0), "{}", err(&good));
+    assert!(out(&good).ends_with("config/tenantry.example.toml: ok\n"), "{}", out(&good));
+    let quiet = tenantry(&["check", "-q", "-c", EXAMPLE], "");
+    assert_eq!((quiet.status.code(), out(&quiet)), (Some(0), String::new()));
+    for args in [["check", "-c"], ["serve", "-c"]] {
+        let bad = tenantry(&[args[0], args[1], "tests/config/walls.toml"], "");
+        assert_eq!(bad.status.code(), Some(78), "{}", err(&bad));
+        assert!(err(&bad).contains("there would be no wall between them"), "{}", err(&bad));
+        assert_eq!(out(&bad), "");
+    }
+    let none = tenantry(&["check", "-c", "/nonexistent"], "");
+    assert_eq!(none.status.code(), Some(78), "{}", err(&none));
+}
+
+#[test]
+fn a_bad_log_filter_is_a_bad_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.toml");
+    let text = std::fs::read_to_string(EXAMPLE).unwrap();
+    std::fs::write(&path, text.replace("[log]", "[log]\nfilter = \"tenantry=loud\"")).unwrap();
+    let bad = tenantry(&["check", "-c", path.to_str().unwrap()], "");
+    assert_eq!(bad.status.code(), Some(78), "{}", out(&bad));
+    assert!(err(&bad).contains("log.filter"), "{}", err(&bad));
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    for args in
+        [&["sevre"][..], &["check", "--alive"], &["tenant", "sql"], &["healthcheck", "--url", "ftp://x"], &[]]
+    {
+        assert_eq!(tenantry(args, "").status.code(), Some(2), "{args:?}");
+    }
+    let unknown = tenantry(&["tenant", "sql", "nobody", "-c", EXAMPLE], "");
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(err(&unknown).contains("no tenant `nobody`"), "{}", err(&unknown));
+}
+
+#[test]
+fn a_live_check_without_a_server_is_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.toml");
+    let text = std::fs::read_to_string(EXAMPLE).unwrap();
+    let socket = format!("host={} dbname=app", dir.path().display());
+    let url = "postgres://db1.internal:5432/app?sslmode=verify-full";
+    std::fs::write(&path, text.replace(&format!("\"{url}\""), &format!("\"{socket}\""))).unwrap();
+    let failed = tenantry(&["check", "--live", "-c", path.to_str().unwrap()], "");
+    assert_eq!(failed.status.code(), Some(1), "{}{}", out(&failed), err(&failed));
+    assert!(out(&failed).contains("error: cluster `main`"), "{}", out(&failed));
+}
+
+#[test]
+fn a_password_becomes_a_verifier_and_is_not_shown() {
+    let made = tenantry(&["hash-password", "--iterations", "5000"], "hunter2\n");
+    assert_eq!(made.status.code(), Some(0), "{}", err(&made));
+    let verifier = out(&made);
+    assert!(verifier.starts_with("SCRAM-SHA-256$5000:") && verifier.ends_with('\n'), "{verifier}");
+    let again = tenantry(&["hash-password", "--iterations", "5000"], "hunter2\n");
+    assert_ne!(verifier, out(&again), "each has a salt of its own");
+    // The printed line works in a configuration as it is.
+    let text = std::fs::read_to_string(EXAMPLE).unwrap();
+    let start = text.find("SCRAM-SHA-256$").unwrap();
+    let old = text[start..].split('"').next().unwrap();
+    let env = |_: &str| Some("x".to_owned());
+    let none = |name: &str| {
+        if name.starts_with("TENANTRY_") && !name.ends_with("_ADMIN_PASSWORD") { None } else { env(name) }
+    };
+    tenantry::config::load_text(&text.replace(old, verifier.trim()), Path::new(""), &none, None).unwrap();
+    assert_eq!(tenantry(&["hash-password"], "\n").status.code(), Some(2), "an empty one");
+}
+
+#[test]
+fn the_sql_of_a_tenant_holds_no_password() {
+    let sql = tenantry(&["tenant", "sql", "acme", "-c", EXAMPLE], "");
+    assert_eq!(sql.status.code(), Some(0), "{}", err(&sql));
+    let text = out(&sql);
+    assert!(text.contains("ALTER ROLE \"tenant_acme\" PASSWORD 'SCRAM-SHA-256$"), "{text}");
+    assert!(!text.contains("two'"), "{text}");
+    assert!(!text.contains("TO PUBLIC"), "{text}");
+}
+
+#[test]
+fn help_and_version_are_0() {
+    assert_eq!(tenantry(&["--help"], "").status.code(), Some(0));
+    let version = tenantry(&["--version"], "");
+    assert!(out(&version).starts_with("tenantry "), "{}", out(&version));
+}

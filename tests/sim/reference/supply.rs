@@ -1,0 +1,117 @@
+//! How the naive scheduler gives slots to tenants.
+
+use tenantry::budget::CloseReason;
+use tenantry::ids::TenantId;
+
+use super::{Reference, State, cost};
+
+impl Reference {
+    pub(super) fn supply(&mut self) {
+        let mut barred = Vec::new();
+        while !self.shut(self.breaker) {
+            let Some((lane, tenant)) = self.best(&barred, None) else { return };
+            if !self.provide(lane.min(2), tenant) {
+                barred.extend(if lane < 2 { lane..5 } else { lane..lane + 1 });
+            }
+        }
+    }
+
+    pub(super) fn provide(&mut self, band: usize, tenant: u32) -> bool {
+        if self.capped(band) {
+            return false;
+        }
+        if self.free() > if band == 2 { self.c.headroom } else { 0 } {
+            let probes = self.begin(tenant);
+            self.order(tenant, probes);
+            return true;
+        }
+        let paid = band == 2 && !self.slack();
+        if paid && self.tokens < 1_000_000 {
+            return false;
+        }
+        let Some(victim) = self.victim(tenant, band) else { return false };
+        if paid {
+            self.tokens -= 1_000_000;
+        }
+        self.close(victim, CloseReason::Evicted { successor: TenantId(tenant) }, Some(tenant));
+        true
+    }
+
+    pub(super) fn victim(&mut self, borrower: u32, band: usize) -> Option<usize> {
+        let served_more = |owner| self.v_now(borrower) + cost(self.c.lead_us, 1) < self.tenants[&owner].v;
+        let age = |owner| match band {
+            0 | 1 => 0,
+            _ if served_more(owner) => self.c.burst_idle_age_us,
+            _ => self.c.stale_us.max(self.c.burst_idle_age_us),
+        };
+        if let Some(server) = self.borrowed(|owner, since| since + age(owner) <= self.now) {
+            return Some(server);
+        }
+        let mut need = self.c.idle_age_us;
+        if band == 2 {
+            need = self.c.burst_idle_age_us.max(self.hold(borrower).min(self.c.collateral_max_us));
+        } else {
+            let head =
+                self.waiters.iter().find(|waiter| waiter.tenant == borrower).map_or(0, |waiter| waiter.since);
+            let borrowers = self.tenants.keys().filter(|t| self.over_share(**t) && self.class(**t) == 0);
+            let returning =
+                borrowers.map(|t| (self.n(*t) - self.tenants[t].allowance.share).min(self.busy(*t)));
+            if returning.sum::<u32>() >= self.c.releases_awaited
+                && self.now < head + self.c.release_patience_us
+            {
+                return None;
+            }
+        }
+        self.sieve(need)
+    }
+
+    /// The longest idle server of each tenant above its share, the longest idle of these.
+    pub(super) fn borrowed(&self, ripe: impl Fn(u32, u64) -> bool) -> Option<usize> {
+        let idle = self.idle_servers();
+        let oldest = |tenant: u32| idle.iter().find(|(_, _, number)| self.servers[*number].tenant == tenant);
+        let over = self.tenants.keys().filter(|t| self.over_share(**t));
+        let ripe =
+            over.filter_map(|t| oldest(*t).filter(|(_, since, _)| ripe(*t, *since)).map(|o| (o.1, *t, o.2)));
+        ripe.min().map(|(_, _, number)| number)
+    }
+
+    pub(super) fn sieve(&mut self, need: u64) -> Option<usize> {
+        let ripe = |number: usize| match self.servers[number].state {
+            State::Idle { since, .. } => {
+                let owner = self.servers[number].tenant;
+                since + need <= self.now && !self.over_share(owner) && self.above_reserve(owner)
+            }
+            _ => false,
+        };
+        let mut alive = self.alive();
+        let start = self.hand.and_then(|hand| alive.iter().position(|number| *number == hand));
+        alive.rotate_left(start.unwrap_or(0));
+        let candidates: Vec<usize> = alive.into_iter().filter(|number| ripe(*number)).collect();
+        let passed = candidates.iter().position(|number| !self.servers[*number].visited);
+        for number in candidates.iter().take(passed.unwrap_or(candidates.len())) {
+            self.servers[*number].visited = false;
+        }
+        let found = *candidates.get(passed.unwrap_or(0))?;
+        let alive = self.alive();
+        self.hand = alive.iter().skip_while(|number| **number != found).nth(1).copied();
+        Some(found)
+    }
+
+    pub(super) fn alive(&self) -> Vec<usize> {
+        let lives =
+            |number: &usize| matches!(self.servers[*number].state, State::Idle { .. } | State::Busy { .. });
+        let mut alive: Vec<usize> = (0..self.servers.len()).filter(lives).collect();
+        alive.sort_by_key(|number| self.servers[*number].birth);
+        alive
+    }
+
+    pub(super) fn shed(&mut self) {
+        while self.staying() > self.working {
+            let oldest = self.idle_servers().first().map(|(_, _, number)| *number);
+            let Some(victim) = self.borrowed(|_, _| true).or_else(|| self.sieve(0)).or(oldest) else {
+                return;
+            };
+            self.close(victim, CloseReason::Capacity, None);
+        }
+    }
+}
