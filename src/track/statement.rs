@@ -136,11 +136,14 @@ pub(super) const fn leaves(effect: &Effect) -> Option<StateKind> {
     }
 }
 
+/// Statements by the client's names for them.
+type Names = BTreeMap<Box<[u8]>, Rc<Statement>>;
+
 /// The names of one client. Takes no room as long as there are none.
 #[derive(Debug, Default)]
 pub struct ClientStatements {
-    #[expect(clippy::box_collection, reason = "most clients have no names, and there are many clients")]
-    names: Option<Box<BTreeMap<Box<[u8]>, Rc<Statement>>>>,
+    /// Boxed: most clients have no names, and there are many clients.
+    names: Option<Box<Names>>,
 }
 
 impl ClientStatements {
@@ -332,8 +335,8 @@ mod tests {
     #[test]
     fn a_full_server_forgets_the_least_recently_used() {
         let mut server = ServerStatements::new(2);
-        assert_eq!(prepare(&mut server, 10), []);
-        assert_eq!(prepare(&mut server, 20), []);
+        assert!(prepare(&mut server, 10).is_empty());
+        assert!(prepare(&mut server, 20).is_empty());
         assert_eq!(server.touch(10, 9), Some(1));
         assert_eq!(prepare(&mut server, 30), [2]);
         assert_eq!((server.touch(10, 9), server.touch(20, 9), server.touch(30, 9)), (Some(1), None, Some(3)));
@@ -351,7 +354,7 @@ mod tests {
     #[test]
     fn what_was_not_closed_is_closed_the_next_time() {
         let mut server = ServerStatements::new(1);
-        assert_eq!(prepare(&mut server, 10), []);
+        assert!(prepare(&mut server, 10).is_empty());
         assert_eq!(prepare(&mut server, 20), [1]);
         server.not_closed(1);
         assert_eq!(prepare(&mut server, 30), [1, 2]);

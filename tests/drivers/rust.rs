@@ -95,7 +95,7 @@ async fn copy(client: &Client) {
     }
     assert_eq!(writer.as_mut().finish().await.unwrap(), 5_000);
     // Dropped without an end: the driver sends CopyFail.
-    drop(client.copy_in::<_, bytes::Bytes>("COPY copied_rust FROM STDIN").await);
+    drop(client.copy_in::<_, &'static [u8]>("COPY copied_rust FROM STDIN").await);
     let count: i64 = client.query_one("SELECT count(*) FROM copied_rust", &[]).await.unwrap().get(0);
     assert_eq!(count, 5_000);
 }

@@ -171,3 +171,43 @@ async fn keys_of_the_proxy_are_its_own_and_differ() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_cancel_is_not_lost_while_the_server_is_still_being_opened() {
+    let stage = Stage::start(Plan::new(&["acme"]).set("pool", "server_idle_timeout", "\"1ms\"")).await;
+    let mut client = stage.client("acme").await;
+    for delay in 5..40 {
+        stage.servers_become(0, PATIENCE).await;
+        client.send(&Batch::new().query("SELECT pg_sleep(30)").0).await;
+        // The server's login takes about as long: the cancel comes before it, in it, and after it.
+        assert_eq!(client.message_within(Duration::from_millis(delay)).await, None);
+        cancel(&stage, &client.key.clone()).await;
+        let reply = tokio::time::timeout(Duration::from_secs(10), client.until_ready()).await;
+        let reply = reply.unwrap_or_else(|_| panic!("the cancel after {delay} ms was lost"));
+        assert_eq!((reply.code(), reply.status), ("57014", Some('I')));
+    }
+}
+
+#[tokio::test]
+async fn a_cancel_is_not_lost_among_more_clients_than_servers() {
+    let stage = Stage::start(Plan::new(&["acme"]).budget(3).queue_timeout("60s")).await;
+    let mut tasks = Vec::new();
+    for number in 0..9 {
+        let (mut client, address) = (stage.client("acme").await, stage.address());
+        tasks.push(tokio::spawn(async move {
+            for round in 0..10 {
+                client.send(&Batch::new().query("SELECT pg_sleep(30)").0).await;
+                let span = Duration::from_millis(30 + number);
+                assert_eq!(client.message_within(span).await, None);
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream.write_all(&Batch::cancel_request(client.key.0, &client.key.1).0).await.unwrap();
+                let reply = tokio::time::timeout(Duration::from_secs(10), client.until_ready()).await;
+                let reply = reply.unwrap_or_else(|_| panic!("client {number} round {round}: lost"));
+                assert_eq!((reply.code(), reply.status), ("57014", Some('I')));
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+}

@@ -187,3 +187,59 @@ async fn an_impossible_budget_refuses_to_start() {
     assert!(!status.success());
     assert!(proxy.log().contains("max_connections"), "{}", proxy.log());
 }
+
+#[tokio::test]
+async fn clients_of_one_tenant_take_turns() {
+    let stage = Stage::start(Plan::new(&["acme"]).budget(2)).await;
+    let done = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let mut tasks = Vec::new();
+    for number in 0..6 {
+        let (mut client, done) = (stage.client("acme").await, done.clone());
+        tasks.push(tokio::spawn(async move {
+            for _ in 0..50 {
+                for sql in ["BEGIN", "SELECT pg_sleep(0.001)", "COMMIT"] {
+                    let reply = client.query(sql).await;
+                    assert!(reply.errors.is_empty(), "client {number}: {reply:?}");
+                }
+                done.lock().unwrap().push(number);
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    // When the first of them is through with its fifty, none has fewer than half of that.
+    let done = done.lock().unwrap();
+    let mut counts = [0; 6];
+    for number in done.iter() {
+        counts[*number] += 1;
+        if counts[*number] == 50 {
+            break;
+        }
+    }
+    assert!(counts.iter().all(|count| *count >= 25), "{counts:?}");
+}
+
+#[tokio::test]
+async fn clients_of_one_tenant_take_turns_with_prepared_statements() {
+    let stage = Stage::start(Plan::new(&["acme", "bolt"]).budget(4)).await;
+    let mut tasks = Vec::new();
+    for number in 0..12 {
+        let mut client = stage.client(["acme", "bolt"][number % 2]).await;
+        tasks.push(tokio::spawn(async move {
+            for (name, sql) in [("b", "BEGIN"), ("s", "SELECT pg_sleep(0.002)"), ("c", "COMMIT")] {
+                let reply = client.ask(Batch::new().parse(name, sql).sync()).await;
+                assert!(reply.errors.is_empty(), "client {number}: {reply:?}");
+            }
+            for round in 0..60 {
+                for name in ["b", "s", "c"] {
+                    let reply = client.ask(Batch::new().bind("", name, &[]).execute("").sync()).await;
+                    assert!(reply.errors.is_empty(), "client {number} round {round}: {reply:?}");
+                }
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+}

@@ -8,4 +8,5 @@ mod messages;
 mod rng;
 mod runs;
 mod sql;
+mod wild;
 mod world;

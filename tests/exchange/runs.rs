@@ -61,12 +61,12 @@ fn twins(world: &mut World, reports_at_once: bool) -> Vec<Twin> {
 }
 
 /// Says which world it was, should the test fail in it.
-struct Seed(u64);
+pub(super) struct Seed(pub(super) u64);
 
 impl Drop for Seed {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!("failed with TENANTRY_SIM_SEED={}", self.0);
+            eprintln!("failed with seed {} (TENANTRY_SIM_SEED, TENANTRY_SIM_WILD_SEED)", self.0);
         }
     }
 }

@@ -290,7 +290,12 @@ fn the_scheduler_does_what_the_naive_reference_does() {
     let traces = env("TENANTRY_SIM_EVENTS").unwrap_or(60_000) / 300;
     for seed in first..first + traces {
         let mut rng = Rng::new(seed);
-        let config = config(1 + rng.below(6) as u32, rng.below(5) as u32 / 4, 1 + rng.below(100) as u32);
+        let reconnects = if rng.chance(50) { 1 } else { 1 + rng.below(100) as u32 };
+        let mut config = config(1 + rng.below(6) as u32, rng.below(5) as u32 / 4, reconnects);
+        if rng.chance(50) {
+            // Hardly ever slack: the brakes hold.
+            config.stale_us = 30_000_000;
+        }
         let (tenants, choices) = (1 + rng.below(7) as u32, random_choices(&mut rng, 300));
         let played = std::panic::catch_unwind(|| play(&config, tenants, &choices, seed));
         assert!(played.is_ok(), "the machines disagree with seed {seed}");

@@ -143,11 +143,11 @@ mod tests {
         assert_eq!(held(&good, seen), [true; 6]);
         let mut foreign = good.clone();
         foreign[1].foreign.push("hot10 was answered as warm01".into());
-        assert_eq!(held(&foreign, seen)[0], false);
-        assert_eq!(held(&good, Seen { most: 53, ..seen })[1], false);
+        assert!(!held(&foreign, seen)[0]);
+        assert!(!held(&good, Seen { most: 53, ..seen })[1]);
         let mut late = good.clone();
         late[3].timeouts = 1;
-        assert_eq!(held(&late, seen)[2], false);
+        assert!(!held(&late, seen)[2]);
         let mut noisy = good;
         noisy[1].timeouts = 1;
         assert_eq!(held(&noisy, seen), [true; 6]);
