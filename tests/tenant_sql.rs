@@ -113,7 +113,7 @@ async fn two_tenants_cannot_reach_each_other() {
         "DROP SCHEMA data_globex CASCADE",
         "ALTER SCHEMA data_acme RENAME TO mine",
         "COPY own FROM PROGRAM 'id'",
-        "COPY own TO '/tmp/x'",
+        "COPY own TO '/tmp/own'",
         "SELECT pg_read_file('/etc/passwd')",
     ] {
         let error = globex.batch_execute(forbidden).await.expect_err(forbidden);

@@ -29,7 +29,8 @@ mod transactions;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::peer::{Kind, Peer, Side};
 use crate::pinning::Pinning;
@@ -53,11 +54,23 @@ fn run() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match arguments.split_first() {
         Some((flag, rest)) if flag == "--hold" => runtime.block_on(idle::hold(rest)),
-        _ if arguments.iter().any(|argument| argument == "--bench") => runtime.block_on(bench()),
+        _ if arguments.iter().any(|argument| argument == "--bench") => {
+            runtime.block_on(until_stopped(bench()))
+        }
         _ => {
             output::line("A measurement, not a test: run `make bench`.");
             Ok(())
         }
+    }
+}
+
+/// A signal drops the future, and with it Postgres and both proxies.
+async fn until_stopped(bench: impl Future<Output = Result<()>>) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        ended = bench => ended,
+        _ = terminate.recv() => bail!("stopped"),
+        _ = tokio::signal::ctrl_c() => bail!("stopped"),
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) struct Plan {
     pub(crate) warm_up: Duration,
     /// Whole seconds of one pgbench run.
     pub(crate) pgbench_seconds: u32,
-    /// Transactions per client under strace.
+    /// Transactions under strace, all clients together: each takes about a millisecond there.
     pub(crate) traced: u64,
     /// Idle clients.
     pub(crate) idle_clients: usize,
@@ -95,7 +95,7 @@ impl Plan {
             turn: Duration::from_millis(200),
             warm_up: Duration::from_millis(150),
             pgbench_seconds: 1,
-            traced: 2_000,
+            traced: 4_000,
             idle_clients: 10_000,
             idle_rounds: 3,
             bulk_bytes: 1 << 30,

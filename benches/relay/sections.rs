@@ -50,13 +50,14 @@ pub(crate) async fn syscalls(peers: &[Peer; 2], plan: &Plan) -> Result<String> {
     Ok(table.finish())
 }
 
-async fn traced(peer: &Peer, pool: Pool, shape: Shape, count: usize, each: u64) -> Result<[f64; 4]> {
+async fn traced(peer: &Peer, pool: Pool, shape: Shape, count: usize, all: u64) -> Result<[f64; 4]> {
     let clients = load::gather(&peer.login(pool), count).await?;
     // Servers are opened, and statements prepared, before anything is counted.
     let warm_up = Until::Count(20);
     let (_, clients) = load::run(clients, shape, warm_up, || Ok(0)).await?;
     let trace = Trace::attach(peer.pid())?;
-    let (run, clients) = load::run_prepared(clients, shape, Until::Count(each), || Ok(0)).await?;
+    let (run, clients) =
+        load::run_prepared(clients, shape, Until::Count(all / u64::try_from(count)?), || Ok(0)).await?;
     let calls = trace.detach()?;
     for client in clients {
         client.close().await?;

@@ -13,7 +13,7 @@ use super::registry::{Whereabouts, Wish};
 use crate::error::{ClientError, ClientFacing, Fault, SqlState};
 use crate::pool::{Lease, Leftover};
 use crate::tenant::PoolMode;
-use crate::track::{Exchange, ServerFault, Sink, Turn};
+use crate::track::{Exchange, ServerFault, ServerState, Sink, Turn};
 use crate::wire::messages;
 
 /// What a lease needs besides the server; kept by the floor between leases.
@@ -271,11 +271,10 @@ impl Session {
         let Some(server) = lease.server() else { return true };
         let over =
             talk.exchange.is_over(&server.state) && talk.to_server.is_empty() && server.carry.is_empty();
-        match self.mode {
-            PoolMode::Transaction => over || *leaving && talk.exchange.is_exhausted(),
-            PoolMode::Session => {
-                *leaving && talk.exchange.is_exhausted() || over && self.cell.wish() == Wish::Leave
-            }
+        if stays(self.mode, &server.state) {
+            *leaving && talk.exchange.outstanding() == 0 || over && self.cell.wish() == Wish::Leave
+        } else {
+            over || *leaving && talk.exchange.outstanding() == 0
         }
     }
 
@@ -290,7 +289,11 @@ impl Session {
             self.phase = Phase::Leased(Leased { lease, talk, leaving });
             return self.stop(cx, Stop::ClientGone);
         }
+        let mut leftover = Leftover::Nothing;
         if let Some(server) = lease.server() {
+            if stays(self.mode, &server.state) {
+                leftover = Leftover::State;
+            }
             assert!(
                 talk.exchange.is_over(&server.state),
                 "a server is handed on only with nothing outstanding"
@@ -300,10 +303,6 @@ impl Session {
                 self.client.settings.params = server.state.settings.params.clone();
             }
         }
-        let leftover = match self.mode {
-            PoolMode::Transaction => Leftover::Nothing,
-            PoolMode::Session => Leftover::State,
-        };
         lease.give_back(leftover);
         self.floor.put_conversation(talk);
         self.carry_is_fresh = !self.carry.is_empty();
@@ -365,6 +364,11 @@ impl Session {
         let mut counters = self.cell.tenant.counters.borrow_mut();
         counters.servers_lost = counters.servers_lost.saturating_add(1);
     }
+}
+
+/// Whether a client keeps its server between transactions.
+fn stays(mode: PoolMode, server: &ServerState) -> bool {
+    mode == PoolMode::Session || server.pinned
 }
 
 /// What a client that goes away between two messages leaves behind.

@@ -186,6 +186,7 @@ impl Exchange {
             client.settings.extras = Rc::default();
             if !was_foretold && self.expect.only_syncs_behind_head() {
                 server.left_behind = None;
+                server.pinned = false;
             }
         }
         if !was_foretold && matches!(tag, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") {

@@ -51,6 +51,9 @@ pub struct ServerState {
     pub last_client: Option<ClientId>,
     /// Something that outlives a transaction was left behind by `last_client`.
     pub left_behind: Option<StateKind>,
+    /// What was left behind works only here (LISTEN, temp tables, held cursors, session advisory locks, SQL-level
+    /// PREPARE): the server stays with its client until that ends, or says DISCARD ALL.
+    pub pinned: bool,
     /// Whose unnamed statement it holds; `None` if it is nobody's, or none.
     pub unnamed_of: Option<Unnamed>,
     /// Its reported settings changed during this lease.
@@ -69,6 +72,7 @@ impl ServerState {
             status: TxStatus::Idle,
             last_client: None,
             left_behind: None,
+            pinned: false,
             unnamed_of: None,
             settings_changed: false,
             suspect: false,
@@ -230,6 +234,7 @@ impl Exchange {
         self.own_query(b"DISCARD ALL", out);
         server.statements.clear();
         server.left_behind = None;
+        server.pinned = false;
         server.unnamed_of = None;
         server.settings.extras = Rc::default();
     }

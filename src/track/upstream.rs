@@ -248,7 +248,15 @@ impl Exchange {
 
 impl<'a> Parties<'a> {
     pub(super) fn leave_behind(&mut self, kind: StateKind) {
-        self.server.left_behind = Some(kind);
+        self.server.left_behind = self.server.left_behind.max(Some(kind));
+        self.server.pinned |= match kind {
+            StateKind::Listen
+            | StateKind::TempObject
+            | StateKind::Cursor
+            | StateKind::AdvisoryLock
+            | StateKind::PreparedStatement => true,
+            StateKind::Settings | StateKind::Unknown => false,
+        };
     }
 
     /// The client's unnamed statement becomes another one, or none. What is sent to do that keeps a server that has the
