@@ -24,7 +24,7 @@ pub(crate) fn section(
          - Placement: {}.\n\
          - Medians of {} interleaved rounds. Ratios are medians of the ratios of neighbouring runs; below 1 means that \
          {} needs less.\n",
-        std::thread::available_parallelism()?,
+        cpus(),
         cpu_model(),
         memory_gb(),
         fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim(),
@@ -45,6 +45,12 @@ pub(crate) fn section(
         text.push_str(&format!("\n{}:\n\n```{language}\n{}```\n", peer.name, peer.config));
     }
     Ok(text)
+}
+
+/// All CPUs of the machine, not only those this process is pinned to.
+fn cpus() -> usize {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    text.lines().filter(|line| line.starts_with("processor")).count()
 }
 
 fn cpu_model() -> String {

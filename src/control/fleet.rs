@@ -68,7 +68,10 @@ impl Fleet {
         let load = vec![0; workers.len()];
         let exchanges = budgets.iter().map(|total| Exchange::new(*total, workers.len())).collect();
         let placements = Mutex::new(Placements { of: HashMap::new(), load });
-        Ok((Self { workers, placements, exchanges: Mutex::new(exchanges), unreachable: Mutex::default() }, notes))
+        Ok((
+            Self { workers, placements, exchanges: Mutex::new(exchanges), unreachable: Mutex::default() },
+            notes,
+        ))
     }
 
     /// A worker said something about its part of a budget.

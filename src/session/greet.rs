@@ -80,7 +80,7 @@ pub async fn greet(
         return None;
     }
     let client = ClientState::new(cell.id, settings, floor.max_client_statements.get());
-    Some(Session::new(stream, floor, cell, client, mode).with_carry(unread))
+    Some(Session::new(stream, floor, cell, client, mode).with_carry(&unread))
 }
 
 /// Tells a client why it cannot stay, without a greeting.

@@ -9,6 +9,7 @@
 //! | leased | forwarded | forwarded | after the transaction | server cleaned or closed |
 //! | closing | thrown away | - | - | ends |
 
+use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -45,6 +46,8 @@ pub struct Session {
     discard: usize,
     /// The current request was refused: everything up to its Sync is thrown away.
     skipping: bool,
+    /// The client's place among all clients.
+    place: Option<Box<dyn Any + Send>>,
 }
 
 /// Where a session is.
@@ -90,14 +93,23 @@ impl Session {
             last_server: None,
             discard: 0,
             skipping: false,
+            place: None,
         }
     }
 
-    /// Hands over what the client said behind its login.
+    /// Hands over what the client said behind its login. An empty buffer is not kept, however much room it has.
     #[must_use]
-    pub(super) fn with_carry(mut self, carry: Vec<u8>) -> Self {
+    pub(super) fn with_carry(mut self, carry: &[u8]) -> Self {
         self.carry_is_fresh = !carry.is_empty();
-        self.carry = carry;
+        self.carry = carry.to_vec();
+        self
+    }
+
+    /// Keeps `place` for as long as the session lives. A part of the session, because a future around it would hold the
+    /// session twice.
+    #[must_use]
+    pub fn with_place(mut self, place: Box<dyn Any + Send>) -> Self {
+        self.place = Some(place);
         self
     }
 

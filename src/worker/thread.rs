@@ -126,10 +126,7 @@ impl Work {
             let arrived = (mode, protocol_minor, parameters, unread);
             // Greeting takes a large future and lasts milliseconds; a session takes a small one and lasts for days.
             if let Some(session) = greet(floor, state, stream, arrived).await {
-                spawn_local(async move {
-                    session.await;
-                    drop(place);
-                });
+                spawn_local(session.with_place(place));
             }
         });
     }

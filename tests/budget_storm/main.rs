@@ -75,7 +75,7 @@ async fn the_budget_holds_in_a_storm_on_two_workers() {
 
 async fn storm(plan: Plan) {
     let seed = Random::seed();
-    println!("TENANTRY_TEST_SEED={seed}");
+    eprintln!("TENANTRY_TEST_SEED={seed}");
     let mut stage = Stage::start(plan).await;
 
     let quiet = Quiet::start(&stage).await;
@@ -105,7 +105,7 @@ async fn storm(plan: Plan) {
     let outcome = storm.stop().await;
     let samples = sampler.stop().await;
     quiet.stop().await;
-    println!("{outcome:?}\n{samples:?}\nquiet alone: {solo:?}\nquiet in the storm: {stormy:?}");
+    eprintln!("{outcome:?}\n{samples:?}\nquiet alone: {solo:?}\nquiet in the storm: {stormy:?}");
 
     assert!(samples.taken > 100, "{samples:?}");
     assert!(samples.postgres_max <= BUDGET, "{samples:?}");

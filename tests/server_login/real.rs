@@ -268,8 +268,7 @@ async fn a_cancel_reaches_the_query_with_and_without_tls() {
 
 async fn until_running(pid: u32) {
     let sql = format!("SELECT 1 FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep'");
-    while postgres().await.psql(&sql).await.unwrap().is_empty() {
-    }
+    while postgres().await.psql(&sql).await.unwrap().is_empty() {}
 }
 
 #[tokio::test]
