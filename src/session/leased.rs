@@ -272,9 +272,9 @@ impl Session {
         let over =
             talk.exchange.is_over(&server.state) && talk.to_server.is_empty() && server.carry.is_empty();
         if stays(self.mode, &server.state) {
-            *leaving && talk.exchange.outstanding() == 0 || over && self.cell.wish() == Wish::Leave
+            *leaving && talk.exchange.is_exhausted() || over && self.cell.wish() == Wish::Leave
         } else {
-            over || *leaving && talk.exchange.outstanding() == 0
+            over || *leaving && talk.exchange.is_exhausted()
         }
     }
 

@@ -146,6 +146,9 @@ impl Session {
     fn take_unleased(&mut self, cx: &mut Context<'_>, read: &[u8]) -> Step {
         let dropped = self.discard.min(read.len());
         self.discard = self.discard.saturating_sub(dropped);
+        if self.discard > 0 {
+            return Step::Again;
+        }
         let read = read.get(dropped..).unwrap_or_default();
         if self.carry.is_empty() {
             return self.unleased(cx, read);

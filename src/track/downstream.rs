@@ -178,7 +178,7 @@ impl Exchange {
             Some(Expect::Query | Expect::Deallocate | Expect::DeallocateAll) => {}
             _ => return Err(ServerFault::Protocol(b'C')),
         }
-        (self.copy_in, self.copy_syncs) = (false, false);
+        self.copy_syncs = false;
         let was_foretold = head == Some(Expect::DeallocateAll);
         if tag == b"DISCARD ALL\0" {
             // RESET ALL went back to the server's own login, so the client's startup settings are gone as well.
@@ -323,3 +323,6 @@ fn parameter(body: &[u8]) -> Option<(&str, &str)> {
     let (value, []) = frame::split_cstr(rest)? else { return None };
     Some((std::str::from_utf8(name).ok()?, std::str::from_utf8(value).ok()?))
 }
+
+#[cfg(test)]
+mod tests;

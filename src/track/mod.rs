@@ -12,6 +12,8 @@
 mod downstream;
 mod exchange;
 mod expect;
+#[cfg(test)]
+mod fixture;
 pub mod lexer;
 mod notes;
 pub mod params;

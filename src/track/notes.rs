@@ -24,7 +24,8 @@ pub(super) enum Note {
 pub(super) struct Everything {
     pub(super) names: ClientStatements,
     pub(super) prepared: ServerStatements,
-    pub(super) left_behind: Option<StateKind>,
+    /// What was left behind on the server, and whether that kept it with the client.
+    pub(super) left: (Option<StateKind>, bool),
 }
 
 impl Note {
@@ -35,9 +36,12 @@ impl Note {
             Self::All(all) => Some(&mut **all),
             Self::Name { .. } => None,
         });
-        let (names, prepared, left_behind) = match shelved {
-            Some(all) => (&mut all.names, &mut all.prepared, &mut all.left_behind),
-            None => (&mut client.statements, &mut server.statements, &mut server.left_behind),
+        let (names, prepared, left_behind, pinned) = match shelved {
+            Some(all) => (&mut all.names, &mut all.prepared, &mut all.left.0, &mut all.left.1),
+            None => {
+                let statements = &mut server.statements;
+                (&mut client.statements, statements, &mut server.left_behind, &mut server.pinned)
+            }
         };
         match self {
             Self::Name { name, before, after } => {
@@ -48,7 +52,8 @@ impl Note {
             Self::All(all) => {
                 names.take_back(all.names);
                 prepared.take_back(all.prepared);
-                *left_behind = (*left_behind).max(all.left_behind);
+                *left_behind = (*left_behind).max(all.left.0);
+                *pinned |= all.left.1;
             }
         }
     }

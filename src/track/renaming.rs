@@ -288,3 +288,6 @@ fn kind_and_name(body: &[u8]) -> Option<(u8, &[u8])> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

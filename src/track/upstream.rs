@@ -175,10 +175,10 @@ impl Exchange {
                 return Ok(self.deallocate(parties, header, &name, sink));
             }
             Effect::Deallocate(_) => Expect::Query,
-            Effect::DeallocateAll => self.deallocate_all(parties, None),
+            Effect::DeallocateAll => self.deallocate_all(parties, (None, false)),
             Effect::DiscardAll => {
-                let left_behind = parties.server.left_behind.take();
-                self.deallocate_all(parties, left_behind)
+                let left = (parties.server.left_behind.take(), std::mem::take(&mut parties.server.pinned));
+                self.deallocate_all(parties, left)
             }
         };
         Ok(self.forward_query(parties, expect, header, message, sink))
@@ -223,11 +223,11 @@ impl Exchange {
     }
 
     /// All names are given up now, so that those prepared behind this are not hit by its answer.
-    fn deallocate_all(&mut self, parties: &mut Parties<'_>, left_behind: Option<StateKind>) -> Expect {
+    fn deallocate_all(&mut self, parties: &mut Parties<'_>, left: (Option<StateKind>, bool)) -> Expect {
         self.notes.push_back(Note::All(Box::new(Everything {
             names: std::mem::take(&mut parties.client.statements),
             prepared: parties.server.statements.take_all(),
-            left_behind,
+            left,
         })));
         Expect::DeallocateAll
     }
@@ -270,3 +270,6 @@ impl<'a> Parties<'a> {
         self.unnamed_is_bound = false;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -142,6 +142,13 @@ async fn while_postgres_is_down_the_answer_is_quick_and_typed() {
     let mut client = stage.client("acme").await;
     client.query("SELECT 1").await;
     stage.postgres.kill_9().unwrap();
+    // A query that meets the dying server itself is lost with it (08006); this is about what comes after.
+    eventually("the dead server is noticed", PATIENCE, async || {
+        let metrics = stage.proxy().metrics().await;
+        (metrics.sum("tenantry_tenant_servers", &[("tenant", "acme"), ("state", "idle")]) == 0.0)
+            .then_some(())
+    })
+    .await;
     for _ in 0..10 {
         let start = tokio::time::Instant::now();
         let reply = client.query("SELECT 1").await;

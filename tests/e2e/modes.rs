@@ -120,3 +120,51 @@ async fn transaction_mode_never_fails_silently() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_drivers_say_at_the_end_of_a_lease_keeps_no_server() {
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each().queue_timeout("1s")).await;
+    let everyday = [
+        "SELECT pg_advisory_unlock_all()",
+        "CLOSE ALL",
+        "UNLISTEN *",
+        "RESET ALL",
+        "DISCARD ALL",
+        "DEALLOCATE ALL",
+        "ROLLBACK",
+        "SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;",
+        "UPDATE things SET body = body WHERE id = 1",
+        "UPDATE things SET body = body WHERE id = 1;",
+        "INSERT INTO things (id, owner, body) VALUES (600, 'x', CURRENT_TIMESTAMP) ON CONFLICT DO NOTHING;",
+        "TRUNCATE things",
+        "VACUUM things",
+        "ANALYZE things",
+        "CREATE TABLE IF NOT EXISTS mine (x int)",
+        "CREATE INDEX IF NOT EXISTS mine_x ON mine (x)",
+        "SELECT pg_advisory_xact_lock(1)",
+        "BEGIN; DECLARE c CURSOR FOR SELECT 1; COMMIT",
+    ];
+    let mut keep = Vec::new();
+    for sql in everyday {
+        for is_named in [false, true] {
+            if is_named && sql.trim_end_matches(';').contains(';') {
+                continue;
+            }
+            let (mut client, mut other) = (stage.client("acme").await, stage.client("acme").await);
+            let batch = if is_named {
+                Batch::new().parse("P_0", sql).sync().bind("", "P_0", &[]).execute("").sync()
+            } else {
+                Batch::new().query(sql)
+            };
+            client.send(&batch.0).await;
+            for _ in 0..=u8::from(is_named) {
+                let reply = client.until_ready().await;
+                assert!(reply.errors.is_empty(), "{sql}: {reply:?}");
+            }
+            if !other.query("SELECT 'served'").await.errors.is_empty() {
+                keep.push(format!("{sql} (named: {is_named})"));
+            }
+        }
+    }
+    assert_eq!(keep, Vec::<String>::new(), "these keep their server");
+}

@@ -66,7 +66,8 @@ impl Author {
         let segments = 1 + self.rng.below(3);
         for segment in 0..segments {
             let first = segment == 0;
-            if !std::mem::take(&mut self.open) {
+            let was_open = std::mem::take(&mut self.open);
+            if !was_open {
                 self.changed.clear();
                 self.unnamed_here = false;
             }
@@ -76,7 +77,10 @@ impl Author {
                 }
             } else if self.rng.chance(5) {
                 function_call(&mut out, if self.rng.chance(30) { "fail" } else { "f" });
-                self.close_segment(&mut out, true);
+                // It is a request of its own, as a simple query is.
+                if was_open || self.rng.chance(50) {
+                    self.close_segment(&mut out, true);
+                }
             } else {
                 let copies = self.segment(&mut out, direct, first);
                 self.close_segment(&mut out, segment + 1 < segments || copies);
@@ -168,6 +172,7 @@ impl Author {
                 if name == "s1" { "DEALLOCATE s1".to_owned() } else { format!("DEALLOCATE \"{name}\"") }
             }
             9 => "COPY t FROM STDIN".to_owned(),
+            13 if self.rng.chance(20) => "DECLARE c CURSOR WITH HOLD FOR SELECT 1".to_owned(),
             10 => "COPY forbidden FROM STDIN".to_owned(),
             11 => "SELECT one; SELECT two; SELECT 1/0; SELECT four".to_owned(),
             12 => "INSERT; COPY t FROM STDIN; SELECT two".to_owned(),

@@ -509,6 +509,7 @@ impl Backend {
                 "PREPARE"
             }
             Sql::Insert => "INSERT 0 1",
+            Sql::Declare => "DECLARE CURSOR",
             Sql::CopyOut => {
                 self.copy_out(text);
                 "COPY 2"

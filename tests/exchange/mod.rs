@@ -4,6 +4,7 @@ mod author;
 mod backend;
 mod compare;
 mod copy;
+mod garbage;
 mod messages;
 mod rng;
 mod runs;

@@ -15,6 +15,8 @@ pub(super) enum Sql {
     Big(usize),
     /// Does not return rows: `INSERT`.
     Insert,
+    /// Keeps its session's server.
+    Declare,
     /// Fails when it runs.
     Fails,
     /// Cannot be parsed.
@@ -69,6 +71,7 @@ pub(super) fn understand(text: &str) -> Sql {
         ["SELECT", "rows", count, ..] => Sql::Rows(count.parse().expect("a number of rows")),
         ["SELECT", ..] => Sql::Rows(1),
         ["INSERT", ..] => Sql::Insert,
+        ["DECLARE", ..] => Sql::Declare,
         _ => Sql::Broken,
     }
 }

@@ -56,7 +56,8 @@ impl Wild {
     fn message(&mut self, out: &mut Vec<u8>) {
         let (name, other) = (*self.rng.pick(&NAMES), *self.rng.pick(&NAMES));
         let text = self.text();
-        match self.rng.below(16) {
+        let id = self.id;
+        match self.rng.below(18) {
             0..3 => parse(out, name, &text),
             3..5 => bind(out, other, name, b"v"),
             5..7 => execute(out, other, self.rng.below(2) as u32),
@@ -64,12 +65,25 @@ impl Wild {
             8 => about(out, b'C', *self.rng.pick(b"SP"), name),
             9..12 => bare(out, b'S'),
             12 => bare(out, b'H'),
+            16 => {
+                // A Parse that is skipped, and a Bind behind the next Sync that is not.
+                execute(out, "nothing", 0);
+                parse(out, "", &text);
+                bare(out, b'S');
+                bind(out, "", "", b"v");
+                execute(out, "", 0);
+                bare(out, b'S');
+            }
+            17 if self.rng.chance(30) => {
+                query(out, "DISCARD ALL");
+                query(out, &format!("SET my.owner = 'c{id}'"));
+            }
             13 if self.rng.chance(20) => function_call(out, "f"),
-            13 => put(out, *self.rng.pick(b"dcf"), &[]),
-            _ if self.rng.chance(20) => query(out, &format!("{text}; SELECT c{} behind", self.id)),
+            13 | 17 => put(out, *self.rng.pick(b"dcf"), &[]),
+            _ if self.rng.chance(20) => query(out, &format!("{text}; SELECT c{id} behind")),
             _ => query(out, &text),
         }
-        self.texts.insert(format!("SELECT c{} behind", self.id));
+        self.texts.insert(format!("SELECT c{id} behind"));
     }
 
     /// What it says next; nothing if it has said everything.
@@ -77,7 +91,7 @@ impl Wild {
         let mut out = Vec::new();
         if self.bursts > 0 {
             self.bursts -= 1;
-            for _ in 0..self.rng.below(8) {
+            for _ in 0..=self.rng.below(7) {
                 self.message(&mut out);
             }
             if self.rng.chance(1) {
@@ -88,7 +102,7 @@ impl Wild {
         if !world.is_settled(self.id) {
             return out;
         }
-        if world.client(self.id).phase != Phase::Parked {
+        if world.client(self.id).phase != Phase::Parked && !world.is_kept(self.id) {
             self.endings += 1;
             assert!(self.endings < 9, "client {} does not get rid of its server", self.id);
             put(&mut out, b'f', &[b"stop\0"]);
@@ -147,7 +161,7 @@ fn run(seed: u64) -> (u64, u64) {
                 world.clients[client.id].unsent = bytes;
             }
         }
-        if !world.step() && !spoken && clients.iter().all(|client| client.bursts == 0) {
+        if !world.step() && !spoken {
             break;
         }
     }

@@ -12,7 +12,7 @@ use tenantry::track::{
 };
 
 use super::backend::{Backend, Nature};
-use super::rng::Rng;
+use super::rng::{Rng, env};
 
 /// Where a client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub(super) struct World {
     pub(super) steps: u64,
     /// Servers that were closed because the order of answers was in doubt.
     pub(super) suspects: u64,
+    /// Prints what goes through the proxy.
+    traces: bool,
     /// A client may confuse the order of answers so far that it loses its server.
     pub(super) tolerates_faults: bool,
     /// How often that happened.
@@ -94,6 +96,7 @@ impl World {
             nature,
             steps: 0,
             suspects: 0,
+            traces: env("TENANTRY_SIM_TRACE").is_some(),
             tolerates_faults: false,
             faults: 0,
         };
@@ -152,7 +155,7 @@ impl World {
                 Phase::Waiting => false,
                 Phase::Leased(server) => {
                     let server = &self.servers[server];
-                    server.to_backend.is_empty() && server.from_backend.is_empty()
+                    server.to_backend.is_empty() && server.from_backend.is_empty() && !server.backend.dead
                 }
             }
     }
@@ -204,6 +207,9 @@ impl World {
         let dropped = client.discard.min(read.len());
         client.discard -= dropped;
         read.drain(..dropped);
+        if client.discard > 0 {
+            return;
+        }
         let mut input = std::mem::take(&mut client.carry);
         input.append(&mut read);
         let done = unleased_bytes(&input, &mut client.received).expect("a script breaks no rule");
@@ -250,7 +256,11 @@ impl World {
                 &mut client.received,
             )
             .expect("a script breaks no rule");
-        server.to_backend.extend_from_slice(sink.finish());
+        let bytes = sink.finish();
+        if self.traces {
+            eprintln!("client {index} > {:?}", bytes.escape_ascii().to_string());
+        }
+        server.to_backend.extend_from_slice(bytes);
         client.leaving = fed.terminated;
         if !fed.terminated {
             client.carry.extend_from_slice(&input[fed.consumed..]);
@@ -278,13 +288,22 @@ impl World {
         let turn = match client.exchange.server_bytes(state, server_state, &input, &mut sink) {
             Ok(turn) => turn,
             Err(fault) => {
-                assert!(self.tolerates_faults, "a model server breaks no rule: {fault:?}");
+                let doubted = server_state.suspect && self.tolerates_faults;
+                assert!(doubted, "client {index} lost its server: {fault:?}");
                 self.faults += 1;
                 self.lose(index, at);
                 return true;
             }
         };
-        client.received.extend_from_slice(sink.finish());
+        let bytes = sink.finish();
+        if self.traces {
+            eprintln!(
+                "client {index} < {:?} of {:?}",
+                bytes.escape_ascii().to_string(),
+                read.escape_ascii().to_string()
+            );
+        }
+        client.received.extend_from_slice(bytes);
         server.carry = input[turn.consumed..].to_vec();
         self.end_if_over(index, at);
         true
@@ -304,24 +323,33 @@ impl World {
         let over = client.exchange.is_over(&server.state) && server.carry.is_empty();
         if client.leaving && client.exchange.is_exhausted() {
             client.phase = Phase::Over;
-            let over = over && !server.state.suspect;
-            client.exchange.clear();
-            if over { self.release(at) } else { self.servers[at] = self.server() }
-        } else if over {
+        } else if over && !server.state.pinned {
             if std::mem::take(&mut server.state.settings_changed) {
                 client.state.settings.params = server.state.settings.params.clone();
             }
-            client.exchange.clear();
             client.phase = Phase::Parked;
-            if server.state.suspect {
-                self.suspects += 1;
-                self.servers[at] = self.server();
-            } else {
-                self.release(at);
-            }
+        } else {
+            return;
+        }
+        client.exchange.clear();
+        self.suspects += u64::from(server.state.suspect);
+        if over && !server.state.suspect {
+            self.release(at);
+        } else {
+            self.servers[at] = self.server();
+        }
+        if self.client(index).phase == Phase::Parked {
             // `carry_is_fresh`.
             self.unleased(index, Vec::new());
         }
+    }
+
+    /// Whether a client keeps its server though nothing is outstanding, because of what it has left there.
+    pub(super) fn is_kept(&self, client: usize) -> bool {
+        let client = self.client(client);
+        let Phase::Leased(server) = client.phase else { return false };
+        let state = &self.servers[server].state;
+        state.pinned && client.exchange.is_over(state)
     }
 
     fn release(&mut self, at: usize) {

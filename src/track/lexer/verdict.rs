@@ -64,12 +64,14 @@ pub(super) fn verb(word: &[u8]) -> Verb {
         | b"move" | b"close" | b"lock" | b"truncate" | b"show" | b"vacuum" | b"analyze" | b"analyse"
         | b"alter" | b"drop" | b"grant" | b"revoke" | b"comment" | b"refresh" | b"reindex" | b"cluster"
         | b"notify" | b"checkpoint" => Verb::Plain,
+        // Only takes away; drivers' pools say it, with RESET ALL, whenever a connection comes back.
+        b"unlisten" => Verb::Plain,
         b"create" => Verb::Create,
         b"deallocate" => Verb::Deallocate,
         b"declare" => Verb::Declare,
         b"discard" => Verb::Discard,
         b"explain" => Verb::Explain,
-        b"listen" | b"unlisten" => Verb::Listen,
+        b"listen" => Verb::Listen,
         b"prepare" => Verb::Prepare,
         b"reset" => Verb::Reset,
         b"set" => Verb::Set,

@@ -239,7 +239,10 @@ fn temporary_objects_stay_unless_dropped_at_commit() {
 
 #[test]
 fn other_state_of_the_session_stays() {
-    assert_state(StateKind::Listen, &["LISTEN a", "UNLISTEN *", "SELECT 1; listen a", "SET x = 1; LISTEN a"]);
+    assert_state(
+        StateKind::Listen,
+        &["LISTEN a", "UNLISTEN *; LISTEN a", "SELECT 1; listen a", "SET x = 1; LISTEN a"],
+    );
     assert_state(
         StateKind::Cursor,
         &["DECLARE c CURSOR WITH HOLD FOR SELECT 1", "declare c no scroll cursor with/**/hold for select 1"],

@@ -1,0 +1,266 @@
+//! One case each: names and texts on their way to a server.
+
+use crate::ids::ClientId;
+use crate::track::fixture::{
+    BOUND, CLOSED, DONE, EXECUTE, FAILED, PARSED, READY, SYNC, Talk, fresh_server, messages,
+};
+use crate::track::{TxStatus, Violation};
+
+const PARSE_S: (u8, &[u8]) = (b'P', b"s\0SELECT 1\0\0\0");
+const BIND_S: (u8, &[u8]) = (b'B', b"\0s\0\0\0\0\0\0\0");
+const CLOSE_S: (u8, &[u8]) = (b'C', b"Ss\0");
+const PARSE: (u8, &[u8]) = (b'P', b"\0SELECT 7\0\0\0");
+const BIND: (u8, &[u8]) = (b'B', b"\0\0\0\0\0\0\0\0");
+
+/// A client that has prepared `s` here.
+fn prepared() -> Talk {
+    let mut talk = Talk::new(9);
+    talk.say(&messages(&[PARSE_S, SYNC]));
+    assert_eq!(talk.answer(&messages(&[PARSED, READY])), messages(&[PARSED, READY]));
+    talk
+}
+
+#[test]
+fn a_statement_gets_a_name_of_ours() {
+    let mut talk = Talk::new(9);
+    let sent = talk.say(&messages(&[PARSE_S, BIND_S, EXECUTE, SYNC]));
+    let expected = [
+        (b'P', b"tenantry_1\0SELECT 1\0\0\0".as_slice()),
+        (b'B', b"\0tenantry_1\0\0\0\0\0\0\0"),
+        EXECUTE,
+        SYNC,
+    ];
+    assert_eq!(sent, messages(&expected));
+}
+
+#[test]
+fn a_text_that_the_server_has_is_prepared_by_us() {
+    let mut talk = prepared();
+    assert_eq!(talk.next_client(ClientId(2)), b"");
+    let sent = talk.say(&messages(&[(b'P', b"other\0SELECT 1\0\0\0"), SYNC]));
+    assert_eq!(sent, messages(&[SYNC]));
+    assert_eq!(talk.answer(&messages(&[READY])), messages(&[PARSED, READY]));
+}
+
+#[test]
+fn a_name_that_is_taken_is_refused_by_the_server() {
+    let mut talk = prepared();
+    let sent = talk.say(&messages(&[(b'P', b"s\0SELECT 2\0\0\0"), SYNC]));
+    let again = (b'P', b"tenantry_2\0SELECT 2\0\0\0".as_slice());
+    assert_eq!(sent, messages(&[again, again, SYNC]));
+    assert_eq!(talk.answer(&messages(&[PARSED, FAILED, READY])), messages(&[FAILED, READY]));
+    let sent = talk.say(&messages(&[BIND_S, SYNC]));
+    assert_eq!(
+        sent,
+        messages(&[(b'B', b"\0tenantry_1\0\0\0\0\0\0\0"), SYNC]),
+        "the name means what it meant"
+    );
+}
+
+#[test]
+fn a_name_is_closed_and_given_again_in_one_pipeline() {
+    let mut talk = prepared();
+    let sent = talk.say(&messages(&[CLOSE_S, (b'P', b"s\0SELECT 2\0\0\0"), BIND_S, SYNC]));
+    let expected =
+        [(b'P', b"tenantry_2\0SELECT 2\0\0\0".as_slice()), (b'B', b"\0tenantry_2\0\0\0\0\0\0\0"), SYNC];
+    assert_eq!(sent, messages(&expected));
+    let answers = talk.answer(&messages(&[PARSED, BOUND, READY]));
+    assert_eq!(answers, messages(&[CLOSED, PARSED, BOUND, READY]));
+}
+
+#[test]
+fn an_error_takes_back_what_was_named_and_closed_behind_it() {
+    let mut talk = prepared();
+    let unknown = (b'B', b"\0nothing\0\0\0\0\0\0\0".as_slice());
+    talk.say(&messages(&[unknown, CLOSE_S, (b'P', b"t\0SELECT 1\0\0\0"), SYNC]));
+    assert_eq!(talk.answer(&messages(&[FAILED, READY])), messages(&[FAILED, READY]));
+    assert!(talk.client.statements.find(b"s").is_some(), "its Close was skipped");
+    assert!(
+        talk.client.statements.find(b"t").is_none(),
+        "its Parse was skipped, though we would have answered it"
+    );
+}
+
+#[test]
+fn an_error_takes_back_several_changes_of_one_name() {
+    let mut talk = prepared();
+    let unknown = (b'B', b"\0nothing\0\0\0\0\0\0\0".as_slice());
+    talk.say(&messages(&[unknown, CLOSE_S, (b'P', b"s\0SELECT 2\0\0\0"), SYNC]));
+    talk.answer(&messages(&[FAILED, READY]));
+    let sent = talk.say(&messages(&[BIND_S, SYNC]));
+    assert_eq!(sent, messages(&[(b'B', b"\0tenantry_1\0\0\0\0\0\0\0"), SYNC]));
+}
+
+#[test]
+fn a_failed_parse_leaves_no_name() {
+    let mut talk = Talk::new(9);
+    talk.say(&messages(&[PARSE_S, SYNC]));
+    talk.answer(&messages(&[FAILED, READY]));
+    assert!(talk.client.statements.find(b"s").is_none());
+    assert!(talk.server.statements.is_empty());
+}
+
+#[test]
+fn a_parse_of_ours_that_fails_is_the_error_of_the_bind() {
+    let mut talk = prepared();
+    talk.next_server(fresh_server());
+    let own = (b'P', b"tenantry_1\0SELECT 1\0\0\0".as_slice());
+    let sent = talk.say(&messages(&[BIND_S, EXECUTE, SYNC]));
+    assert_eq!(sent, messages(&[own, (b'B', b"\0tenantry_1\0\0\0\0\0\0\0"), EXECUTE, SYNC]));
+    assert_eq!(talk.answer(&messages(&[FAILED, READY])), messages(&[FAILED, READY]));
+    assert!(talk.is_over());
+    let sent = talk.say(&messages(&[BIND_S, EXECUTE, SYNC]));
+    assert!(sent.starts_with(&messages(&[(b'P', b"tenantry_2\0SELECT 1\0\0\0")])), "it is tried again");
+    let answers = talk.answer(&messages(&[PARSED, BOUND, DONE, READY]));
+    assert_eq!(answers, messages(&[BOUND, DONE, READY]));
+}
+
+#[test]
+fn a_full_server_closes_one_while_its_portal_is_still_in_use() {
+    let mut talk = Talk::new(1);
+    let sent = talk.say(&messages(&[PARSE_S, BIND_S, (b'P', b"t\0SELECT 2\0\0\0"), EXECUTE, SYNC]));
+    let expected = [
+        (b'P', b"tenantry_1\0SELECT 1\0\0\0".as_slice()),
+        (b'B', b"\0tenantry_1\0\0\0\0\0\0\0"),
+        (b'C', b"Stenantry_1\0"),
+        (b'P', b"tenantry_2\0SELECT 2\0\0\0"),
+        EXECUTE,
+        SYNC,
+    ];
+    assert_eq!(sent, messages(&expected));
+    let answers = talk.answer(&messages(&[PARSED, BOUND, CLOSED, PARSED, DONE, READY]));
+    assert_eq!(answers, messages(&[PARSED, BOUND, PARSED, DONE, READY]));
+}
+
+#[test]
+fn a_close_of_ours_that_was_skipped_is_sent_again() {
+    let mut talk = Talk::new(1);
+    talk.say(&messages(&[PARSE_S, SYNC]));
+    talk.answer(&messages(&[PARSED, READY]));
+    talk.say(&messages(&[(b'B', b"\0nothing\0\0\0\0\0\0\0"), (b'P', b"t\0SELECT 2\0\0\0"), SYNC]));
+    talk.answer(&messages(&[FAILED, READY]));
+    let sent = talk.say(&messages(&[BIND_S, SYNC]));
+    let expected = [(b'C', b"Stenantry_1\0".as_slice()), (b'P', b"tenantry_3\0SELECT 1\0\0\0")];
+    assert!(
+        sent.starts_with(&messages(&expected)),
+        "under a name that was never used: {}",
+        sent.escape_ascii()
+    );
+}
+
+#[test]
+fn what_an_unanswered_segment_prepares_is_not_relied_on_by_the_next() {
+    let mut talk = prepared();
+    talk.next_server(fresh_server());
+    let unknown = (b'B', b"\0nothing\0\0\0\0\0\0\0".as_slice());
+    let sent = talk.say(&messages(&[unknown, BIND_S, SYNC, BIND_S, SYNC]));
+    let text = sent.escape_ascii().to_string();
+    assert!(text.contains("tenantry_1\\x00SELECT 1") && text.contains("tenantry_2\\x00SELECT 1"), "{text}");
+    let answers = talk.answer(&messages(&[FAILED, READY, CLOSED, PARSED, BOUND, READY]));
+    assert_eq!(answers, messages(&[FAILED, READY, BOUND, READY]));
+}
+
+#[test]
+fn a_parse_in_a_failed_transaction_is_put_to_the_server() {
+    let mut talk = prepared();
+    talk.server.status = TxStatus::Failed;
+    let sent = talk.say(&messages(&[(b'P', b"t\0SELECT 1\0\0\0"), SYNC]));
+    let expected = [(b'C', b"Stenantry_1\0".as_slice()), (b'P', b"tenantry_2\0SELECT 1\0\0\0"), SYNC];
+    assert_eq!(sent, messages(&expected));
+    let answers = talk.answer(&messages(&[CLOSED, FAILED, (b'Z', b"E")]));
+    assert_eq!(answers, messages(&[FAILED, (b'Z', b"E")]));
+    assert!(talk.client.statements.find(b"t").is_none());
+}
+
+#[test]
+fn a_name_of_another_client_is_unknown() {
+    let mut talk = prepared();
+    talk.next_client(ClientId(2));
+    let sent = talk.say(&messages(&[BIND_S, (b'D', b"Stenantry_1\0"), SYNC]));
+    let expected =
+        [(b'B', b"\0tenantry:s\0\0\0\0\0\0\0".as_slice()), (b'D', b"Stenantry:tenantry_1\0"), SYNC];
+    assert_eq!(sent, messages(&expected));
+}
+
+#[test]
+fn names_and_texts_have_limits() {
+    let mut talk = Talk::new(9);
+    for name in ["a", "b", "c", "d"] {
+        talk.say(&messages(&[(b'P', format!("{name}\0SELECT 1\0\0\0").as_bytes())]));
+    }
+    assert_eq!(talk.try_say(&messages(&[PARSE_S])).err(), Some(Violation::TooManyStatements(4)));
+    let long = [b"P\x00\x80\x00\x05s\0".as_slice(), &[b'x'; 9]].concat();
+    assert_eq!(Talk::new(9).try_say(&long).err(), Some(Violation::StatementTooLong(8 * 1024 * 1024 + 1)));
+}
+
+#[test]
+fn a_bind_whose_names_arrive_in_pieces_waits_for_them() {
+    let mut talk = prepared();
+    let bind = messages(&[(b'B', b"portal\0s\0\0\0\0\0\0\0")]);
+    for at in 0..b"B\0\0\0\0portal\0s".len() {
+        assert_eq!(talk.say(&bind[at..=at]), b"", "{at}");
+    }
+    let rest = talk.say(&bind[b"B\0\0\0\0portal\0s".len()..]);
+    assert_eq!(rest, messages(&[(b'B', b"portal\0tenantry_1\0\0\0\0\0\0\0")]));
+}
+
+#[test]
+fn a_huge_bind_is_forwarded_as_it_comes() {
+    let mut talk = prepared();
+    let body = [b"\0s\0".as_slice(), &vec![b'x'; 100_000]].concat();
+    let bind = messages(&[(b'B', &body)]);
+    let mut sent = Vec::new();
+    for piece in bind.chunks(30_000) {
+        let here = talk.say(piece);
+        assert!(!here.is_empty(), "nothing is held back");
+        sent.extend(here);
+    }
+    let body = [b"\0tenantry_1\0".as_slice(), &vec![b'x'; 100_000]].concat();
+    assert_eq!(sent, messages(&[(b'B', &body)]));
+}
+
+#[test]
+fn an_unnamed_statement_follows_its_client() {
+    let mut talk = Talk::new(9);
+    talk.say(&messages(&[PARSE, SYNC]));
+    talk.answer(&messages(&[PARSED, READY]));
+    talk.next_server(fresh_server());
+    assert_eq!(talk.say(&messages(&[BIND, SYNC])), messages(&[PARSE, BIND, SYNC]));
+    assert_eq!(talk.answer(&messages(&[PARSED, BOUND, READY])), messages(&[BOUND, READY]));
+}
+
+#[test]
+fn an_older_unnamed_statement_of_the_same_client_is_not_taken_for_the_newest() {
+    let newer = (b'P', b"\0SELECT 8\0\0\0".as_slice());
+    let mut talk = Talk::new(9);
+    talk.say(&messages(&[PARSE, SYNC]));
+    talk.answer(&messages(&[PARSED, READY]));
+    let first = talk.next_server(fresh_server());
+    talk.say(&messages(&[newer, SYNC]));
+    talk.answer(&messages(&[PARSED, READY]));
+    talk.next_server(first);
+    assert_eq!(talk.say(&messages(&[BIND, SYNC])), messages(&[newer, BIND, SYNC]));
+}
+
+#[test]
+fn a_skipped_parse_does_not_leave_somebody_elses_unnamed_statement_to_be_bound() {
+    let mut talk = Talk::new(9);
+    talk.say(&messages(&[PARSE, SYNC]));
+    talk.answer(&messages(&[PARSED, READY]));
+    talk.next_client(ClientId(2));
+    let own = (b'P', b"\0SELECT 8\0\0\0".as_slice());
+    let unknown = (b'B', b"\0nothing\0\0\0\0\0\0\0".as_slice());
+    let sent = talk.say(&messages(&[unknown, own, SYNC, BIND, SYNC]));
+    let renamed = (b'B', b"\0tenantry:nothing\0\0\0\0\0\0\0".as_slice());
+    assert_eq!(sent, messages(&[renamed, own, SYNC, own, BIND, SYNC]), "its own again, in the same segment");
+}
+
+#[test]
+fn a_query_takes_the_unnamed_statement_away() {
+    let mut talk = Talk::new(9);
+    talk.say(&messages(&[PARSE, SYNC, (b'Q', b"SELECT 1\0")]));
+    talk.answer(&messages(&[PARSED, READY, (b'T', b"\0\0"), DONE, READY]));
+    talk.next_server(fresh_server());
+    let sent = talk.say(&messages(&[BIND, SYNC]));
+    assert_eq!(sent, messages(&[(b'B', b"\0tenantry:\0\0\0\0\0\0\0"), SYNC]));
+}

@@ -1,0 +1,132 @@
+//! One case each: what a client's message makes us expect.
+
+use crate::ids::ClientId;
+use crate::track::fixture::{
+    CLOSED, DONE, EXECUTE, FAILED, PARSED, READY, SYNC, Talk, fresh_server, messages,
+};
+use crate::track::lexer::StateKind;
+
+const PARSE_S: (u8, &[u8]) = (b'P', b"s\0SELECT 1\0\0\0");
+const BIND_S: (u8, &[u8]) = (b'B', b"\0s\0\0\0\0\0\0\0");
+const DEALLOCATE: (u8, &[u8]) = (b'Q', b"DEALLOCATE s\0");
+const STAND_IN: (u8, &[u8]) = (b'Q', b"PREPARE tenantry_0 AS SELECT 1; DEALLOCATE tenantry_0\0");
+
+fn prepared() -> Talk {
+    let mut talk = Talk::new(9);
+    talk.say(&messages(&[PARSE_S, SYNC]));
+    talk.answer(&messages(&[PARSED, READY]));
+    talk
+}
+
+#[test]
+fn deallocate_of_a_statement_that_the_server_lacks_succeeds() {
+    let mut talk = prepared();
+    talk.next_server(fresh_server());
+    assert_eq!(talk.say(&messages(&[DEALLOCATE])), messages(&[STAND_IN]));
+    let answers = talk.answer(&messages(&[(b'C', b"PREPARE\0"), (b'C', b"DEALLOCATE\0"), READY]));
+    assert_eq!(answers, messages(&[(b'C', b"DEALLOCATE\0"), READY]));
+    assert!(talk.client.statements.is_empty() && talk.is_over());
+}
+
+#[test]
+fn deallocate_that_is_refused_leaves_the_name() {
+    let mut talk = prepared();
+    talk.say(&messages(&[DEALLOCATE]));
+    assert_eq!(talk.answer(&messages(&[FAILED, READY])), messages(&[FAILED, READY]));
+    assert!(talk.client.statements.find(b"s").is_some() && talk.is_over());
+}
+
+#[test]
+fn what_is_prepared_behind_discard_all_outlives_its_answer() {
+    let mut talk = prepared();
+    let again = (b'P', b"t\0SELECT 1\0\0\0".as_slice());
+    let set = (b'Q', b"SET statement_timeout = 1\0".as_slice());
+    let sent = talk.say(&messages(&[(b'Q', b"DISCARD ALL\0"), again, SYNC, set]));
+    let parse = (b'P', b"tenantry_2\0SELECT 1\0\0\0".as_slice());
+    assert_eq!(sent, messages(&[(b'Q', b"DISCARD ALL\0"), parse, SYNC, set]));
+    let discarded = (b'C', b"DISCARD ALL\0".as_slice());
+    talk.answer(&messages(&[discarded, READY, PARSED, READY, (b'C', b"SET\0"), READY]));
+    assert!(talk.client.statements.find(b"s").is_none() && talk.client.statements.find(b"t").is_some());
+    assert_eq!(talk.server.statements.len(), 1);
+    assert_eq!(talk.server.left_behind, Some(StateKind::Settings));
+}
+
+#[test]
+fn discard_all_that_is_refused_takes_nothing_away() {
+    let mut talk = prepared();
+    talk.server.left_behind = Some(StateKind::Listen);
+    let other = (b'P', b"t\0SELECT 2\0\0\0".as_slice());
+    talk.say(&messages(&[other, (b'Q', b"DISCARD ALL\0"), (b'P', b"s\0SELECT 3\0\0\0"), SYNC]));
+    talk.answer(&messages(&[PARSED, FAILED, (b'Z', b"T"), PARSED, (b'Z', b"T")]));
+    assert!(talk.client.statements.find(b"t").is_some());
+    assert_eq!(talk.server.left_behind, Some(StateKind::Listen));
+    let sent = talk.say(&messages(&[(b'B', b"\0t\0\0\0\0\0\0\0")]));
+    let again = [(b'C', b"Stenantry_2\0".as_slice()), (b'P', b"tenantry_4\0SELECT 2\0\0\0")];
+    assert!(sent.starts_with(&messages(&again)), "its ParseComplete was not noted: {}", sent.escape_ascii());
+}
+
+#[test]
+fn a_skipped_name_does_not_come_back_with_a_refused_deallocate_all() {
+    let mut talk = prepared();
+    let unknown = (b'E', b"nothing\0\0\0\0\0".as_slice());
+    let skipped = (b'P', b"t\0SELECT 2\0\0\0".as_slice());
+    talk.say(&messages(&[unknown, skipped, SYNC, (b'Q', b"DEALLOCATE ALL\0")]));
+    talk.answer(&messages(&[FAILED, (b'Z', b"E"), FAILED, (b'Z', b"E")]));
+    assert!(talk.client.statements.find(b"s").is_some() && talk.client.statements.find(b"t").is_none());
+}
+
+#[test]
+fn a_client_that_leaves_without_sync_gets_its_answers() {
+    let mut talk = prepared();
+    let (sent, fed) = talk.try_say(&messages(&[BIND_S, EXECUTE, (b'X', b"")])).unwrap();
+    assert!(fed.terminated && sent.ends_with(&messages(&[(b'H', b"")])), "{}", sent.escape_ascii());
+    assert!(!talk.exchange.is_exhausted());
+    talk.answer(&messages(&[(b'2', b""), DONE]));
+    assert!(talk.exchange.is_exhausted() && !talk.is_over());
+}
+
+#[test]
+fn a_client_that_leaves_in_a_copy_has_all_it_can_get() {
+    let mut talk = Talk::new(9);
+    talk.say(&messages(&[(b'Q', b"COPY t FROM STDIN\0"), (b'X', b"")]));
+    assert!(!talk.exchange.is_exhausted());
+    talk.answer(&messages(&[(b'G', b"\0\0\0")]));
+    assert!(talk.exchange.is_exhausted());
+}
+
+#[test]
+fn a_function_call_ends_what_came_before_it() {
+    let mut talk = prepared();
+    talk.say(&messages(&[CLOSE_P, (b'F', b"f")]));
+    talk.answer(&messages(&[CLOSED, (b'V', b"f"), READY]));
+    assert!(talk.is_over());
+}
+
+const CLOSE_P: (u8, &[u8]) = (b'C', b"Pp\0");
+
+#[test]
+fn a_query_too_long_to_be_read_may_leave_anything() {
+    let mut talk = Talk::new(9);
+    let query = messages(&[(b'Q', &[&[b'x'; 20_000], b"\0".as_slice()].concat())]);
+    let (head, rest) = query.split_at(18_000);
+    assert_eq!(talk.say(head), head);
+    assert_eq!(talk.server.left_behind, Some(StateKind::Unknown));
+    assert_eq!(talk.say(rest), rest);
+    talk.answer(&messages(&[FAILED, READY]));
+    let begun = talk.next_client(ClientId(2));
+    assert_eq!(begun, messages(&[(b'Q', b"DISCARD ALL\0")]));
+}
+
+#[test]
+fn what_is_sent_while_the_server_skips_leaves_nothing() {
+    let mut talk = prepared();
+    talk.say(&messages(&[(b'E', b"nothing\0\0\0\0\0"), (b'H', b"")]));
+    talk.answer(&messages(&[FAILED]));
+    let skipped =
+        messages(&[(b'P', b"t\0SET a = 1\0\0\0"), (b'B', b"\0t\0\0\0\0\0\0\0"), (b'Q', b"SET a = 1\0")]);
+    assert_eq!(talk.say(&skipped), skipped);
+    assert_eq!((talk.client.statements.len(), talk.server.left_behind), (1, None));
+    talk.say(&messages(&[SYNC]));
+    talk.answer(&messages(&[READY]));
+    assert!(talk.is_over());
+}
