@@ -1,7 +1,7 @@
 //! Which CPU runs what: the proxies on the first, everything else on the others.
 //!
-//! Owns calling `taskset`. Where the scheduler puts two processes that talk to each other decides what a wake-up costs, and it
-//! decides anew for each run; pinned, both proxies get the same. Without `taskset`, or with one CPU, nothing is pinned.
+//! Owns calling `taskset`. Where the scheduler puts two processes that talk to each other decides what a wake-up costs, and
+//! it decides anew for each run; pinned, both proxies get the same. Without `taskset`, or with one CPU, nothing is pinned.
 
 use std::ffi::OsStr;
 use std::process::{Command, Stdio};

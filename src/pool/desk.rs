@@ -225,9 +225,10 @@ impl Pool {
         }
     }
 
-    /// Sends a cancel request to a leased server. Until it has been delivered the server serves nobody else.
-    pub fn cancel(&self, cluster: ClusterId, server: ServerId) {
-        maintain::cancel(&self.shared, cluster, server);
+    /// Sends a cancel request to a leased server, and again while `wanted` says that what it is for is unanswered. Until
+    /// a request has been delivered the server serves nobody else.
+    pub fn cancel(&self, cluster: ClusterId, server: ServerId, wanted: impl Fn() -> bool + 'static) {
+        maintain::cancel(&self.shared, cluster, server, wanted);
     }
 
     /// Runs timers and sweeps for as long as the worker lives.

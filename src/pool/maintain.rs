@@ -202,34 +202,60 @@ async fn reset(server: &mut Server) -> bool {
 ///
 /// Postgres closes the cancel connection after it has sent the signal, and a backend that is reading a command ignores
 /// the signal. So once the end of that connection is seen, the next client of the server cannot be hit.
-pub(super) fn cancel(shared: &Rc<Shared>, cluster: ClusterId, id: ServerId) {
-    let Some(mut desk) = shared.desk(cluster) else { return };
-    let Some(slot) = desk.table.slot(id) else { return };
-    if slot.cancelling || !matches!(slot.place, Place::Leased) {
-        return;
-    }
-    let Some(handle) = slot.cancel.clone() else { return };
-    slot.cancelling = true;
-    drop(desk);
+///
+/// A signal that comes before Postgres has read the query is ignored as well, and a loaded machine makes that likely for a
+/// query that has just been forwarded. So the request is repeated for as long as `wanted` says that the very same request
+/// is still unanswered, a few times.
+pub(super) fn cancel(
+    shared: &Rc<Shared>,
+    cluster: ClusterId,
+    id: ServerId,
+    wanted: impl Fn() -> bool + 'static,
+) {
     let shared = shared.clone();
     spawn_local(async move {
-        let delivered = handle.send().await;
-        if let Err(error) = &delivered {
-            tracing::warn!(reason = "cancel_failed", %error, "cancel request not delivered");
-        }
-        let now = shared.clock.now();
-        let Some(mut desk) = shared.desk(cluster) else { return };
-        let Some(slot) = desk.table.slot(id) else { return };
-        slot.cancelling = false;
-        if let Place::Held(..) = slot.place
-            && let Place::Held(server, condition) = std::mem::replace(&mut slot.place, Place::Leased)
-        {
-            // Whether a request that failed reached Postgres is not known: then nobody else may have the server.
-            let condition = if delivered.is_ok() { condition } else { Condition::Broken };
-            drop(desk);
-            shared.put_back(cluster, now, server, condition);
+        for pause in CANCEL_PAUSES {
+            let Some(handle) = begin_cancel(&shared, cluster, id) else { return };
+            let delivered = handle.send().await;
+            if let Err(error) = &delivered {
+                tracing::warn!(reason = "cancel_failed", %error, "cancel request not delivered");
+            }
+            end_cancel(&shared, cluster, id, delivered.is_ok());
+            tokio::time::sleep(pause).await;
+            if !wanted() {
+                return;
+            }
         }
     });
+}
+
+/// Marks a leased server as being cancelled; `None` if it is not leased, or being cancelled already.
+fn begin_cancel(shared: &Rc<Shared>, cluster: ClusterId, id: ServerId) -> Option<CancelHandle> {
+    let mut desk = shared.desk(cluster)?;
+    let slot = desk.table.slot(id)?;
+    if slot.cancelling || !matches!(slot.place, Place::Leased) {
+        return None;
+    }
+    let handle = slot.cancel.clone()?;
+    slot.cancelling = true;
+    Some(handle)
+}
+
+/// A cancel request has been delivered, or not: the server may be handed on if it was released meanwhile.
+fn end_cancel(shared: &Rc<Shared>, cluster: ClusterId, id: ServerId, delivered: bool) {
+    let now = shared.clock.now();
+    let Some(mut desk) = shared.desk(cluster) else { return };
+    let Some(slot) = desk.table.slot(id) else { return };
+    slot.cancelling = false;
+    if !matches!(slot.place, Place::Held(..)) {
+        return;
+    }
+    if let Place::Held(server, condition) = std::mem::replace(&mut slot.place, Place::Leased) {
+        // Whether a request that failed reached Postgres is not known: then nobody else may have the server.
+        let condition = if delivered { condition } else { Condition::Broken };
+        drop(desk);
+        shared.put_back(cluster, now, server, condition);
+    }
 }
 
 /// Timers of the schedulers, and a slow sweep over idle servers.
@@ -300,4 +326,13 @@ fn retirement(
     }
 }
 
+/// After each try of a cancel request.
+const CANCEL_PAUSES: [Duration; 6] = [
+    Duration::from_millis(20),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_millis(1_000),
+];
 const SWEEP: Duration = Duration::from_secs(1);

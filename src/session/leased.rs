@@ -179,6 +179,7 @@ impl Session {
             server.carry.extend_from_slice(rest);
         }
         if turn.queries > 0 {
+            self.cell.note_answers(turn.queries);
             let mut counters = self.cell.tenant.counters.borrow_mut();
             counters.queries = counters.queries.saturating_add(u64::from(turn.queries));
             counters.transactions = counters.transactions.saturating_add(u64::from(turn.transactions));
@@ -253,7 +254,7 @@ impl Session {
         }
         if fed.terminated {
             *leaving = true;
-            if talk.exchange.is_exhausted() {
+            if talk.exchange.is_exhausted(&server.state) {
                 return Err(Stop::ClientGone);
             }
         } else if let Some(rest @ [_, ..]) = input.get(fed.consumed..) {
@@ -272,9 +273,9 @@ impl Session {
         let over =
             talk.exchange.is_over(&server.state) && talk.to_server.is_empty() && server.carry.is_empty();
         if stays(self.mode, &server.state) {
-            *leaving && talk.exchange.is_exhausted() || over && self.cell.wish() == Wish::Leave
+            *leaving && talk.exchange.is_exhausted(&server.state) || over && self.cell.wish() == Wish::Leave
         } else {
-            over || *leaving && talk.exchange.is_exhausted()
+            over || *leaving && talk.exchange.is_exhausted(&server.state)
         }
     }
 

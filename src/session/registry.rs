@@ -68,6 +68,8 @@ pub struct ClientCell {
     index: usize,
     whereabouts: Cell<Whereabouts>,
     wish: Cell<Wish>,
+    /// Requests answered, to tell one from the next.
+    answered: Cell<u32>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -80,6 +82,16 @@ impl ClientCell {
 
     pub(super) fn set_whereabouts(&self, whereabouts: Whereabouts) {
         self.whereabouts.set(whereabouts);
+    }
+
+    /// A mark of the request that the client waits for now; another one once that is answered.
+    #[must_use]
+    pub fn request_mark(&self) -> (Whereabouts, u32) {
+        (self.whereabouts.get(), self.answered.get())
+    }
+
+    pub(super) fn note_answers(&self, count: u32) {
+        self.answered.set(self.answered.get().wrapping_add(count));
     }
 
     pub(super) fn wish(&self) -> Wish {
@@ -138,7 +150,8 @@ impl Registry {
         connected.set(connected.get().saturating_add(1));
         let wish = Cell::new(if self.leaving.get() { Wish::Leave } else { Wish::Nothing });
         let (index, whereabouts, waker) = (entry.key(), Cell::new(Whereabouts::Parked), RefCell::default());
-        let cell = Rc::new(ClientCell { id, tenant, index, whereabouts, wish, waker });
+        let cell =
+            Rc::new(ClientCell { id, tenant, index, whereabouts, wish, answered: Cell::new(0), waker });
         entry.insert(cell.clone());
         cell
     }

@@ -188,10 +188,10 @@ impl Exchange {
         self.expect.len()
     }
 
-    /// Whether a client that says nothing more has all it can get.
+    /// Whether a client that says nothing more has all it can get, or nobody can tell what is still to come.
     #[must_use]
-    pub fn is_exhausted(&self) -> bool {
-        self.expect.is_empty() || self.copy_in
+    pub fn is_exhausted(&self, server: &ServerState) -> bool {
+        self.expect.is_empty() || self.copy_in || server.suspect
     }
 
     /// Whether a server message has been forwarded in part: an error of ours cannot be put behind it.

@@ -130,9 +130,8 @@ pub(super) const fn leaves(effect: &Effect) -> Option<StateKind> {
         Effect::Transient => None,
         Effect::SessionState(kind) => Some(*kind),
         // As a prepared statement these run as they are written: on whatever the server has.
-        Effect::Deallocate(_) | Effect::DeallocateAll | Effect::DiscardAll => {
-            Some(StateKind::PreparedStatement)
-        }
+        // They only take away, so they keep no client at its server, but what is left is not known.
+        Effect::Deallocate(_) | Effect::DeallocateAll | Effect::DiscardAll => Some(StateKind::Unknown),
     }
 }
 

@@ -13,10 +13,10 @@ use super::{Order, Plan, floor_report};
 use crate::backend::Profile;
 use crate::budget::BudgetConfig;
 use crate::config::settings::Settings;
-use crate::ids::{ClusterId, TenantId, WorkerId};
+use crate::ids::{ClusterId, ServerId, TenantId, WorkerId};
 use crate::pool::{Clock, Note, Pool, PoolLimits, TenantState};
 use crate::session::{
-    CancelKeys, Floor, Newcomer, Registry, Whereabouts, greet, turn_away, turn_away_leaving,
+    CancelKeys, ClientCell, Floor, Newcomer, Registry, Whereabouts, greet, turn_away, turn_away_leaving,
 };
 use crate::tenant::Tenant;
 
@@ -156,7 +156,7 @@ impl Work {
         match cell.whereabouts() {
             Whereabouts::Parked => {}
             Whereabouts::Waiting => self.floor.registry.cancel_queued(&cell),
-            Whereabouts::Leasing(server) => self.floor.pool.cancel(cell.tenant.cluster(), server),
+            Whereabouts::Leasing(server) => cancel_leased(&self.floor, cell, server),
         }
     }
 
@@ -240,6 +240,11 @@ fn limits(settings: &Settings) -> PoolLimits {
     }
 }
 
+fn cancel_leased(floor: &Rc<Floor>, cell: Rc<ClientCell>, server: ServerId) {
+    let (cluster, mark) = (cell.tenant.cluster(), cell.request_mark());
+    floor.pool.cancel(cluster, server, move || cell.request_mark() == mark);
+}
+
 /// All clients have left and Postgres has let all servers go.
 async fn everybody_gone(floor: Rc<Floor>) {
     let mut look = tokio::time::interval(LOOK);
@@ -263,7 +268,7 @@ async fn answer_only(id: WorkerId, floor: &Rc<Floor>, orders: &mut mpsc::Unbound
                 if let Some(cell) = floor.registry.find(pid, &secret)
                     && let Whereabouts::Leasing(server) = cell.whereabouts()
                 {
-                    floor.pool.cancel(cell.tenant.cluster(), server);
+                    cancel_leased(floor, cell, server);
                 }
             }
             Order::Admit(newcomer) => {

@@ -321,7 +321,7 @@ impl World {
     fn end_if_over(&mut self, index: usize, at: usize) {
         let (client, server) = (&mut self.clients[index], &mut self.servers[at]);
         let over = client.exchange.is_over(&server.state) && server.carry.is_empty();
-        if client.leaving && client.exchange.is_exhausted() {
+        if client.leaving && client.exchange.is_exhausted(&server.state) {
             client.phase = Phase::Over;
         } else if over && !server.state.pinned {
             if std::mem::take(&mut server.state.settings_changed) {

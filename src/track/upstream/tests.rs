@@ -80,18 +80,18 @@ fn a_client_that_leaves_without_sync_gets_its_answers() {
     let mut talk = prepared();
     let (sent, fed) = talk.try_say(&messages(&[BIND_S, EXECUTE, (b'X', b"")])).unwrap();
     assert!(fed.terminated && sent.ends_with(&messages(&[(b'H', b"")])), "{}", sent.escape_ascii());
-    assert!(!talk.exchange.is_exhausted());
+    assert!(!talk.exchange.is_exhausted(&talk.server));
     talk.answer(&messages(&[(b'2', b""), DONE]));
-    assert!(talk.exchange.is_exhausted() && !talk.is_over());
+    assert!(talk.exchange.is_exhausted(&talk.server) && !talk.is_over());
 }
 
 #[test]
 fn a_client_that_leaves_in_a_copy_has_all_it_can_get() {
     let mut talk = Talk::new(9);
     talk.say(&messages(&[(b'Q', b"COPY t FROM STDIN\0"), (b'X', b"")]));
-    assert!(!talk.exchange.is_exhausted());
+    assert!(!talk.exchange.is_exhausted(&talk.server));
     talk.answer(&messages(&[(b'G', b"\0\0\0")]));
-    assert!(talk.exchange.is_exhausted());
+    assert!(talk.exchange.is_exhausted(&talk.server));
 }
 
 #[test]
