@@ -203,6 +203,8 @@ impl Author {
         if self.rng.chance(70) {
             bare(out, b'S');
             self.open = false;
+        } else if self.rng.chance(50) {
+            bare(out, b'H');
         }
         true
     }

@@ -105,7 +105,7 @@ fn play(script: &[Said], piece: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_is_sent_is_understood_or_refused(script in prop::collection::vec(said(), 0..12), piece in 1..60_usize) {

@@ -112,7 +112,14 @@ proptest! {
         // The newline ends a last line comment. Unknown swallows what follows, and may itself end with the second text.
         if state(&first) < Some(StateKind::Unknown) {
             let both = format!("{first}\n;{second}");
-            prop_assert_eq!(state(&both), state(&first).max(state(&second)));
+            let worst = state(&first).max(state(&second));
+            // The name in a lone DEALLOCATE is not looked at; beside another statement it is (`pg_temp`).
+            let is_lone = |text: &str| matches!(classify(text.as_bytes()), Effect::Deallocate(_));
+            if is_lone(&first) || is_lone(&second) {
+                prop_assert!(state(&both) >= worst);
+            } else {
+                prop_assert_eq!(state(&both), worst);
+            }
         }
     }
 
