@@ -65,10 +65,14 @@ async fn serve(args: &ServeArgs, settings: Settings, logs: &Logs) -> Result<(), 
     tell_systemd(&[NotifyState::Stopping]);
     tracing::info!(reason = "signal", kind = ?kind, "draining");
     let mut drained = std::pin::pin!(proxy.drain(kind));
+    let again = async {
+        // A reload asks for nothing now.
+        while matches!(signals.next().await, Asked::Reload) {}
+    };
     let in_time = tokio::select! {
         in_time = &mut drained => in_time,
         // A second signal means that somebody is waiting: cut off what is left.
-        Asked::Stop(_) = signals.next() => false,
+        () = again => false,
     };
     tracing::info!(in_time, "stopped");
     Ok(())

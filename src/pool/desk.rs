@@ -107,7 +107,7 @@ pub(super) struct Desk {
     last_request: u64,
     reachable: bool,
     /// The request of the `acquire` that is running, and its outcome.
-    immediate: Option<(RequestId, Option<Outcome>)>,
+    immediate: Option<(RequestId, Rc<TenantState>, Option<Outcome>)>,
 }
 
 /// What became of a request.
@@ -200,10 +200,10 @@ impl Pool {
             };
             desk.last_request = desk.last_request.wrapping_add(1);
             let request = RequestId(desk.last_request);
-            desk.immediate = Some((request, None));
+            desk.immediate = Some((request, tenant.clone(), None));
             let input = Input::Acquire { request, tenant: tenant.id, deadline: now + patience, prefer };
             desk.handle(&self.shared, now, input);
-            match desk.immediate.take().and_then(|(_, outcome)| outcome) {
+            match desk.immediate.take().and_then(|(.., outcome)| outcome) {
                 Some(Ok(mut server)) => {
                     drop(desk);
                     if server.epoch == tenant.epoch() && server.is_silent() {
@@ -316,6 +316,8 @@ impl Shared {
             slot.place = Place::Held(server, condition);
             return;
         }
+        // The tenant may have changed since the lease ended.
+        let condition = if server.epoch == slot.tenant.epoch() { condition } else { Condition::Broken };
         match condition {
             Condition::Clean => slot.place = Place::Idle(server),
             Condition::Broken => {
@@ -377,7 +379,9 @@ impl Desk {
                 self.settle(request, Ok(server));
             }
             Output::Reject { request, reason } => {
-                let tenant = self.table.waiting.get(&request).map(|waiting| waiting.tenant.clone());
+                let asking = self.immediate.as_ref().filter(|(asked, ..)| *asked == request);
+                let waiting = self.table.waiting.get(&request).map(|waiting| waiting.tenant.clone());
+                let tenant = waiting.or_else(|| asking.map(|(_, tenant, _)| tenant.clone()));
                 let refusal = self.refusal(reason, tenant.as_ref());
                 self.settle(request, Err(refusal));
             }
@@ -421,7 +425,7 @@ impl Desk {
     }
 
     fn settle(&mut self, request: RequestId, outcome: Outcome) {
-        if let Some((immediate, slot)) = &mut self.immediate
+        if let Some((immediate, _, slot)) = &mut self.immediate
             && *immediate == request
         {
             *slot = Some(outcome);

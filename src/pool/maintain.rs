@@ -212,10 +212,11 @@ pub(super) fn cancel(
     id: ServerId,
     wanted: impl Fn() -> bool + 'static,
 ) {
+    // Marked at once: before the task runs, the server may have been released and leased to somebody else.
+    let Some(mut handle) = begin_cancel(shared, cluster, id) else { return };
     let shared = shared.clone();
     spawn_local(async move {
         for pause in CANCEL_PAUSES {
-            let Some(handle) = begin_cancel(&shared, cluster, id) else { return };
             let delivered = handle.send().await;
             if let Err(error) = &delivered {
                 tracing::warn!(reason = "cancel_failed", %error, "cancel request not delivered");
@@ -225,7 +226,11 @@ pub(super) fn cancel(
             if !wanted() {
                 return;
             }
+            let Some(again) = begin_cancel(&shared, cluster, id) else { return };
+            handle = again;
         }
+        // The last mark was for a try that is not made.
+        end_cancel(&shared, cluster, id, true);
     });
 }
 

@@ -78,7 +78,10 @@ impl Session {
         let fed = self.feed(cx, input, &mut out);
         self.floor.put_assembly(out);
         match fed {
-            Ok(()) => Step::Again,
+            Ok(consumed) => {
+                self.carry.extend_from_slice(input.get(consumed..).unwrap_or_default());
+                Step::Again
+            }
             Err(stop) => self.stop(cx, stop),
         }
     }
@@ -209,7 +212,11 @@ impl Session {
 
     fn read_client(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<Moved, Stop> {
         let Phase::Leased(Leased { talk, leaving, .. }) = &mut self.phase else { return Ok(Moved::Nothing) };
-        if !talk.to_server.is_empty() || *leaving || talk.exchange.outstanding() >= MAX_OUTSTANDING {
+        if !talk.to_server.is_empty()
+            || self.to_client.len() > MAX_UNREAD_BYTES
+            || *leaving
+            || talk.exchange.outstanding() >= MAX_OUTSTANDING
+        {
             return Ok(Moved::Nothing);
         }
         let read = match self.stream.poll_read(cx, scratch) {
@@ -219,20 +226,31 @@ impl Session {
         };
         self.count_in(read.len());
         let mut out = self.floor.take_assembly();
-        let fed = if self.carry.is_empty() {
+        let fresh = self.carry.is_empty();
+        let fed = if fresh {
             self.feed(cx, read, &mut out)
         } else {
             let mut bytes = std::mem::take(&mut self.carry);
             bytes.extend_from_slice(read);
-            self.feed(cx, &bytes, &mut out)
+            let fed = self.feed(cx, &bytes, &mut out);
+            // What is left is kept where it is: a long message that comes in small pieces is not copied again for each.
+            if let Ok(consumed) = fed {
+                bytes.drain(..consumed);
+                self.carry = bytes;
+            }
+            fed
         };
         self.floor.put_assembly(out);
-        fed.map(|()| Moved::Some)
+        let consumed = fed?;
+        if let Some(rest @ [_, ..]) = read.get(consumed..).filter(|_| fresh) {
+            self.carry.extend_from_slice(rest);
+        }
+        Ok(Moved::Some)
     }
 
-    /// Bytes from the client: to the server, behind what `out` holds already.
-    fn feed(&mut self, cx: &mut Context<'_>, input: &[u8], out: &mut Vec<u8>) -> Result<(), Stop> {
-        let Phase::Leased(Leased { lease, talk, leaving }) = &mut self.phase else { return Ok(()) };
+    /// Bytes from the client: to the server, behind what `out` holds already. Returns how many of them are done with.
+    fn feed(&mut self, cx: &mut Context<'_>, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Stop> {
+        let Phase::Leased(Leased { lease, talk, leaving }) = &mut self.phase else { return Ok(input.len()) };
         let Some(server) = lease.server() else { return Err(Stop::ServerGone) };
         let mut answers = Vec::new();
         let mut sink = Sink::new(input, out);
@@ -257,13 +275,11 @@ impl Session {
             if talk.exchange.is_exhausted(&server.state) {
                 return Err(Stop::ClientGone);
             }
-        } else if let Some(rest @ [_, ..]) = input.get(fed.consumed..) {
-            self.carry.extend_from_slice(rest);
         }
         if !answers.is_empty() {
             self.say(cx, &answers).map_err(|_| Stop::ClientGone)?;
         }
-        Ok(())
+        Ok(if fed.terminated { input.len() } else { fed.consumed })
     }
 
     /// Whether the lease can end here.
@@ -376,7 +392,7 @@ fn stays(mode: PoolMode, server: &ServerState) -> bool {
 fn leftover_of(lease: &mut Lease, mode: PoolMode) -> Leftover {
     use crate::track::TxStatus;
     match lease.server() {
-        Some(server) if server.state.status == TxStatus::Idle && mode == PoolMode::Transaction => {
+        Some(server) if server.state.status == TxStatus::Idle && !stays(mode, &server.state) => {
             Leftover::Nothing
         }
         Some(_) => Leftover::State,
@@ -399,6 +415,8 @@ fn server_lost() -> ClientError {
 const MAX_PASSES: usize = 16;
 /// Answers a client may leave outstanding before it is not read any more.
 const MAX_OUTSTANDING: usize = 16 * 1024;
+/// Answers of ours that a client may leave unread before it is not read any more.
+const MAX_UNREAD_BYTES: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -23,6 +23,11 @@ impl Outbox {
         self.bytes.is_empty() && !self.unflushed
     }
 
+    /// How many bytes wait.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len().saturating_sub(self.written)
+    }
+
     /// Writes `bytes` behind what waits already; keeps what the socket does not take.
     ///
     /// # Errors

@@ -229,7 +229,11 @@ impl Exchange {
             return true;
         }
         let Some(body) = parties.unnamed.or(parties.client.unnamed.as_deref()) else { return false };
+        let kind = frame::split_cstr(body).and_then(|(text, _)| leaves(&classify(text)));
         put_parse_unnamed(sink.insert(), body);
+        if let Some(kind) = kind {
+            parties.leave_behind(kind);
+        }
         self.expect_extended(Expect::OwnParse { id: 0, serial: 0 });
         self.unnamed_here = true;
         true

@@ -37,6 +37,12 @@ impl<'a> Sink<'a> {
         self.out
     }
 
+    /// Bytes assembled so far, copies included.
+    #[must_use]
+    pub fn assembled(&self) -> usize {
+        self.out.len()
+    }
+
     /// Whether nothing goes out.
     #[must_use]
     pub fn is_empty(&self) -> bool {

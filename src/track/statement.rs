@@ -91,7 +91,13 @@ pub struct StatementCache {
     texts: BTreeSet<ByBody>,
     last_id: u64,
     sweep_at: usize,
+    /// Bytes of all texts.
+    bytes: usize,
+    sweep_at_bytes: usize,
 }
+
+/// Texts of a tenant below this are not looked through for some that nobody holds.
+const SWEEP_BYTES: usize = 4 * 1024 * 1024;
 
 impl StatementCache {
     /// The statement for a Parse body (text, NUL, types).
@@ -99,9 +105,13 @@ impl StatementCache {
         if let Some(found) = self.texts.get(body) {
             return found.0.clone();
         }
-        if self.texts.len() >= self.sweep_at {
+        self.bytes = self.bytes.saturating_add(body.len());
+        if self.texts.len() >= self.sweep_at || self.bytes >= self.sweep_at_bytes {
             self.texts.retain(|text| Rc::strong_count(&text.0) > 1);
+            self.bytes =
+                self.texts.iter().map(|text| text.0.body.len()).sum::<usize>().saturating_add(body.len());
             self.sweep_at = self.texts.len().saturating_mul(2).max(256);
+            self.sweep_at_bytes = self.bytes.saturating_mul(2).max(SWEEP_BYTES);
         }
         self.last_id = self.last_id.saturating_add(1);
         let text = frame::split_cstr(body).map_or(body, |(text, _)| text);

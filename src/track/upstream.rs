@@ -18,7 +18,7 @@ use super::lexer::{Effect, StateKind, classify};
 use super::notes::{Everything, Note};
 use super::sink::Sink;
 use super::statement::StatementCache;
-use super::violation::{MAX_INSPECTED_BYTES, Violation, checked_header, whole_body};
+use super::violation::{MAX_ASSEMBLED_BYTES, MAX_INSPECTED_BYTES, Violation, checked_header, whole_body};
 use crate::wire::frame::{self, Header};
 
 /// How far a client's bytes were understood.
@@ -78,6 +78,10 @@ impl Exchange {
                 Next::Done(len) => fed.consumed = fed.consumed.saturating_add(len),
                 Next::Wait => break,
             }
+            if sink.assembled() > MAX_ASSEMBLED_BYTES {
+                // Short messages that each make us prepare a long statement again.
+                return Err(Violation::TooMuchAtOnce);
+            }
         }
         if !parties.unnamed_is_bound
             && let Some(body) = parties.unnamed
@@ -110,6 +114,8 @@ impl Exchange {
             b'C' => return self.close(parties, header, message, sink),
             b'E' => self.expect_extended(Expect::Execute),
             b'F' => {
+                // A function by its number: nobody can tell what it does.
+                parties.leave_behind(StateKind::Unknown);
                 self.expect.push(Expect::Query);
                 self.unsynced = false;
             }

@@ -189,8 +189,8 @@ fn names_and_texts_have_limits() {
         talk.say(&messages(&[(b'P', format!("{name}\0SELECT 1\0\0\0").as_bytes())]));
     }
     assert_eq!(talk.try_say(&messages(&[PARSE_S])).err(), Some(Violation::TooManyStatements(4)));
-    let long = [b"P\x00\x80\x00\x05s\0".as_slice(), &[b'x'; 9]].concat();
-    assert_eq!(Talk::new(9).try_say(&long).err(), Some(Violation::StatementTooLong(8 * 1024 * 1024 + 1)));
+    let long = [b"P\x00\x10\x00\x05s\0".as_slice(), &[b'x'; 9]].concat();
+    assert_eq!(Talk::new(9).try_say(&long).err(), Some(Violation::StatementTooLong(1024 * 1024 + 1)));
 }
 
 #[test]
