@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::budget::{Exchange, Instruction};
 use crate::front::{Admitted, Reception};
@@ -221,8 +221,13 @@ impl Reception for Fleet {
     }
 
     fn cancel(&self, key: CancelKey) {
+        let (done, _) = oneshot::channel();
+        self.cancel_until(key, done);
+    }
+
+    fn cancel_until(&self, key: CancelKey, done: oneshot::Sender<()>) {
         if let Some(worker) = self.workers.get(usize::from(Registry::worker_of(key.pid).0)) {
-            worker.order(Order::Cancel { pid: key.pid, secret: key.secret });
+            worker.order(Order::Cancel { pid: key.pid, secret: key.secret, done });
         }
     }
 }

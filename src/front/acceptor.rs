@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -167,7 +168,11 @@ impl Shared {
         let login = match handshake.open().await? {
             Opening::Login(login) => login,
             Opening::Cancel(key) => {
-                self.reception.cancel(key);
+                // Closed when the request has been carried out, as Postgres does: a client that waits for that cannot hit
+                // its own next query. The deadline of the login bounds it.
+                let (done, carried_out) = oneshot::channel();
+                self.reception.cancel_until(key, done);
+                let _ = carried_out.await;
                 return Ok(LoginResult::CancelRequest);
             }
         };

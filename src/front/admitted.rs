@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::limits::ClientSlot;
+use tokio::sync::oneshot;
+
 use crate::net::PortableStream;
 use crate::tenant::{PoolMode, Tenant};
 use crate::wire::startup::CancelKey;
@@ -55,4 +57,10 @@ pub trait Reception: Send + Sync + 'static {
 
     /// Cancels a query, if the key is right. The sender learns nothing.
     fn cancel(&self, key: CancelKey);
+
+    /// The same; drops `done` when the request has been carried out, or is not going to be.
+    fn cancel_until(&self, key: CancelKey, done: oneshot::Sender<()>) {
+        self.cancel(key);
+        drop(done);
+    }
 }

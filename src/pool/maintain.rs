@@ -222,9 +222,12 @@ pub(super) fn cancel(
                 tracing::warn!(reason = "cancel_failed", %error, "cancel request not delivered");
             }
             end_cancel(&shared, cluster, id, delivered.is_ok());
-            tokio::time::sleep(pause).await;
-            if !wanted() {
-                return;
+            let mut look = tokio::time::interval(CANCEL_LOOK);
+            for _ in 0..pause {
+                look.tick().await;
+                if !wanted() {
+                    return;
+                }
             }
             let Some(again) = begin_cancel(&shared, cluster, id) else { return };
             handle = again;
@@ -331,13 +334,8 @@ fn retirement(
     }
 }
 
-/// After each try of a cancel request.
-const CANCEL_PAUSES: [Duration; 6] = [
-    Duration::from_millis(20),
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_millis(1_000),
-];
+/// Pauses after each try of a cancel request, in [`CANCEL_LOOK`]s.
+const CANCEL_PAUSES: [u32; 6] = [5, 10, 20, 50, 100, 200];
+/// The unit of those pauses: how often a cancel that has been delivered looks whether its request was answered.
+const CANCEL_LOOK: Duration = Duration::from_millis(5);
 const SWEEP: Duration = Duration::from_secs(1);

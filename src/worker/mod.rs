@@ -28,6 +28,8 @@ pub enum Order {
         pid: u32,
         /// Its secret.
         secret: Vec<u8>,
+        /// Dropped when the request has been carried out, or is not going to be.
+        done: oneshot::Sender<()>,
     },
     /// Say how things are.
     Report(oneshot::Sender<WorkerReport>),

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_local;
 
 use super::{Order, Plan, floor_report};
@@ -73,7 +73,7 @@ impl Work {
         while let Some(order) = orders.recv().await {
             match order {
                 Order::Admit(newcomer) => self.admit(*newcomer),
-                Order::Cancel { pid, secret } => self.cancel(pid, &secret),
+                Order::Cancel { pid, secret, done } => self.cancel(pid, &secret, done),
                 Order::Report(answer) => {
                     let _ = answer.send(floor_report::report(self.id, &self.floor));
                 }
@@ -148,7 +148,7 @@ impl Work {
         Some(Profile::new(connector, tenant))
     }
 
-    fn cancel(&self, pid: u32, secret: &[u8]) {
+    fn cancel(&self, pid: u32, secret: &[u8], done: oneshot::Sender<()>) {
         let Some(cell) = self.floor.registry.find(pid, secret) else {
             tracing::debug!(reason = "wrong_cancel_key", "cancel request ignored");
             return;
@@ -156,7 +156,7 @@ impl Work {
         match cell.whereabouts() {
             Whereabouts::Parked => {}
             Whereabouts::Waiting => self.floor.registry.cancel_queued(&cell),
-            Whereabouts::Leasing(server) => cancel_leased(&self.floor, cell, server),
+            Whereabouts::Leasing(server) => cancel_leased(&self.floor, cell, server, done),
         }
     }
 
@@ -240,9 +240,13 @@ fn limits(settings: &Settings) -> PoolLimits {
     }
 }
 
-fn cancel_leased(floor: &Rc<Floor>, cell: Rc<ClientCell>, server: ServerId) {
+fn cancel_leased(floor: &Rc<Floor>, cell: Rc<ClientCell>, server: ServerId, done: oneshot::Sender<()>) {
     let (cluster, mark) = (cell.tenant.cluster(), cell.request_mark());
-    floor.pool.cancel(cluster, server, move || cell.request_mark() == mark);
+    floor.pool.cancel(cluster, server, move || {
+        // Lives as long as the cancelling goes on.
+        let _ = &done;
+        cell.request_mark() == mark
+    });
 }
 
 /// All clients have left and Postgres has let all servers go.
@@ -264,11 +268,11 @@ async fn answer_only(id: WorkerId, floor: &Rc<Floor>, orders: &mut mpsc::Unbound
             Order::Report(answer) => {
                 let _ = answer.send(floor_report::report(id, floor));
             }
-            Order::Cancel { pid, secret } => {
+            Order::Cancel { pid, secret, done } => {
                 if let Some(cell) = floor.registry.find(pid, &secret)
                     && let Whereabouts::Leasing(server) = cell.whereabouts()
                 {
-                    cancel_leased(floor, cell, server);
+                    cancel_leased(floor, cell, server, done);
                 }
             }
             Order::Admit(newcomer) => {
