@@ -203,6 +203,7 @@ impl Session {
             .exchange
             .server_bytes(&mut self.client, &mut server.state, input, &mut sink)
             .map_err(Stop::Server)?;
+        self.cell.set_busy(talk.exchange.outstanding() > 0);
         let bytes = sink.finish();
         if !bytes.is_empty() && self.say(cx, bytes).is_err() {
             return Err(Stop::ClientGone);
@@ -265,6 +266,7 @@ impl Session {
                 )
                 .map_err(|violation| Stop::Client(Box::new(violation.to_client())))?
         };
+        self.cell.set_busy(talk.exchange.outstanding() > 0);
         let bytes = sink.finish();
         if !bytes.is_empty() && talk.to_server.send(&mut server.stream, cx, bytes).is_err() {
             // The server may have said why before it went: the next read tells.

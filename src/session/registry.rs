@@ -70,6 +70,8 @@ pub struct ClientCell {
     wish: Cell<Wish>,
     /// Requests answered, to tell one from the next.
     answered: Cell<u32>,
+    /// Answers are outstanding: there is something that a cancel can be meant for.
+    busy: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -88,6 +90,16 @@ impl ClientCell {
     #[must_use]
     pub fn request_mark(&self) -> (Whereabouts, u32) {
         (self.whereabouts.get(), self.answered.get())
+    }
+
+    /// Whether the client waits for an answer of its server.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.busy.get()
+    }
+
+    pub(super) fn set_busy(&self, busy: bool) {
+        self.busy.set(busy);
     }
 
     pub(super) fn note_answers(&self, count: u32) {
@@ -150,8 +162,16 @@ impl Registry {
         connected.set(connected.get().saturating_add(1));
         let wish = Cell::new(if self.leaving.get() { Wish::Leave } else { Wish::Nothing });
         let (index, whereabouts, waker) = (entry.key(), Cell::new(Whereabouts::Parked), RefCell::default());
-        let cell =
-            Rc::new(ClientCell { id, tenant, index, whereabouts, wish, answered: Cell::new(0), waker });
+        let cell = Rc::new(ClientCell {
+            id,
+            tenant,
+            index,
+            whereabouts,
+            wish,
+            answered: Cell::new(0),
+            busy: Cell::new(false),
+            waker,
+        });
         entry.insert(cell.clone());
         cell
     }

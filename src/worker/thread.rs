@@ -241,11 +241,15 @@ fn limits(settings: &Settings) -> PoolLimits {
 }
 
 fn cancel_leased(floor: &Rc<Floor>, cell: Rc<ClientCell>, server: ServerId, done: oneshot::Sender<()>) {
+    // Between two requests there is nothing to cancel; the next one must not be hit.
+    if !cell.is_busy() {
+        return;
+    }
     let (cluster, mark) = (cell.tenant.cluster(), cell.request_mark());
     floor.pool.cancel(cluster, server, move || {
         // Lives as long as the cancelling goes on.
         let _ = &done;
-        cell.request_mark() == mark
+        cell.is_busy() && cell.request_mark() == mark
     });
 }
 
