@@ -26,7 +26,15 @@ pub(super) fn open(shared: &Rc<Shared>, tenant: Rc<TenantState>, permit: Permit)
     spawn_local(async move {
         let started = shared.clock.now();
         let epoch = tenant.epoch();
-        match backend::login(&tenant.profile()).await {
+        let mut login = backend::login(&tenant.profile()).await;
+        for _ in 0..RETRIES_OF_SHOT_LOGINS {
+            // An operator ended this one backend; the server is well. Its slot is free again, so the permit still holds.
+            if !matches!(&login, Err(error) if error.sqlstate() == Some("57P01")) {
+                break;
+            }
+            login = backend::login(&tenant.profile()).await;
+        }
+        match login {
             Ok(server) => opened(&shared, &tenant, server, permit, (epoch, started)),
             Err(error) => open_failed(&shared, &tenant, &error, permit),
         }
@@ -338,4 +346,6 @@ fn retirement(
 const CANCEL_PAUSES: [u32; 6] = [5, 10, 20, 50, 100, 200];
 /// The unit of those pauses: how often a cancel that has been delivered looks whether its request was answered.
 const CANCEL_LOOK: Duration = Duration::from_millis(5);
+/// A login that was ended by `pg_terminate_backend` is tried again so often.
+const RETRIES_OF_SHOT_LOGINS: u32 = 2;
 const SWEEP: Duration = Duration::from_secs(1);
