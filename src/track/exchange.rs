@@ -162,13 +162,7 @@ impl Exchange {
     /// Whether the server has answered everything, to the end of the transaction, and no message is half sent.
     #[must_use]
     pub fn is_over(&self, server: &ServerState) -> bool {
-        self.expect.is_empty()
-            && server.status == TxStatus::Idle
-            && !self.unsynced
-            && !self.ignoring
-            && !self.copy_in
-            && self.client_rest == 0
-            && self.server_rest == 0
+        self.is_quiet() && server.status == TxStatus::Idle
     }
 
     /// Whether the server owes nothing, though it may be inside a transaction.
