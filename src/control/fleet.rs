@@ -220,12 +220,7 @@ impl Reception for Fleet {
         })));
     }
 
-    fn cancel(&self, key: CancelKey) {
-        let (done, _) = oneshot::channel();
-        self.cancel_until(key, done);
-    }
-
-    fn cancel_until(&self, key: CancelKey, done: oneshot::Sender<()>) {
+    fn cancel(&self, key: CancelKey, done: oneshot::Sender<()>) {
         if let Some(worker) = self.workers.get(usize::from(Registry::worker_of(key.pid).0)) {
             worker.order(Order::Cancel { pid: key.pid, secret: key.secret, done });
         }

@@ -167,12 +167,13 @@ impl Shared {
     ) -> Result<LoginResult, LoginFailure> {
         let login = match handshake.open().await? {
             Opening::Login(login) => login,
-            Opening::Cancel(key) => {
+            Opening::Cancel(key, connection) => {
                 // Closed when the request has been carried out, as Postgres does: a client that waits for that cannot hit
                 // its own next query. The deadline of the login bounds it.
                 let (done, carried_out) = oneshot::channel();
-                self.reception.cancel_until(key, done);
+                self.reception.cancel(key, done);
                 let _ = carried_out.await;
+                drop(connection);
                 return Ok(LoginResult::CancelRequest);
             }
         };

@@ -55,12 +55,7 @@ pub trait Reception: Send + Sync + 'static {
     /// Takes over a client.
     fn admit(&self, client: Admitted);
 
-    /// Cancels a query, if the key is right. The sender learns nothing.
-    fn cancel(&self, key: CancelKey);
-
-    /// The same; drops `done` when the request has been carried out, or is not going to be.
-    fn cancel_until(&self, key: CancelKey, done: oneshot::Sender<()>) {
-        self.cancel(key);
-        drop(done);
-    }
+    /// Cancels a query, if the key is right; drops `done` when that has been carried out, or is not going to be. The sender
+    /// learns nothing else.
+    fn cancel(&self, key: CancelKey, done: oneshot::Sender<()>);
 }

@@ -78,8 +78,8 @@ pub(super) struct Proved {
 pub(super) enum Opening {
     /// With a login.
     Login(Box<Handshake<Introduced>>),
-    /// With a cancel request, which ends it.
-    Cancel(CancelKey),
+    /// With a cancel request. The connection is closed when that has been carried out: the sender waits for the close.
+    Cancel(CancelKey, Conversation),
 }
 
 impl<S> Handshake<S> {
@@ -112,7 +112,7 @@ impl Handshake<Accepted> {
         }
         loop {
             let heard = match self.talk.first_message().await {
-                Ok(FirstMessage::Cancel(key)) => return Ok(Opening::Cancel(key)),
+                Ok(FirstMessage::Cancel(key)) => return Ok(Opening::Cancel(key, self.talk)),
                 Ok(FirstMessage::Startup(packet)) => {
                     return self.introduce(&packet).await.map(|login| Opening::Login(Box::new(login)));
                 }

@@ -317,7 +317,8 @@ impl Shared {
             return;
         }
         // The tenant may have changed since the lease ended.
-        let condition = if server.epoch == slot.tenant.epoch() { condition } else { Condition::Broken };
+        let usable = server.epoch == slot.tenant.epoch() && !slot.marked;
+        let condition = if usable { condition } else { Condition::Broken };
         match condition {
             Condition::Clean => slot.place = Place::Idle(server),
             Condition::Broken => {
@@ -396,6 +397,7 @@ impl Desk {
                     place: Place::Opening,
                     cancel: None,
                     cancelling: false,
+                    marked: false,
                 };
                 self.table.insert(slot);
                 maintain::open(shared, tenant, permit);

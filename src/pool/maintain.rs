@@ -224,12 +224,14 @@ pub(super) fn cancel(
     let Some(mut handle) = begin_cancel(shared, cluster, id) else { return };
     let shared = shared.clone();
     spawn_local(async move {
-        for pause in CANCEL_PAUSES {
+        let mut pauses = CANCEL_PAUSES.into_iter();
+        loop {
             let delivered = handle.send().await;
             if let Err(error) = &delivered {
                 tracing::warn!(reason = "cancel_failed", %error, "cancel request not delivered");
             }
             end_cancel(&shared, cluster, id, delivered.is_ok());
+            let Some(pause) = pauses.next().filter(|_| delivered.is_ok()) else { return };
             let mut look = tokio::time::interval(CANCEL_LOOK);
             for _ in 0..pause {
                 look.tick().await;
@@ -240,8 +242,6 @@ pub(super) fn cancel(
             let Some(again) = begin_cancel(&shared, cluster, id) else { return };
             handle = again;
         }
-        // The last mark was for a try that is not made.
-        end_cancel(&shared, cluster, id, true);
     });
 }
 
@@ -257,18 +257,17 @@ fn begin_cancel(shared: &Rc<Shared>, cluster: ClusterId, id: ServerId) -> Option
     Some(handle)
 }
 
-/// A cancel request has been delivered, or not: the server may be handed on if it was released meanwhile.
+/// No request is being delivered any more: what becomes of a server that was released meanwhile?
 fn end_cancel(shared: &Rc<Shared>, cluster: ClusterId, id: ServerId, delivered: bool) {
     let now = shared.clock.now();
     let Some(mut desk) = shared.desk(cluster) else { return };
     let Some(slot) = desk.table.slot(id) else { return };
     slot.cancelling = false;
+    slot.marked |= !delivered;
     if !matches!(slot.place, Place::Held(..)) {
         return;
     }
     if let Place::Held(server, condition) = std::mem::replace(&mut slot.place, Place::Leased) {
-        // Whether a request that failed reached Postgres is not known: then nobody else may have the server.
-        let condition = if delivered { condition } else { Condition::Broken };
         drop(desk);
         shared.put_back(cluster, now, server, condition);
     }
@@ -343,7 +342,7 @@ fn retirement(
 }
 
 /// Pauses after each try of a cancel request, in [`CANCEL_LOOK`]s.
-const CANCEL_PAUSES: [u32; 6] = [5, 10, 20, 50, 100, 200];
+const CANCEL_PAUSES: [u32; 4] = [5, 10, 20, 50];
 /// The unit of those pauses: how often a cancel that has been delivered looks whether its request was answered.
 const CANCEL_LOOK: Duration = Duration::from_millis(5);
 /// A login that was ended by `pg_terminate_backend` is tried again so often.

@@ -35,8 +35,10 @@ pub(super) struct Slot {
     pub(super) tenant: Rc<TenantState>,
     pub(super) place: Place,
     pub(super) cancel: Option<CancelHandle>,
-    /// A cancel request is under way.
+    /// A cancel request is being delivered.
     pub(super) cancelling: bool,
+    /// Whether a cancel request reached Postgres is not known, so it may still hit: nobody else may have the server.
+    pub(super) marked: bool,
 }
 
 /// A request that waits.

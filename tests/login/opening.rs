@@ -99,14 +99,21 @@ async fn cancel_requests_are_passed_on_and_answered_by_closing() {
     for secret in [&b"1234"[..], &[7; 32], &[9; 256]] {
         let mut client = rig.connect().await;
         client.send(&request(|out| put_cancel_request(out, 5, secret))).await;
-        assert_eq!(client.rest().await, b"");
-        let key = rig.cancelled().await;
+        let (key, done) = rig.cancelling().await;
         assert_eq!((key.pid, &key.secret[..]), (5, secret));
+        // The front has served another connection to its end meanwhile: a close that came too early would be here.
+        let mut other = rig.connect().await;
+        other.send(&request(|out| put_cancel_request(out, 6, secret))).await;
+        drop(rig.cancelled().await);
+        assert_eq!(other.rest().await, b"");
+        assert!(client.is_open().await, "closed before the request was carried out");
+        drop(done);
+        assert_eq!(client.rest().await, b"");
     }
     let mut bad = rig.connect().await;
     bad.send(&packet((1234 << 16) | 5678, &[0; 300])).await;
     assert_eq!(bad.rest().await, b"", "a bad one looks the same");
-    rig.counted(LoginResult::CancelRequest, 3).await;
+    rig.counted(LoginResult::CancelRequest, 6).await;
     rig.counted(LoginResult::ProtocolViolation, 1).await;
 }
 

@@ -1,5 +1,8 @@
 //! A client that speaks the protocol byte by byte, and says only what it is told to.
 
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use tenantry::auth::scram_client::{Binding, NONCE_BYTES, Outcome, SaltedKeys, ScramClient};
@@ -7,7 +10,7 @@ use tenantry::wire::messages::{
     Authentication, parse_authentication, parse_error_fields, put_sasl_initial_response, put_sasl_response,
 };
 use tenantry::wire::startup::{ProtocolVersion, put_startup};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
 /// Nothing here takes this long unless it is broken.
@@ -83,6 +86,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
             Ok(_) => rest,
             Err(error) => panic!("the connection broke after {} bytes: {error}", rest.len()),
         }
+    }
+
+    /// Neither bytes nor an end have come so far.
+    pub(crate) async fn is_open(&mut self) -> bool {
+        let mut byte = [0];
+        let mut read = ReadBuf::new(&mut byte);
+        poll_fn(|cx| Poll::Ready(Pin::new(&mut self.stream).poll_read(cx, &mut read).is_pending())).await
     }
 
     /// The next message is an ErrorResponse, and after it the connection ends.

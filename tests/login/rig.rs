@@ -21,6 +21,7 @@ use tenantry::wire::messages::{
 use tenantry::wire::startup::CancelKey;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +32,8 @@ use crate::raw::Raw;
 #[derive(Debug)]
 pub(crate) enum Seen {
     Client(Box<Guest>),
-    Cancel(CancelKey),
+    /// Carried out when the sender is dropped.
+    Cancel(CancelKey, oneshot::Sender<()>),
 }
 
 /// An admitted client, without its connection.
@@ -91,8 +93,8 @@ impl Reception for Doorman {
         });
     }
 
-    fn cancel(&self, key: CancelKey) {
-        self.0.send(Seen::Cancel(key)).unwrap();
+    fn cancel(&self, key: CancelKey, done: oneshot::Sender<()>) {
+        self.0.send(Seen::Cancel(key, done)).unwrap();
     }
 }
 
@@ -151,14 +153,19 @@ impl Rig {
     pub(crate) async fn guest(&mut self) -> Guest {
         match self.next_seen().await {
             Seen::Client(guest) => *guest,
-            Seen::Cancel(key) => panic!("a cancel request instead of a client: {key:?}"),
+            Seen::Cancel(key, _) => panic!("a cancel request instead of a client: {key:?}"),
         }
     }
 
-    /// The next cancel request.
+    /// The next cancel request, carried out at once.
     pub(crate) async fn cancelled(&mut self) -> CancelKey {
+        self.cancelling().await.0
+    }
+
+    /// The next cancel request, which is carried out when the sender is dropped.
+    pub(crate) async fn cancelling(&mut self) -> (CancelKey, oneshot::Sender<()>) {
         match self.next_seen().await {
-            Seen::Cancel(key) => key,
+            Seen::Cancel(key, done) => (key, done),
             Seen::Client(guest) => panic!("a client instead of a cancel request: {guest:?}"),
         }
     }

@@ -107,12 +107,9 @@ async fn where_tls_is_required_a_plain_login_is_refused_and_unix_sockets_are_not
     let mut cancel = Vec::new();
     put_cancel_request(&mut cancel, 3, b"1234");
     let mut client = rig.connect().await;
-    assert_eq!(
-        client.send(&cancel).await.rest().await,
-        b"",
-        "cancel requests come in plain from older clients"
-    );
-    assert_eq!(rig.cancelled().await.pid, 3);
+    client.send(&cancel).await;
+    assert_eq!(rig.cancelled().await.pid, 3, "cancel requests come in plain from older clients");
+    assert_eq!(client.rest().await, b"");
 }
 
 #[tokio::test]
