@@ -143,9 +143,12 @@ impl Scheduler {
 
     /// No lost wake-up: at the end of a step nobody wants what could be given.
     fn audit_supply(&self) -> Result<(), String> {
+        let closable = |(_, tenant): (_, &TenantState)| {
+            tenant.idle > 0 && (tenant.is_above_reserve() || self.is_overreserved())
+        };
         rule(
-            self.slots.staying() <= self.capacity.working() || self.slots.idle == 0,
-            "too many servers: none is idle",
+            self.slots.staying() <= self.capacity.working() || !self.tenants.table.iter().any(closable),
+            "too many servers: none that may be closed is idle",
         )?;
         if !matches!(self.gate(), super::breaker::Gate::Open) || self.free() == 0 {
             return Ok(());
@@ -184,6 +187,7 @@ impl Count {
 fn add(sum: &mut Part, part: Part) {
     sum.idle_over = sum.idle_over.saturating_add(part.idle_over);
     sum.idle_within = sum.idle_within.saturating_add(part.idle_within);
+    sum.reserved = sum.reserved.saturating_add(part.reserved);
     sum.returning = sum.returning.saturating_add(part.returning);
     for (sum, part) in sum.long.iter_mut().zip(part.long) {
         *sum = sum.saturating_add(part);

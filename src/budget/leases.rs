@@ -115,7 +115,8 @@ impl Scheduler {
         if tenant.standing == Standing::Leaving {
             return self.close(slot, CloseReason::TenantRemoved, out);
         }
-        if self.slots.staying() > self.capacity.working() {
+        let spared = !tenant.is_above_reserve() && !self.is_overreserved();
+        if self.slots.staying() > self.capacity.working() && !spared {
             return self.close(slot, CloseReason::Capacity, out);
         }
         let too_many = tenant.servers() > tenant.allowance.ceiling;

@@ -75,6 +75,8 @@ pub(super) struct Part {
     pub(super) idle_over: u32,
     /// Idle servers of a tenant within its share, above its reserve.
     pub(super) idle_within: u32,
+    /// Servers under the reserve, in any state but closing.
+    pub(super) reserved: u32,
     /// Running short leases above the share.
     pub(super) returning: u32,
     /// Servers above the share, of long and very long borrowers.

@@ -2,12 +2,12 @@
 //!
 //! Owns rule 4.4 b to d: first what others borrowed, longest idle first; then, rather than breaking into a share, the
 //! next release of a borrower; then SIEVE over servers within their owners' shares. Servers under a reserve are never
-//! taken. Each answer "none" says when to ask again. Also owns the sums over tenants that these questions need.
+//! taken for others. Each answer "none" says when to ask again. Also owns the sums over tenants that these questions need.
 
 use super::links::List;
 use super::scheduler::Scheduler;
 use super::slots::State;
-use super::tenants::{Band, Lenders, Part, TenantState};
+use super::tenants::{Band, Lenders, Part, Standing, TenantState};
 use super::why::Blocked;
 use crate::ids::TenantId;
 use crate::time::Moment;
@@ -24,7 +24,7 @@ pub(super) type Obstacle = (Blocked, Moment);
 
 impl Totals {
     pub(super) const fn new() -> Self {
-        let sum = Part { idle_over: 0, idle_within: 0, returning: 0, long: [0, 0] };
+        let sum = Part { idle_over: 0, idle_within: 0, reserved: 0, returning: 0, long: [0, 0] };
         Self { sum, lenders: List::new() }
     }
 }
@@ -33,6 +33,10 @@ impl Scheduler {
     /// What a tenant adds to the sums.
     pub(super) fn part(&self, tenant: &TenantState) -> Part {
         let mut part = Part::default();
+        if tenant.standing == Standing::Active {
+            let servers = tenant.servers().saturating_sub(tenant.promised);
+            part.reserved = servers.min(tenant.allowance.reserve);
+        }
         if !tenant.is_over_share() {
             part.idle_within = if tenant.is_above_reserve() { tenant.idle } else { 0 };
             return part;
@@ -57,6 +61,7 @@ impl Scheduler {
         let sum = &mut self.totals.sum;
         replace(&mut sum.idle_over, before.idle_over, part.idle_over);
         replace(&mut sum.idle_within, before.idle_within, part.idle_within);
+        replace(&mut sum.reserved, before.reserved, part.reserved);
         replace(&mut sum.returning, before.returning, part.returning);
         for (sum, (before, after)) in sum.long.iter_mut().zip(before.long.into_iter().zip(part.long)) {
             replace(sum, before, after);
@@ -101,7 +106,8 @@ impl Scheduler {
         Age { usual_us, before, limit_us }
     }
 
-    /// The idle server to close when there are too many: borrowed ones, then by SIEVE, reserved ones last.
+    /// The idle server to close when there are too many: borrowed ones, then by SIEVE. One under a reserve only if the
+    /// reserves alone are too much: otherwise the next release makes room.
     pub(super) fn victim_of_shrinking(&mut self) -> Option<u32> {
         let oldest = |state: &Self, key: u32| {
             let owner = &state.tenants.table[key];
@@ -112,7 +118,14 @@ impl Scheduler {
         if let Some((_, _, slot)) = lenders.filter_map(|key| oldest(self, key)).min() {
             return Some(slot);
         }
-        self.sieve(Age::at_least(0)).ok().or_else(|| self.slots.by_age.front())
+        self.sieve(Age::at_least(0))
+            .ok()
+            .or_else(|| self.slots.by_age.front().filter(|_| self.is_overreserved()))
+    }
+
+    /// Whether not even the servers under reserves fit into the capacity.
+    pub(super) const fn is_overreserved(&self) -> bool {
+        self.totals.sum.reserved > self.capacity.working()
     }
 
     /// The longest idle server above its owner's share that the borrower may take, or when there may be one.

@@ -52,8 +52,10 @@ pub enum Why {
 /// One tenant at one instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TenantView {
-    /// Servers logging in, and slots promised to the tenant.
+    /// Servers logging in.
     pub opening: u32,
+    /// Slots promised to the tenant, of others' servers on their way out.
+    pub promised: u32,
     /// Idle servers.
     pub idle: u32,
     /// Leased servers.
@@ -82,7 +84,8 @@ impl Scheduler {
     pub fn tenant(&self, id: TenantId) -> Option<TenantView> {
         let tenant = &self.tenants.table[self.tenants.find(id)?];
         Some(TenantView {
-            opening: tenant.opening,
+            opening: tenant.opening.saturating_sub(tenant.promised),
+            promised: tenant.promised,
             idle: tenant.idle,
             busy: tenant.busy,
             closing: tenant.closing,

@@ -212,7 +212,7 @@ pub(super) fn config(capacity: u32, headroom: u32, reconnects: u32) -> BudgetCon
 fn allowance(bits: u32) -> Allowance {
     let ceiling = 1 + bits % 5;
     Allowance {
-        reserve: u32::from(bits.is_multiple_of(31)),
+        reserve: u32::from((bits >> 2).is_multiple_of(4)),
         floor: (bits >> 3) % 3,
         share: (bits >> 5) % 4,
         ceiling,

@@ -243,7 +243,7 @@ impl Reference {
         let too_many = self.n(tenant) > t.allowance.ceiling;
         if t.leaving {
             self.close(server, CloseReason::TenantRemoved, None);
-        } else if self.staying() > self.working {
+        } else if self.staying() > self.working && (self.above_reserve(tenant) || self.overreserved()) {
             self.close(server, CloseReason::Capacity, None);
         } else if let Some(heir) = self.successor(server) {
             let turn = CloseReason::Turn { successor: TenantId(heir) };

@@ -5,6 +5,7 @@ use tenantry::budget::{
     Scheduler, Why,
 };
 use tenantry::ids::{RequestId, ServerId, TenantId};
+use tenantry::tenant::Allowance;
 use tenantry::time::Moment;
 
 use super::world::{Note, Outcome, Phase, World, allowance};
@@ -136,7 +137,7 @@ fn who_is_below_the_floor_gets_a_borrowed_idle_server_at_once() {
     assert_eq!(world.servers_in(Phase::Closing), [borrowed[0]], "the one that was idle longest");
     assert!(said(&world, "Evicted { successor: TenantId(2) }"));
     let view = world.scheduler.tenant(B).expect("B is known");
-    assert_eq!((view.opening, view.why), (1, Why::LoggingIn), "the slot counts for B before it is free");
+    assert_eq!((view.promised, view.why), (1, Why::LoggingIn), "the slot counts for B before it is free");
 }
 
 #[test]
@@ -277,6 +278,26 @@ fn a_cut_closes_idle_servers_first_and_leased_ones_at_their_release() {
         world.acquire(A, SECOND, None);
     }
     assert_eq!(world.servers_in(Phase::Opening).len(), 1, "a raise is used at once");
+}
+
+#[test]
+fn a_cut_spares_what_is_under_a_reserve_while_releases_can_make_room() {
+    let mut world = world(4);
+    let reserved = Allowance { reserve: 1, ..allowance(1, 1, 2) };
+    world.set_tenant(B, reserved);
+    let kept = lease(&mut world, B, 1);
+    let servers = lease(&mut world, A, 3);
+    world.release(kept[0], Condition::Clean);
+    world.set_capacity(2);
+    assert_eq!(world.servers_in(Phase::Closing), [], "the only idle server is under the reserve");
+    world.acquire(B, SECOND, None);
+    world.release(kept[0], Condition::Clean);
+    assert_eq!(world.servers_in(Phase::Closing), [], "nor is it closed at its release");
+    world.release(servers[0], Condition::Clean);
+    world.release(servers[1], Condition::Clean);
+    assert_eq!(world.servers_in(Phase::Closing), servers[..2]);
+    world.set_capacity(0);
+    assert_eq!(world.servers_in(Phase::Closing).len(), 3, "no room even for the reserve");
 }
 
 #[test]

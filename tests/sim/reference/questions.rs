@@ -1,6 +1,6 @@
 //! Questions to the naive scheduler: each is a scan over everything.
 
-use super::{Breaker, Reference, Server, State, cost};
+use super::{Breaker, Reference, Server, State, Tenant, cost};
 
 impl Reference {
     pub(super) fn count(&self, tenant: u32, is: impl Fn(State) -> bool) -> u32 {
@@ -62,6 +62,14 @@ impl Reference {
             2
         }
     }
+    /// Reserves alone are more than there is room for.
+    pub(super) fn overreserved(&self) -> bool {
+        let reserved = |(id, t): (&u32, &Tenant)| {
+            if t.leaving { 0 } else { (self.n(*id) - self.promised(*id)).min(t.allowance.reserve) }
+        };
+        self.tenants.iter().map(reserved).sum::<u32>() > self.working
+    }
+
     pub(super) fn above_reserve(&self, tenant: u32) -> bool {
         self.n(tenant) - self.promised(tenant) > self.tenants[&tenant].allowance.reserve
     }

@@ -107,7 +107,8 @@ impl Reference {
 
     pub(super) fn shed(&mut self) {
         while self.staying() > self.working {
-            let oldest = self.idle_servers().first().map(|(_, _, number)| *number);
+            let first = self.idle_servers().first().map(|(_, _, number)| *number);
+            let oldest = first.filter(|_| self.overreserved());
             let Some(victim) = self.borrowed(|_, _| true).or_else(|| self.sieve(0)).or(oldest) else {
                 return;
             };
