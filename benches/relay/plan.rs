@@ -97,7 +97,7 @@ impl Plan {
             pgbench_seconds: 1,
             traced: 4_000,
             idle_clients: 10_000,
-            idle_rounds: 3,
+            idle_rounds: 5,
             bulk_bytes: 1 << 30,
             logins: 2_000,
             server_logins: 200,
