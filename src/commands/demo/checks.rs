@@ -118,8 +118,9 @@ pub(super) fn millis(time: Duration) -> String {
     format!("{:.1}", time.as_secs_f64() * 1_000.0)
 }
 
-/// Generous, because the machine may be small and busy: the queue timeout is five times as long.
-const QUIET_LIMIT: Duration = Duration::from_secs(1);
+/// Generous, because the machine may be small and busy: the queue timeout is ten times as long. What is built for debugging
+/// is slower.
+const QUIET_LIMIT: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1_000 } else { 500 });
 
 #[cfg(test)]
 mod tests {
