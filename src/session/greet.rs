@@ -8,13 +8,15 @@ use std::any::Any;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
+use super::admission::Admission;
 use super::floor::Floor;
-use super::life::Session;
+use super::life::{Session, goodbye};
 use super::registry::ClientCell;
 use crate::error::{ClientError, ClientFacing, Fault, Severity, SqlState};
 use crate::net::{PortableStream, Stream};
-use crate::pool::{Acquired, Lease, Leftover, Refusal, TenantState};
+use crate::pool::{Acquired, Lease, Leftover, Refusal};
 use crate::tenant::{PoolMode, Tenant};
 use crate::track::{ClientState, Exchange, Extras, ServerFault, Settings, Sink, params};
 use crate::wire::messages;
@@ -58,29 +60,25 @@ enum NotGreeted {
 
 /// Greets a client and makes its session; `None` if it was sent away. Not cancel-safe.
 pub async fn greet(
-    floor: Rc<Floor>,
-    tenant: Rc<TenantState>,
+    admission: Admission,
     mut stream: Stream,
     newcomer: (PoolMode, u32, Vec<(String, String)>, Vec<u8>),
 ) -> Option<Session> {
     let (mode, protocol_minor, parameters, unread) = newcomer;
-    let cell = floor.registry.admit(tenant);
-    let greeted = settings_for(&floor, &cell, parameters).await;
-    let settings = match greeted {
+    let (floor, cell) = (&admission.floor, &admission.cell);
+    let settings = match settings_for(floor, cell, parameters).await {
         Ok(settings) => settings,
         Err(why) => {
             send_away(&mut stream, &why).await;
-            floor.registry.remove(&cell);
             return None;
         }
     };
-    let words = greeting(&floor, &cell, &settings, protocol_minor);
+    let words = greeting(floor, cell, &settings, protocol_minor);
     if stream.write_all(&words).await.is_err() {
-        floor.registry.remove(&cell);
         return None;
     }
     let client = ClientState::new(cell.id, settings, floor.max_client_statements.get());
-    Some(Session::new(stream, floor, cell, client, mode).with_carry(&unread))
+    Some(Session::new(stream, admission, client, mode).with_carry(&unread))
 }
 
 /// Tells a client why it cannot stay, without a greeting.
@@ -125,11 +123,10 @@ async fn settings_for(
     if let Some(settings) = cell.tenant.greeting(&wishes) {
         return Ok(settings);
     }
-    let mut lease = lease(floor, &cell.tenant)
-        .await
-        .map_err(|refusal| NotGreeted::Told(Box::new(refusal.to_client())))?;
-    let learned = learn(cell, &wishes, &mut lease).await;
-    match learned {
+    let mut lease = lease(floor, cell).await?;
+    // A server that does not answer keeps a newcomer no longer than a queue would.
+    let learned = tokio::time::timeout(cell.tenant.patience(), learn(cell, &wishes, &mut lease)).await;
+    match learned.unwrap_or_else(|_| Err(NotGreeted::Told(Box::new(cannot_learn())))) {
         Ok(settings) => {
             lease.give_back(Leftover::Nothing);
             cell.tenant.remember_greeting(wishes, settings.clone());
@@ -173,11 +170,22 @@ fn same_path(a: &str, b: &str) -> bool {
     plain(a) == plain(b)
 }
 
-async fn lease(floor: &Rc<Floor>, tenant: &Rc<TenantState>) -> Result<Lease, Refusal> {
-    match floor.pool.acquire(tenant, None, tenant.patience()) {
+async fn lease(floor: &Floor, cell: &ClientCell) -> Result<Lease, NotGreeted> {
+    let refused = |refusal: Refusal| NotGreeted::Told(Box::new(refusal.to_client()));
+    match floor.pool.acquire(&cell.tenant, None, cell.tenant.patience()) {
         Acquired::Now(lease) => Ok(lease),
-        Acquired::Queued(mut ticket) => poll_fn(|cx| ticket.poll(cx)).await,
-        Acquired::Refused(refusal) => Err(refusal),
+        Acquired::Queued(mut ticket) => {
+            let granted = poll_fn(|cx| {
+                // A drain waits for everybody who counts, so it must not have to wait for a server as well.
+                cell.set_waker(cx.waker());
+                if cell.is_asked_to_leave() {
+                    return Poll::Ready(Err(NotGreeted::Told(Box::new(goodbye(&cell.tenant)))));
+                }
+                ticket.poll(cx).map_err(refused)
+            });
+            granted.await
+        }
+        Acquired::Refused(refusal) => Err(refused(refusal)),
     }
 }
 
@@ -237,6 +245,7 @@ fn cannot_learn() -> ClientError {
         "server_lost",
         "the connection to the database server was lost",
     )
+    .with_detail("The server ended it, or did not answer in time, while it was asked what the startup parameters mean.")
     .with_hint("Connect again.")
 }
 

@@ -15,6 +15,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use super::admission::Admission;
 use super::floor::Floor;
 use super::leased::Leased;
 use super::outbox::Outbox;
@@ -73,13 +74,8 @@ pub(super) enum Step {
 impl Session {
     /// A session that has been greeted. `carry` is what the client said since.
     #[must_use]
-    pub(super) fn new(
-        stream: Stream,
-        floor: Rc<Floor>,
-        cell: Rc<ClientCell>,
-        client: ClientState,
-        mode: PoolMode,
-    ) -> Self {
+    pub(super) fn new(stream: Stream, admission: Admission, client: ClientState, mode: PoolMode) -> Self {
+        let (floor, cell) = admission.into_parts();
         Self {
             stream,
             floor,
@@ -118,7 +114,7 @@ impl Session {
     }
 
     fn poll_parked(&mut self, cx: &mut Context<'_>) -> Step {
-        if matches!(self.cell.wish(), Wish::Leave | Wish::LeaveNow) {
+        if self.cell.is_asked_to_leave() {
             return self.say_goodbye(cx);
         }
         if !self.to_client.is_empty() {
@@ -325,22 +321,7 @@ impl Session {
     }
 
     pub(super) fn say_goodbye(&mut self, cx: &mut Context<'_>) -> Step {
-        let error = if self.tenant().is_removed() {
-            ClientError::fatal(
-                SqlState::ADMIN_SHUTDOWN,
-                Fault::Proxy,
-                "tenant_removed",
-                "terminating connection because the tenant was removed",
-            )
-        } else {
-            ClientError::fatal(
-                SqlState::ADMIN_SHUTDOWN,
-                Fault::Proxy,
-                "draining",
-                "terminating connection because the proxy is shutting down",
-            )
-            .with_hint("Connect again: another instance may be up already.")
-        };
+        let error = goodbye(self.tenant());
         self.fail(cx, &error)
     }
 
@@ -398,6 +379,25 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.floor.registry.remove(&self.cell);
     }
+}
+
+/// What a client is told that has been asked to leave.
+pub(super) fn goodbye(tenant: &TenantState) -> ClientError {
+    if tenant.is_removed() {
+        return ClientError::fatal(
+            SqlState::ADMIN_SHUTDOWN,
+            Fault::Proxy,
+            "tenant_removed",
+            "terminating connection because the tenant was removed",
+        );
+    }
+    ClientError::fatal(
+        SqlState::ADMIN_SHUTDOWN,
+        Fault::Proxy,
+        "draining",
+        "terminating connection because the proxy is shutting down",
+    )
+    .with_hint("Connect again: another instance may be up already.")
 }
 
 /// Steps of one poll.

@@ -9,6 +9,7 @@
 //!               └────────► closing ◄───┘
 //! ```
 
+mod admission;
 mod floor;
 mod greet;
 mod leased;
@@ -16,6 +17,7 @@ mod life;
 mod outbox;
 mod registry;
 
+pub use admission::Admission;
 pub use floor::Floor;
 pub use greet::{Newcomer, greet, turn_away, turn_away_leaving};
 pub use life::Session;

@@ -110,6 +110,10 @@ impl ClientCell {
         self.wish.get()
     }
 
+    pub(super) fn is_asked_to_leave(&self) -> bool {
+        matches!(self.wish.get(), Wish::Leave | Wish::LeaveNow)
+    }
+
     pub(super) fn clear_wish(&self) {
         self.wish.set(Wish::Nothing);
     }

@@ -16,7 +16,8 @@ use crate::config::settings::Settings;
 use crate::ids::{ClusterId, ServerId, TenantId, WorkerId};
 use crate::pool::{Clock, Note, Pool, PoolLimits, TenantState};
 use crate::session::{
-    CancelKeys, ClientCell, Floor, Newcomer, Registry, Whereabouts, greet, turn_away, turn_away_leaving,
+    Admission, CancelKeys, ClientCell, Floor, Newcomer, Registry, Whereabouts, greet, turn_away,
+    turn_away_leaving,
 };
 use crate::tenant::Tenant;
 
@@ -121,11 +122,12 @@ impl Work {
             });
             return;
         }
-        let floor = self.floor.clone();
+        // Counted here and not by the task: other clients and a drain may come before its first poll.
+        let admission = Admission::new(self.floor.clone(), state);
         spawn_local(async move {
             let arrived = (mode, protocol_minor, parameters, unread);
             // Greeting takes a large future and lasts milliseconds; a session takes a small one and lasts for days.
-            if let Some(session) = greet(floor, state, stream, arrived).await {
+            if let Some(session) = greet(admission, stream, arrived).await {
                 spawn_local(session.with_place(place));
             }
         });
@@ -294,3 +296,6 @@ async fn answer_only(id: WorkerId, floor: &Rc<Floor>, orders: &mut mpsc::Unbound
 const LOOK: std::time::Duration = std::time::Duration::from_millis(5);
 /// How long clients and servers that are cut off have to take note of it.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests;

@@ -199,6 +199,22 @@ async fn one_frozen_server_holds_up_only_its_client() {
 }
 
 #[tokio::test]
+async fn a_newcomer_that_a_frozen_server_cannot_greet_is_told() {
+    let plan = Plan::new(&["acme"]).one_server_each().queue_timeout("500ms");
+    let stage = Stage::start(plan).await;
+    let mut client = stage.client("acme").await;
+    let pid = client.query("SELECT pg_backend_pid()").await.value().parse().unwrap();
+    stage.postgres.signal_backend("STOP", pid).unwrap();
+    // Settings that nobody has asked for yet: the server must say what it makes of them.
+    let mut login = stage.login("acme");
+    login.parameters.push(("datestyle".to_owned(), "German".to_owned()));
+    let reply = Wire::connect(stage.address()).await.log_in(&login).await;
+    assert_eq!((reply.code(), reply.status), ("08006", None), "{reply:?}");
+    stage.postgres.signal_backend("CONT", pid).unwrap();
+    recovers(&mut client).await;
+}
+
+#[tokio::test]
 async fn a_client_that_vanishes_in_a_transaction_leaves_a_clean_server() {
     let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
     for statement in ["BEGIN; INSERT INTO things VALUES (500, 'acme', '')", "BEGIN; SELECT broken"] {
@@ -219,6 +235,26 @@ async fn a_client_that_vanishes_in_a_query_does_not_keep_its_server() {
     let start = tokio::time::Instant::now();
     is_clean(&stage).await;
     assert!(start.elapsed() < Duration::from_secs(20));
+}
+
+#[tokio::test]
+async fn what_a_client_that_vanishes_kept_its_server_for_is_free_soon() {
+    let stage = Stage::start(Plan::new(&["acme"]).budget(4)).await;
+    let mut holder = stage.client("acme").await;
+    assert!(holder.query("SELECT pg_advisory_lock(7)").await.errors.is_empty());
+    assert!(holder.query("CREATE TEMP TABLE mine (x int)").await.errors.is_empty());
+    // On a server of its own: nobody needs the other one, so nobody resets it by the way.
+    let mut other = stage.client("acme").await;
+    other.send(&Batch::new().query("SELECT 'mine now' FROM (SELECT pg_advisory_lock(7)) AS lock").0).await;
+    eventually("the other one waits for the lock", PATIENCE, async || {
+        let sql = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+        (!stage.postgres.psql(sql).await.unwrap().is_empty()).then_some(())
+    })
+    .await;
+    drop(holder);
+    assert_eq!(other.until_ready().await.value(), "mine now");
+    let sql = "SELECT 1 FROM pg_class WHERE relname = 'mine'";
+    assert!(stage.postgres.psql_in("app", sql).await.unwrap().is_empty(), "the table went with the lock");
 }
 
 #[tokio::test]
