@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
+use super::lexer::StateKind;
 use super::sink::Sink;
 use super::statement::ClientStatements;
 use crate::wire::frame::{self, HEADER_BYTES, Header};
@@ -224,7 +225,7 @@ impl Exchange {
         match self.expect.head() {
             // ReadyForQuery follows. What the command was to take away is still there.
             Some(Expect::Deallocate | Expect::DeallocateAll) => {
-                if let Some(note) = self.notes.pop_front() {
+                if let Some(note) = self.take_note() {
                     note.undo(&mut self.notes, client, server);
                 }
                 self.expect.head_becomes_query();
@@ -242,7 +243,7 @@ impl Exchange {
         while let Some(head) = self.expect.head().filter(|head| *head != Expect::Sync) {
             self.expect.pop();
             if head.has_note() {
-                skipped.extend(self.notes.pop_front());
+                skipped.extend(self.take_note());
             }
             match head {
                 Expect::NamedParse { id, serial } | Expect::OwnParse { id, serial } => {
@@ -250,7 +251,10 @@ impl Exchange {
                 }
                 Expect::OwnClose { serial } => server.statements.not_closed(serial),
                 // Which of its unnamed statements the client has now is for the server to know.
-                Expect::Parse { version } if version == client.unnamed_version => client.unnamed = None,
+                Expect::Parse { version } if version == client.unnamed_version => {
+                    client.unnamed = None;
+                    client.unnamed_leaves = Some(StateKind::Unknown);
+                }
                 _ => {}
             }
         }

@@ -100,6 +100,8 @@ pub struct ClientState {
     pub(super) unnamed: Option<Box<[u8]>>,
     /// Counts the changes of the unnamed statement.
     pub(super) unnamed_version: u32,
+    /// What running the unnamed statement leaves behind, for as often as it is bound.
+    pub(super) unnamed_leaves: Option<StateKind>,
     /// How many names it may have.
     pub max_statements: usize,
 }
@@ -114,6 +116,7 @@ impl ClientState {
             statements: ClientStatements::default(),
             unnamed: None,
             unnamed_version: 0,
+            unnamed_leaves: None,
             max_statements,
         }
     }
@@ -136,6 +139,8 @@ pub struct Exchange {
     pub(super) expect: Expectations,
     /// What the expected messages changed when they were sent, in order.
     pub(super) notes: VecDeque<Note>,
+    /// What the notes keep.
+    noted_bytes: usize,
     /// Bytes of a client message that have not come yet; its beginning has been forwarded.
     pub(super) client_rest: usize,
     /// Bytes of a server message that have not come yet; its beginning has been forwarded.
@@ -180,6 +185,13 @@ impl Exchange {
     #[must_use]
     pub fn outstanding(&self) -> usize {
         self.expect.len()
+    }
+
+    /// Whether the client is not to be read until more answers have come. In the middle of a message it is: the server
+    /// waits for the rest.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        (self.expect.len() >= MAX_OUTSTANDING || self.noted_bytes >= MAX_NOTED_BYTES) && self.client_rest == 0
     }
 
     /// Whether a client that says nothing more has all it can get, or nobody can tell what is still to come.
@@ -247,6 +259,7 @@ impl Exchange {
         self.expect.clear();
         self.expect.shrink();
         self.notes = VecDeque::new();
+        self.noted_bytes = 0;
         self.client_rest = 0;
         self.server_rest = 0;
         self.unsynced = false;
@@ -284,11 +297,29 @@ impl Exchange {
     pub(super) fn pop(&mut self) -> Option<Expect> {
         let head = self.expect.pop()?;
         if head.has_note() {
-            self.notes.pop_front();
+            self.take_note();
         }
         Some(head)
     }
+
+    /// Takes note of a change that the newest expected message makes.
+    pub(super) fn note(&mut self, note: Note) {
+        self.noted_bytes = self.noted_bytes.saturating_add(note.bytes());
+        self.notes.push_back(note);
+    }
+
+    /// The oldest note.
+    pub(super) fn take_note(&mut self) -> Option<Note> {
+        let note = self.notes.pop_front()?;
+        self.noted_bytes = self.noted_bytes.saturating_sub(note.bytes());
+        Some(note)
+    }
 }
+
+/// Answers a client may leave outstanding before it is not read any more.
+pub(super) const MAX_OUTSTANDING: usize = 16 * 1024;
+/// What may be kept of names in messages that are not answered before the client is not read any more.
+pub(super) const MAX_NOTED_BYTES: usize = 1024 * 1024;
 
 /// What the proxy itself answers.
 enum OwnAnswer {

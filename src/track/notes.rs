@@ -24,11 +24,21 @@ pub(super) enum Note {
 pub(super) struct Everything {
     pub(super) names: ClientStatements,
     pub(super) prepared: ServerStatements,
+    /// What the names had in bytes when they were given up.
+    pub(super) bytes: usize,
     /// What was left behind on the server, and whether that kept it with the client.
     pub(super) left: (Option<StateKind>, bool),
 }
 
 impl Note {
+    /// What it keeps, near enough; the same for as long as it lives.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Name { name, .. } => name.len(),
+            Self::All(all) => all.bytes,
+        }
+    }
+
     /// Takes the change back, unless one of the `later` ones has come over it.
     pub(super) fn undo(self, later: &mut VecDeque<Self>, client: &mut ClientState, server: &mut ServerState) {
         // What was there when everything was given up is in that note now.

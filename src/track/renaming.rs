@@ -91,7 +91,7 @@ impl Exchange {
         if let Some(kind) = left {
             parties.leave_behind(kind);
         }
-        parties.change_unnamed(body);
+        parties.change_unnamed(body, left);
         self.unnamed_here = true;
         self.expect_extended(Expect::Parse { version: parties.client.unnamed_version });
         Ok(self.forward(header, message, sink))
@@ -116,6 +116,11 @@ impl Exchange {
         };
         if name.is_empty() && self.unnamed_is_at_hand(parties, sink) {
             parties.unnamed_is_bound = true;
+            // Not only when it is prepared: it outlives a DISCARD ALL that is not a simple query, and what that took away
+            // is left behind anew.
+            if let Some(kind) = parties.client.unnamed_leaves {
+                parties.leave_behind(kind);
+            }
             self.expect_extended(Expect::Bind);
             return Ok(self.forward(header, message, sink));
         }
@@ -202,7 +207,7 @@ impl Exchange {
         let Some((kind, name)) = kind_and_name(body) else { return Err(Violation::Malformed(b'C')) };
         if kind == b'P' || name.is_empty() {
             if kind == b'S' {
-                parties.change_unnamed(None);
+                parties.change_unnamed(None, None);
             }
             self.expect_extended(Expect::Close);
             return Ok(self.forward(header, message, sink));
@@ -217,7 +222,7 @@ impl Exchange {
     pub(super) fn rename(&mut self, client: &mut ClientState, name: &[u8], after: Option<Rc<Statement>>) {
         let before = client.statements.find(name).cloned();
         client.statements.set(name, after.clone());
-        self.notes.push_back(Note::Name { name: name.into(), before, after });
+        self.note(Note::Name { name: name.into(), before, after });
     }
 
     /// Whether the server's unnamed statement is this client's, after preparing it again if that is needed.
@@ -229,11 +234,7 @@ impl Exchange {
             return true;
         }
         let Some(body) = parties.unnamed.or(parties.client.unnamed.as_deref()) else { return false };
-        let kind = frame::split_cstr(body).and_then(|(text, _)| leaves(&classify(text)));
         put_parse_unnamed(sink.insert(), body);
-        if let Some(kind) = kind {
-            parties.leave_behind(kind);
-        }
         self.expect_extended(Expect::OwnParse { id: 0, serial: 0 });
         self.unnamed_here = true;
         true

@@ -178,6 +178,11 @@ impl ClientStatements {
         }
     }
 
+    /// What the names have together.
+    pub(super) fn bytes(&self) -> usize {
+        self.names.as_ref().map_or(0, |names| names.keys().map(|name| name.len()).sum())
+    }
+
     /// How many names there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -88,6 +88,10 @@ impl Exchange {
         {
             parties.client.unnamed = Some(body.into());
         }
+        if self.is_full() && self.unsynced && !self.ignoring {
+            // The Sync that would bring the answers is behind what is not read.
+            frame::put(sink.insert(), b'H', |_| ());
+        }
         // Not into the middle of a message: then behind it, by `server_bytes`.
         if self.server_rest == 0 {
             self.put_due_answers(to_client);
@@ -206,7 +210,7 @@ impl Exchange {
         self.expect.push(expect);
         self.unsynced = false;
         // A simple query destroys the unnamed statement.
-        parties.change_unnamed(None);
+        parties.change_unnamed(None, None);
         self.unnamed_here = false;
     }
 
@@ -230,7 +234,8 @@ impl Exchange {
 
     /// All names are given up now, so that those prepared behind this are not hit by its answer.
     fn deallocate_all(&mut self, parties: &mut Parties<'_>, left: (Option<StateKind>, bool)) -> Expect {
-        self.notes.push_back(Note::All(Box::new(Everything {
+        self.note(Note::All(Box::new(Everything {
+            bytes: parties.client.statements.bytes(),
             names: std::mem::take(&mut parties.client.statements),
             prepared: parties.server.statements.take_all(),
             left,
@@ -267,10 +272,11 @@ impl<'a> Parties<'a> {
 
     /// The client's unnamed statement becomes another one, or none. What is sent to do that keeps a server that has the
     /// client's unnamed statement in step.
-    pub(super) fn change_unnamed(&mut self, body: Option<&'a [u8]>) {
+    pub(super) fn change_unnamed(&mut self, body: Option<&'a [u8]>, leaves: Option<StateKind>) {
         let in_step = self.server.unnamed_of == Some(self.client.unnamed_now());
         self.client.unnamed_version = self.client.unnamed_version.wrapping_add(1);
         self.client.unnamed = None;
+        self.client.unnamed_leaves = leaves;
         self.server.unnamed_of = in_step.then(|| self.client.unnamed_now());
         self.unnamed = body;
         self.unnamed_is_bound = false;

@@ -116,6 +116,20 @@ async fn settings_that_postgres_does_not_report_never_reach_another_client() {
 }
 
 #[tokio::test]
+async fn what_the_unnamed_statement_sets_behind_discard_all_never_reaches_another_client() {
+    let stage = one_server().await;
+    let mut client = stage.client("acme").await;
+    let set = "SELECT set_config('work_mem', '9MB', false)";
+    assert_eq!(client.ask(Batch::new().run(set, &[]).sync()).await.value(), "9MB");
+    let discard = Batch::new().parse("d", "DISCARD ALL").bind("", "d", &[]).execute("").sync();
+    assert_eq!(client.ask(discard).await.tags, ["DISCARD ALL"]);
+    // DISCARD ALL has left the unnamed statement where it was.
+    assert_eq!(client.ask(Batch::new().bind("", "", &[]).execute("").sync()).await.value(), "9MB");
+    let mut other = stage.client("acme").await;
+    assert_ne!(show(&mut other, "work_mem").await, "9MB");
+}
+
+#[tokio::test]
 async fn the_role_and_the_path_cannot_be_left_behind_for_others() {
     let stage = one_server().await;
     for set in [

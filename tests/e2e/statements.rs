@@ -197,3 +197,14 @@ async fn a_pipeline_of_parses_with_an_error_in_the_middle_leaves_the_right_state
     assert_eq!(client.ask(execute("c", "x")).await.code(), "26000");
     assert_eq!(client.ask(execute("d", "x")).await.value(), "d x");
 }
+
+#[tokio::test]
+async fn closes_without_end_are_answered_at_their_sync() {
+    let stage = stage(2).await;
+    let mut client = stage.client("acme").await;
+    // More than the proxy lets a client await, and nothing of it makes Postgres send its first answer.
+    let closes = Batch::new().close_statement("x").0.repeat(40_000);
+    let reply = client.ask(Batch::new().parse("s", "SELECT $1").raw(&closes).sync()).await;
+    assert_eq!((reply.messages.len(), reply.status), (40_002, Some('I')));
+    assert_eq!(client.ask(execute("s", "x")).await.value(), "x");
+}

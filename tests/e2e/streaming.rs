@@ -12,6 +12,9 @@ fn size() -> usize {
 /// What the proxy may grow by while that happens.
 const GROWTH: u64 = 24 << 20;
 
+/// CloseComplete: a tag and a length.
+const CLOSE_COMPLETE_BYTES: usize = 5;
+
 async fn stage() -> Stage {
     let mut plan = Plan::new(&["acme"]).budget(2).set("log", "filter", "\"info\"");
     plan.postgres.settings.push(("shared_buffers".into(), "16MB".into()));
@@ -95,6 +98,43 @@ async fn a_client_that_does_not_read_costs_no_memory_and_hurts_nobody() {
     assert!(grown < GROWTH, "grew by {} MiB", grown >> 20);
     let reply = lazy.until_ready().await;
     assert_eq!(reply.rows.len(), size() / 1_000);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_answers_of_the_proxy_itself_is_not_read_either() {
+    let stage = stage().await;
+    let mut client = stage.client("acme").await;
+    client.query("BEGIN").await;
+    let before = stage.memory();
+    // Closing a name is answered by the proxy: it is not Postgres that holds this back.
+    let closes = Batch::new().close_statement("x").0.repeat(10_000);
+    let mut sent = 0;
+    while let Some(()) = client.send_within(&closes, Duration::from_millis(500)).await {
+        sent += 1;
+        assert!(sent < 500, "40 MB were taken from a client that reads nothing");
+    }
+    assert!(stage.memory().saturating_sub(before) < GROWTH);
+    drain(&mut client, sent * 10_000 * CLOSE_COMPLETE_BYTES, || ()).await;
+    client.send_rest().await;
+    let reply = client.ask(Batch::new().sync()).await;
+    assert_eq!((reply.messages.len(), reply.status), (10_001, Some('T')));
+}
+
+#[tokio::test]
+async fn long_names_behind_an_unanswered_query_cost_bounded_memory() {
+    let stage = stage().await;
+    let mut client = stage.client("acme").await;
+    client.query("BEGIN").await;
+    let before = stage.memory();
+    client.send(&Batch::new().query("SELECT pg_sleep(60)").0).await;
+    // What each of them changes is remembered until Postgres has come to it; none of it is on the way to Postgres.
+    let closes = Batch::new().close_statement(&"x".repeat(9_900)).0.repeat(10);
+    let mut sent = 0;
+    while let Some(()) = client.send_within(&closes, Duration::from_millis(500)).await {
+        sent += 1;
+        assert!(sent < 1_000, "100 MB were taken from a client whose query is not answered");
+    }
+    assert!(stage.memory().saturating_sub(before) < GROWTH);
 }
 
 #[tokio::test]

@@ -4,7 +4,9 @@ use crate::ids::ClientId;
 use crate::track::fixture::{
     BOUND, CLOSED, DONE, EXECUTE, FAILED, PARSED, READY, SYNC, Talk, fresh_server, messages,
 };
-use crate::track::{TxStatus, Violation};
+use crate::track::lexer::StateKind;
+use crate::track::violation::MAX_ASSEMBLED_BYTES;
+use crate::track::{Sink, TxStatus, Violation};
 
 const PARSE_S: (u8, &[u8]) = (b'P', b"s\0SELECT 1\0\0\0");
 const BIND_S: (u8, &[u8]) = (b'B', b"\0s\0\0\0\0\0\0\0");
@@ -263,4 +265,52 @@ fn a_query_takes_the_unnamed_statement_away() {
     talk.next_server(fresh_server());
     let sent = talk.say(&messages(&[BIND, SYNC]));
     assert_eq!(sent, messages(&[(b'B', b"\0tenantry:\0\0\0\0\0\0\0"), SYNC]));
+}
+
+#[test]
+fn an_unnamed_statement_that_is_prepared_again_leaves_behind_what_it_sets() {
+    let set = (b'P', b"\0SELECT set_config('work_mem', '9MB', false)\0\0\0".as_slice());
+    let mut talk = Talk::new(9);
+    talk.say(&messages(&[set, SYNC]));
+    talk.answer(&messages(&[PARSED, READY]));
+    talk.next_server(fresh_server());
+    assert_eq!(talk.server.left_behind, None);
+    assert_eq!(talk.say(&messages(&[BIND, EXECUTE, SYNC])), messages(&[set, BIND, EXECUTE, SYNC]));
+    assert_eq!(talk.server.left_behind, Some(StateKind::Settings));
+    talk.answer(&messages(&[PARSED, BOUND, DONE, READY]));
+    assert_eq!(talk.next_client(ClientId(2)), messages(&[(b'Q', b"DISCARD ALL\0")]));
+}
+
+#[test]
+fn an_unnamed_statement_that_outlives_discard_all_leaves_behind_what_it_sets() {
+    let set = (b'P', b"\0SELECT set_config('work_mem', '9MB', false)\0\0\0".as_slice());
+    let mut talk = Talk::new(9);
+    talk.say(&messages(&[set, BIND, EXECUTE, SYNC]));
+    talk.answer(&messages(&[PARSED, BOUND, DONE, READY]));
+    // Named and in the extended protocol: this leaves the unnamed statement where it is.
+    let discard = [(b'P', b"d\0DISCARD ALL\0\0\0".as_slice()), (b'B', b"\0d\0\0\0\0\0\0\0"), EXECUTE, SYNC];
+    talk.say(&messages(&discard));
+    talk.answer(&messages(&[PARSED, BOUND, (b'C', b"DISCARD ALL\0"), READY]));
+    assert_eq!(talk.server.left_behind, None);
+    assert_eq!(talk.say(&messages(&[BIND, EXECUTE, SYNC])), messages(&[BIND, EXECUTE, SYNC]));
+    assert_eq!(talk.server.left_behind, Some(StateKind::Settings));
+    talk.answer(&messages(&[BOUND, DONE, READY]));
+    assert_eq!(talk.next_client(ClientId(2)), messages(&[(b'Q', b"DISCARD ALL\0")]));
+}
+
+#[test]
+fn short_messages_that_prepare_a_long_text_again_and_again_are_ended() {
+    let text = [b"s\0SELECT 1 --".as_slice(), &vec![b'x'; 50_000], b"\0\0\0"].concat();
+    let mut talk = Talk::new(9);
+    talk.say(&messages(&[(b'P', &text), SYNC]));
+    talk.answer(&messages(&[PARSED, READY]));
+    talk.next_server(fresh_server());
+    // None of these segments may rely on another one having prepared it.
+    let input = messages(&[BIND_S, SYNC].repeat(3_000));
+    let mut out = Vec::new();
+    let mut sink = Sink::new(&input, &mut out);
+    let parties = (&mut talk.client, &mut talk.server, &mut talk.cache);
+    let ended = talk.exchange.client_bytes(parties, &input, &mut sink, &mut talk.heard);
+    assert_eq!(ended.err(), Some(Violation::TooMuchAtOnce));
+    assert!(out.len() < MAX_ASSEMBLED_BYTES + 2 * text.len(), "{} bytes", out.len());
 }

@@ -1,6 +1,7 @@
 //! One case each: what a client's message makes us expect.
 
 use crate::ids::ClientId;
+use crate::track::exchange::{MAX_NOTED_BYTES, MAX_OUTSTANDING};
 use crate::track::fixture::{
     CLOSED, DONE, EXECUTE, FAILED, PARSED, READY, SYNC, Talk, fresh_server, messages,
 };
@@ -100,6 +101,44 @@ fn a_function_call_ends_what_came_before_it() {
     talk.say(&messages(&[CLOSE_P, (b'F', b"f")]));
     talk.answer(&messages(&[CLOSED, (b'V', b"f"), READY]));
     assert!(talk.is_over());
+}
+
+#[test]
+fn a_function_call_may_leave_anything() {
+    let mut talk = Talk::new(9);
+    talk.say(&messages(&[(b'F', b"f")]));
+    assert_eq!(talk.server.left_behind, Some(StateKind::Unknown));
+    talk.answer(&messages(&[(b'V', b"f"), READY]));
+    assert_eq!(talk.next_client(ClientId(2)), messages(&[(b'Q', b"DISCARD ALL\0")]));
+}
+
+#[test]
+fn a_client_that_is_not_read_for_what_it_awaits_is_sure_to_get_it() {
+    let closes = [CLOSE_P].repeat(MAX_OUTSTANDING);
+    let names: Vec<u8> = (0..MAX_NOTED_BYTES.div_ceil(9_000))
+        .flat_map(|_| messages(&[(b'C', &[b"S".as_slice(), &[b'x'; 9_000], b"\0"].concat())]))
+        .collect();
+    for many in [messages(&closes), names] {
+        let mut talk = Talk::new(9);
+        // Without a Flush Postgres would keep its answers for a Sync that nobody reads.
+        let sent = talk.say(&[messages(&[CLOSE_P]), many].concat());
+        assert!(talk.exchange.is_full() && sent.ends_with(&messages(&[(b'H', b"")])));
+        talk.answer(&messages(&[CLOSED]).repeat(sent.len() / messages(&[CLOSE_P]).len()));
+        assert!(!talk.exchange.is_full());
+        assert_eq!(talk.say(&messages(&[SYNC])), messages(&[SYNC]));
+        talk.answer(&messages(&[READY]));
+        assert!(talk.is_over());
+    }
+}
+
+#[test]
+fn a_client_is_read_to_the_end_of_its_message_however_much_it_awaits() {
+    let mut talk = prepared();
+    talk.say(&messages(&[CLOSE_P].repeat(MAX_OUTSTANDING - 1)));
+    let bind = messages(&[(b'B', &[b"\0s\0".as_slice(), &[0; 50]].concat())]);
+    let (head, rest) = bind.split_at(20);
+    assert!(!talk.say(head).is_empty() && !talk.exchange.is_full());
+    assert!(talk.say(rest).ends_with(&messages(&[(b'H', b"")])) && talk.exchange.is_full());
 }
 
 const CLOSE_P: (u8, &[u8]) = (b'C', b"Pp\0");

@@ -1,0 +1,113 @@
+//! What a lease costs, looked at from inside.
+
+use std::future::{Future, poll_fn};
+use std::path::Path;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, LocalOptions};
+
+use super::*;
+use crate::backend::{Connector, Profile};
+use crate::budget::BudgetConfig;
+use crate::config::load_text;
+use crate::ids::WorkerId;
+use crate::net::Listener;
+use crate::pool::{Clock, Pool, PoolLimits, TenantState};
+use crate::session::{Admission, CancelKeys, Floor, Registry, greet};
+use crate::wire::frame;
+
+#[test]
+fn a_lease_at_work_is_small() {
+    assert!(size_of::<Leased>() <= 48, "{}", size_of::<Leased>());
+    assert!(size_of::<Session>() <= 320, "{}", size_of::<Session>());
+}
+
+/// What a long message that comes in small pieces costs is seen by how often what has come of it is moved: each move
+/// copies all of it.
+#[test]
+fn a_long_message_that_drips_in_is_not_copied_for_each_drop() {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
+        let (mut session, mut client) = session().await;
+        client.write_all(b"Q\0\0\0\x0aBEGIN\0").await.unwrap();
+        drive(&mut session, |session| matches!(session.phase, Phase::Leased(_))).await;
+        // A named Parse is kept until it is there to its end.
+        client.write_all(b"P\0\x01\0\0s\0").await.unwrap();
+        let (mut moves, mut place, mut len) = (0, std::ptr::null(), b"P\0\x01\0\0s\0".len());
+        for _ in 0..DROPS {
+            client.write_all(&[b'x'; DROP_BYTES]).await.unwrap();
+            len += DROP_BYTES;
+            drive(&mut session, |session| session.carry.len() == len).await;
+            moves += usize::from(session.carry.as_ptr() != place);
+            place = session.carry.as_ptr();
+        }
+        assert!(moves <= 2 * DROPS.ilog2() as usize, "moved {moves} times by {DROPS} drops");
+    });
+}
+
+const DROPS: usize = 500;
+const DROP_BYTES: usize = 100;
+
+/// Polls the session until that holds.
+async fn drive(session: &mut Session, holds: impl Fn(&Session) -> bool) {
+    poll_fn(|cx| {
+        assert!(Pin::new(&mut *session).poll(cx).is_pending(), "the session has ended");
+        if holds(session) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// A session that was greeted, and its client's side.
+async fn session() -> (Session, TcpStream) {
+    let postgres = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let state = tenant(postgres.local_addr().unwrap().port());
+    tokio::spawn(serve(postgres));
+    let limits = PoolLimits {
+        lifetime: Duration::ZERO,
+        idle_timeout: Duration::ZERO,
+        cleanup_timeout: Duration::from_secs(5),
+        max_prepared_statements: 10,
+    };
+    let pool = Pool::new(Clock::start(), limits, vec![BudgetConfig::new(2)], Box::new(|_| ()));
+    pool.set_tenant(&state);
+    let floor = Floor::new(pool, Registry::new(WorkerId(0), CancelKeys::new(&[7; 32])), 10);
+    let listener = Listener::bind_tcp("127.0.0.1:0".parse().unwrap(), 8).unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    client.set_nodelay(true).unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    let arrived = (PoolMode::Transaction, 0, Vec::new(), Vec::new());
+    (greet(Admission::new(Rc::new(floor), state), stream, arrived).await.unwrap(), client)
+}
+
+fn tenant(postgres: u16) -> Rc<TenantState> {
+    let text = format!(
+        "[cluster.main]\nurl = \"postgres://127.0.0.1:{postgres}/app?sslmode=disable\"\nmax_connections = 40\n\
+         [[tenant]]\nname = \"acme\"\nrole = \"acme\"\nschema = \"acme\"\nclient_auth = {{ scram = \"{VERIFIER}\" }}\n"
+    );
+    let settings = load_text(&text, Path::new(""), &|_| None, None).unwrap().settings;
+    let connector = Connector::new(&settings.clusters[0], &settings.servers).unwrap();
+    let tenant = settings.catalog.by_name("acme").unwrap().clone();
+    let profile = Profile::new(&connector, &tenant);
+    TenantState::new(tenant, profile)
+}
+
+const VERIFIER: &str = "SCRAM-SHA-256$4096:c2FsdA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:\
+                        AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+/// A Postgres that lets one client in and answers nothing.
+async fn serve(listener: TcpListener) {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let length = stream.read_u32().await.unwrap();
+    let mut rest = vec![0; length as usize - 4];
+    stream.read_exact(&mut rest).await.unwrap();
+    let mut greeting = Vec::new();
+    frame::put(&mut greeting, b'R', |body| body.extend_from_slice(&[0; 4]));
+    frame::put(&mut greeting, b'K', |body| body.extend_from_slice(&[1; 8]));
+    frame::put(&mut greeting, b'Z', |body| body.push(b'I'));
+    stream.write_all(&greeting).await.unwrap();
+    while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {}
+}
