@@ -13,5 +13,7 @@ mod fixtures;
 mod hostile;
 #[path = "server_login/real.rs"]
 mod real;
+#[path = "server_login/shot.rs"]
+mod shot;
 #[path = "server_login/slots.rs"]
 mod slots;

@@ -146,6 +146,21 @@ async fn an_idle_client_may_cancel_nothing() {
 }
 
 #[tokio::test]
+async fn a_cancel_between_two_requests_of_a_transaction_reaches_nobody() {
+    let stage = Stage::start(Plan::new(&["acme"]).set("pool", "connect_timeout", "\"60s\"")).await;
+    let mut client = stage.client("acme").await;
+    client.query("BEGIN").await;
+    // A request that was passed on would lie with the stopped postmaster until the next statement runs, and hit that.
+    let postmaster = stage.postgres.pid().unwrap();
+    stage.postgres.signal_backend("STOP", postmaster).unwrap();
+    cancel(&stage, &client.key.clone()).await;
+    client.send(&Batch::new().query("SELECT pg_sleep(0.2), 'mine'").0).await;
+    stage.postgres.signal_backend("CONT", postmaster).unwrap();
+    let reply = client.until_ready().await;
+    assert_eq!((reply.errors.as_slice(), reply.status), (&[][..], Some('T')));
+}
+
+#[tokio::test]
 async fn the_key_of_a_client_that_left_does_nothing() {
     let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
     let gone = stage.client("acme").await;

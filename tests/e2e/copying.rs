@@ -133,3 +133,27 @@ async fn copy_inside_a_transaction_belongs_to_it() {
     client.query("ROLLBACK").await;
     assert_eq!(count(&mut client).await, "20");
 }
+
+#[tokio::test]
+async fn what_is_left_of_a_failed_copy_is_thrown_away_however_long_it_is() {
+    let (_stage, mut client) = client().await;
+    for is_extended in [false, true] {
+        let copy = "COPY things FROM STDIN";
+        let begin = if is_extended { Batch::new().run(copy, &[]).flush() } else { Batch::new().query(copy) };
+        client.send(&begin.0).await;
+        while client.message().await.unwrap().tag != b'G' {}
+        client.send(&Batch::new().copy_data(b"not a number\tacme\tz\n").0).await;
+        assert_eq!(client.expect(b'E').await.fields().code, "22P02");
+        if !is_extended {
+            client.expect(b'Z').await;
+        }
+        // One message that no single read can hold, and several behind it.
+        let rest = Batch::new().copy_data(&vec![b'x'; 2_000_000]).copy_data(b"1\t2\t3\n").copy_done();
+        client.send(&rest.0).await;
+        if is_extended {
+            assert_eq!(client.ask(Batch::new().sync()).await.shape(), "Z");
+        }
+        assert_eq!(count(&mut client).await, "20", "extended: {is_extended}");
+        assert_eq!(client.ask(Batch::new().run("SELECT 'after'", &[]).sync()).await.value(), "after");
+    }
+}

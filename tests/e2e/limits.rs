@@ -129,6 +129,8 @@ async fn a_full_queue_refuses_at_once() {
     let reply = third.query("SELECT 'no room'").await;
     assert_eq!((reply.code(), reply.status), ("53300", Some('I')));
     assert!(start.elapsed() < Duration::from_secs(1));
+    let detail = &reply.errors[0].detail;
+    assert_eq!(detail, "This tenant holds 1 of at most 1 server connections.", "its own numbers");
     holder.query("COMMIT").await;
     for waiter in &mut waiters {
         assert_eq!(waiter.until_ready().await.value(), "patience");

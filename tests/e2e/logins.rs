@@ -278,6 +278,10 @@ async fn the_server_password_being_wrong_is_not_the_clients_fault() {
     let reply = if login.status.is_some() { client.query(WHO).await } else { login };
     assert_ne!(reply.code(), "28P01", "{reply:?}");
     assert!(!format!("{reply:?}").contains("role_acme"), "{reply:?}");
+    // While the proxy does not try again, everybody else of the tenant is refused at once, and told the same.
+    let again = refused(&stage, &stage.login("acme")).await;
+    assert_eq!(again.errors[0].message, "the database server refuses the login for this tenant");
+    assert!(again.errors[0].detail.contains("28P01"), "{again:?}");
     let mut bolt = stage.client("bolt").await;
     assert_eq!(bolt.query(WHO).await.value(), "bolt");
 }

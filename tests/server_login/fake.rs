@@ -37,13 +37,19 @@ pub(crate) struct Fake {
 impl Fake {
     /// Follows the script with each connection, and closes at its end.
     pub(crate) fn start(script: Vec<Step>) -> Self {
+        Self::start_in_turn(Vec::new(), script)
+    }
+
+    /// Follows one of `first` with each of the first connections, and `script` with each one after them.
+    pub(crate) fn start_in_turn(first: Vec<Vec<Step>>, script: Vec<Step>) -> Self {
         let listener = Listener::bind_tcp("127.0.0.1:0".parse().unwrap(), 64).unwrap();
         let address = listener.local_addr().unwrap();
         let ended = Arc::new(AtomicUsize::new(0));
         let count = ended.clone();
+        let mut scripts = first.into_iter();
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (script, count) = (script.clone(), count.clone());
+                let (script, count) = (scripts.next().unwrap_or_else(|| script.clone()), count.clone());
                 tokio::spawn(async move {
                     let _ = follow(stream, script).await;
                     count.fetch_add(1, Ordering::SeqCst);
