@@ -1,7 +1,7 @@
 //! The command line as a script meets it: exit codes, what goes to standard output, what to standard error.
 #![expect(clippy::unwrap_used, reason = "a test expects by failing")]
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -27,6 +27,36 @@ fn out(output: &Output) -> String {
 
 fn err(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What the output of a terminal's program has come to when `text` is in it.
+fn until(output: &mut impl Read, text: &str) -> String {
+    let mut seen = String::new();
+    while !seen.contains(text) {
+        let mut byte = [0];
+        output.read_exact(&mut byte).unwrap_or_else(|error| panic!("{error}, and only {seen:?} before it"));
+        seen.push(char::from(byte[0]));
+    }
+    seen
+}
+
+#[test]
+fn a_password_that_is_not_typed_to_its_end_leaves_the_terminal_as_it_was() {
+    let shell =
+        concat!("trap : INT; '", env!("CARGO_BIN_EXE_tenantry"), "' hash-password; stty -a; echo over");
+    let mut terminal = Command::new("script")
+        .args(["-qfec", shell, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut keys, mut screen) = (terminal.stdin.take().unwrap(), terminal.stdout.take().unwrap());
+    until(&mut screen, "Password: ");
+    keys.write_all(b"hunt\x03").unwrap();
+    let rest = until(&mut screen, "over");
+    assert!(rest.contains("interrupted") && !rest.contains("hunt"), "{rest}");
+    assert!(rest.contains(" echo ") && !rest.contains("-echo "), "{rest}");
+    terminal.wait().unwrap();
 }
 
 const EXAMPLE: &str = "config/tenantry.example.toml";

@@ -36,9 +36,27 @@ pub fn run(args: &HashPasswordArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A password typed twice at a terminal.
+/// A password typed twice at a terminal. Ctrl-C gives up, and the terminal is left as it was.
 fn typed() -> Result<Zeroizing<String>, Failure> {
-    let _echo = NoEcho::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let echo = NoEcho::new();
+    let password = runtime.block_on(async {
+        tokio::select! {
+            password = tokio::task::spawn_blocking(twice) => password.unwrap_or_else(|_| Err(interrupted())),
+            _ = tokio::signal::ctrl_c() => Err(interrupted()),
+        }
+    });
+    drop(echo);
+    // The thread that reads may wait for a line for ever.
+    runtime.shutdown_background();
+    password
+}
+
+fn interrupted() -> Failure {
+    Failure::runtime("interrupted")
+}
+
+fn twice() -> Result<Zeroizing<String>, Failure> {
     output::to_stderr("Password: ");
     let first = line()?;
     output::to_stderr("\nAgain: ");
