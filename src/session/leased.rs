@@ -35,6 +35,8 @@ impl Conversation {
 pub(super) struct Leased {
     lease: Lease,
     talk: Box<Conversation>,
+    /// There are whole messages in `carry`: they are dealt with when the server has been sent what came before.
+    paused: bool,
     /// The client has said Terminate while answers were outstanding: they are waited for, then it ends.
     leaving: bool,
 }
@@ -74,7 +76,7 @@ impl Session {
                 counters.resets = counters.resets.saturating_add(1);
             }
         }
-        self.phase = Phase::Leased(Leased { lease, talk, leaving: false });
+        self.phase = Phase::Leased(Leased { lease, talk, paused: false, leaving: false });
         let fed = self.feed(cx, input, &mut out);
         self.floor.put_assembly(out);
         match fed {
@@ -212,7 +214,9 @@ impl Session {
     }
 
     fn read_client(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<Moved, Stop> {
-        let Phase::Leased(Leased { talk, leaving, .. }) = &mut self.phase else { return Ok(Moved::Nothing) };
+        let Phase::Leased(Leased { talk, paused, leaving, .. }) = &mut self.phase else {
+            return Ok(Moved::Nothing);
+        };
         if !talk.to_server.is_empty()
             || self.to_client.len() > MAX_UNREAD_BYTES
             || *leaving
@@ -220,38 +224,47 @@ impl Session {
         {
             return Ok(Moved::Nothing);
         }
+        if std::mem::take(paused) {
+            self.feed_carry(cx, &[])?;
+            return Ok(Moved::Some);
+        }
         let read = match self.stream.poll_read(cx, scratch) {
             Poll::Pending => return Ok(Moved::Nothing),
             Poll::Ready(Ok(0) | Err(_)) => return Err(Stop::ClientGone),
             Poll::Ready(Ok(read)) => scratch.get(..read).unwrap_or_default(),
         };
         self.count_in(read.len());
+        if !self.carry.is_empty() {
+            self.feed_carry(cx, read)?;
+            return Ok(Moved::Some);
+        }
         let mut out = self.floor.take_assembly();
-        let fresh = self.carry.is_empty();
-        let fed = if fresh {
-            self.feed(cx, read, &mut out)
-        } else {
-            let mut bytes = std::mem::take(&mut self.carry);
-            bytes.extend_from_slice(read);
-            let fed = self.feed(cx, &bytes, &mut out);
-            // What is left is kept where it is: a long message that comes in small pieces is not copied again for each.
-            if let Ok(consumed) = fed {
-                bytes.drain(..consumed);
-                self.carry = bytes;
-            }
-            fed
-        };
+        let fed = self.feed(cx, read, &mut out);
         self.floor.put_assembly(out);
-        let consumed = fed?;
-        if let Some(rest @ [_, ..]) = read.get(consumed..).filter(|_| fresh) {
+        if let Some(rest @ [_, ..]) = read.get(fed?..) {
             self.carry.extend_from_slice(rest);
         }
         Ok(Moved::Some)
     }
 
+    /// Forwards what was kept of the client's bytes, and `read` behind it.
+    fn feed_carry(&mut self, cx: &mut Context<'_>, read: &[u8]) -> Result<(), Stop> {
+        let mut bytes = std::mem::take(&mut self.carry);
+        bytes.extend_from_slice(read);
+        let mut out = self.floor.take_assembly();
+        let fed = self.feed(cx, &bytes, &mut out);
+        self.floor.put_assembly(out);
+        // What is left is kept where it is: a long message that comes in small pieces is not copied again for each.
+        bytes.drain(..fed?);
+        self.carry = bytes;
+        Ok(())
+    }
+
     /// Bytes from the client: to the server, behind what `out` holds already. Returns how many of them are done with.
     fn feed(&mut self, cx: &mut Context<'_>, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Stop> {
-        let Phase::Leased(Leased { lease, talk, leaving }) = &mut self.phase else { return Ok(input.len()) };
+        let Phase::Leased(Leased { lease, talk, paused, leaving }) = &mut self.phase else {
+            return Ok(input.len());
+        };
         let Some(server) = lease.server() else { return Err(Stop::ServerGone) };
         let mut answers = Vec::new();
         let mut sink = Sink::new(input, out);
@@ -272,6 +285,7 @@ impl Session {
             // The server may have said why before it went: the next read tells.
             talk.to_server = Outbox::default();
         }
+        *paused = fed.paused;
         if fed.terminated {
             *leaving = true;
             if talk.exchange.is_exhausted(&server.state) {
@@ -286,7 +300,7 @@ impl Session {
 
     /// Whether the lease can end here.
     fn is_over(&mut self) -> bool {
-        let Phase::Leased(Leased { lease, talk, leaving }) = &mut self.phase else { return false };
+        let Phase::Leased(Leased { lease, talk, leaving, .. }) = &mut self.phase else { return false };
         let Some(server) = lease.server() else { return true };
         let over =
             talk.exchange.is_over(&server.state) && talk.to_server.is_empty() && server.carry.is_empty();
@@ -299,13 +313,13 @@ impl Session {
 
     /// The normal end: the server goes back, the client is parked.
     fn end_lease(&mut self, cx: &mut Context<'_>) -> Step {
-        let Phase::Leased(Leased { mut lease, talk, leaving }) =
+        let Phase::Leased(Leased { mut lease, talk, paused, leaving }) =
             std::mem::replace(&mut self.phase, Phase::Parked)
         else {
             return Step::Again;
         };
         if leaving {
-            self.phase = Phase::Leased(Leased { lease, talk, leaving });
+            self.phase = Phase::Leased(Leased { lease, talk, paused, leaving });
             return self.stop(cx, Stop::ClientGone);
         }
         let mut leftover = Leftover::Nothing;

@@ -24,8 +24,10 @@ use crate::wire::frame::{self, Header};
 /// How far a client's bytes were understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fed {
-    /// Bytes of the input that are done with; the rest is the beginning of a message.
+    /// Bytes of the input that are done with; the rest is the beginning of a message, or more (`paused`).
     pub consumed: usize,
+    /// The pass ended early, because it made so much of the input: it goes on when that has been written.
+    pub paused: bool,
     /// The client said Terminate.
     pub terminated: bool,
 }
@@ -66,7 +68,7 @@ impl Exchange {
         let rest = self.client_rest.min(input.len());
         sink.keep(rest);
         self.client_rest = self.client_rest.saturating_sub(rest);
-        let mut fed = Fed { consumed: rest, terminated: false };
+        let mut fed = Fed { consumed: rest, paused: false, terminated: false };
         while let Some(message) = input.get(fed.consumed..).filter(|bytes| !bytes.is_empty()) {
             let Some(header) = checked_header(message)? else { break };
             if header.tag == b'X' {
@@ -79,8 +81,9 @@ impl Exchange {
                 Next::Wait => break,
             }
             if sink.assembled() > MAX_ASSEMBLED_BYTES {
-                // Short messages that each make us prepare a long statement again.
-                return Err(Violation::TooMuchAtOnce);
+                // Short messages may each make us prepare a long statement again.
+                fed.paused = true;
+                break;
             }
         }
         if !parties.unnamed_is_bound

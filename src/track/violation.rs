@@ -23,9 +23,6 @@ pub enum Violation {
     /// A named statement's text beyond what is kept.
     #[error("prepared statement of {0} bytes is too long")]
     StatementTooLong(usize),
-    /// Messages that together make far more of themselves than they are.
-    #[error("too many prepared statements in one pipeline")]
-    TooMuchAtOnce,
     /// More named statements than a client may have.
     #[error("too many prepared statements")]
     TooManyStatements(usize),
@@ -37,7 +34,7 @@ impl ClientFacing for Violation {
             Self::Length(_) | Self::Type(_) | Self::Malformed(_) => {
                 (SqlState::PROTOCOL_VIOLATION, "protocol_violation")
             }
-            Self::TooLong(_) | Self::StatementTooLong(_) | Self::TooMuchAtOnce => {
+            Self::TooLong(_) | Self::StatementTooLong(_) => {
                 (SqlState::PROGRAM_LIMIT_EXCEEDED, "message_too_large")
             }
             Self::TooManyStatements(_) => (SqlState::CONFIGURATION_LIMIT_EXCEEDED, "too_many_statements"),
@@ -50,9 +47,7 @@ impl ClientFacing for Violation {
             Self::TooManyStatements(max) => error
                 .with_detail(format!("A client may hold {max} named prepared statements."))
                 .with_hint("Close statements that are not needed, or raise max_client_statements."),
-            Self::Length(_) | Self::Type(_) | Self::TooLong(_) | Self::Malformed(_) | Self::TooMuchAtOnce => {
-                error
-            }
+            Self::Length(_) | Self::Type(_) | Self::TooLong(_) | Self::Malformed(_) => error,
         }
     }
 }
@@ -61,8 +56,8 @@ impl ClientFacing for Violation {
 pub(super) const MAX_INSPECTED_BYTES: usize = 16 * 1024;
 /// A named Parse is kept, so it has an end.
 pub(super) const MAX_NAMED_PARSE_BYTES: usize = 1024 * 1024;
-/// What one pass over a client's bytes may become on its way to the server.
-pub(super) const MAX_ASSEMBLED_BYTES: usize = 16 * 1024 * 1024;
+/// When one pass over a client's bytes has become more than this on its way to the server, it pauses.
+pub(super) const MAX_ASSEMBLED_BYTES: usize = 1024 * 1024;
 
 /// The header of a client's message, once it is there; its length is one that the type may have.
 pub(super) fn checked_header(message: &[u8]) -> Result<Option<Header>, Violation> {

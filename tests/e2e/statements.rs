@@ -140,6 +140,31 @@ async fn a_statement_survives_the_death_of_its_server_behind_the_proxy() {
 }
 
 #[tokio::test]
+async fn a_pipeline_that_waited_is_prepared_anew_however_long_it_has_become() {
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    let mut client = stage.client("acme").await;
+    let long = format!("SELECT owner || ' ' || $1 /* {} */ FROM things WHERE id = 1", "x".repeat(20_000));
+    prepare(&mut client, "s", &long).await;
+    stage
+        .postgres
+        .psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'role_acme'")
+        .await
+        .unwrap();
+    stage.servers_become(0, Duration::from_secs(5)).await;
+    let mut holder = stage.client("acme").await;
+    holder.query("BEGIN").await;
+    // Each of these may be the first to succeed, so each brings the whole text along: 12 MB for 30 KB.
+    let pipeline: Vec<u8> = (0..600).flat_map(|round| execute("s", &round.to_string()).0).collect();
+    client.send(&pipeline).await;
+    assert_eq!(client.message_within(Duration::from_millis(200)).await, None, "it waits");
+    holder.query("COMMIT").await;
+    for round in 0..600 {
+        assert_eq!(client.until_ready().await.value(), format!("acme {round}"));
+    }
+    assert_eq!(holder.query("SELECT 1").await.value(), "1");
+}
+
+#[tokio::test]
 async fn names_of_two_tenants_never_meet() {
     let stage = stage(2).await;
     let mut acme = stage.client("acme").await;
