@@ -7,7 +7,7 @@
 pub struct BudgetConfig {
     /// Number of this ledger: a permit of another ledger is refused. Give every scheduler its own.
     pub ledger: u32,
-    /// Whether to say with `Need` what is lacking, for an [`Exchange`](super::Exchange) with other workers.
+    /// Whether to say with `StandingChanged` what is lacking, for an [`Exchange`](super::Exchange) with other workers.
     pub announce_need: bool,
     /// Servers the scheduler may have at first (`SetCapacity` changes it).
     pub capacity: u32,

@@ -30,6 +30,8 @@ pub struct Need {
 pub struct Standing {
     /// Servers that are leased or logging in.
     pub committed: u32,
+    /// Servers under reserves, which it is not to lose.
+    pub reserved: u32,
     /// What it lacks.
     pub need: Option<Need>,
 }
@@ -171,10 +173,10 @@ impl Exchange {
     }
 
     /// Who can give, and how much: who needs nothing, or only something less urgent, or has more for the same. At most
-    /// an eighth of its capacity at a time (one, at least), and never below half of an even share.
+    /// an eighth of its capacity at a time (one, at least), and never below half of an even share or what is under reserves.
     fn donor(&self, needy: usize, band: Band, capacity: u32) -> Option<(usize, u32)> {
         let workers = u32::try_from(self.seats.len()).unwrap_or(u32::MAX).max(1);
-        let least = self.total / workers / 2;
+        let least = |seat: &Seat| (self.total / workers / 2).max(seat.standing.reserved);
         let givers = self.seats.iter().enumerate().filter(|(worker, seat)| {
             let less_urgent = match seat.standing.need {
                 None => true,
@@ -183,12 +185,12 @@ impl Exchange {
                     need.band == band && (seat.capacity > capacity.saturating_add(1) || capacity == 0)
                 }
             };
-            *worker != needy && seat.settled && seat.capacity > least && less_urgent
+            *worker != needy && seat.settled && seat.capacity > least(seat) && less_urgent
         });
         let spare = |seat: &Seat| seat.capacity.saturating_sub(seat.standing.committed);
         let (donor, seat) =
             givers.max_by_key(|(worker, seat)| (urgency(seat), spare(seat), Reverse(*worker)))?;
-        Some((donor, (seat.capacity / 8).max(1).min(seat.capacity.saturating_sub(least))))
+        Some((donor, (seat.capacity / 8).max(1).min(seat.capacity.saturating_sub(least(seat)))))
     }
 
     fn instruct(&mut self, worker: usize, capacity: u32, out: &mut Vec<Instruction>) {
@@ -214,7 +216,7 @@ mod tests {
     use super::*;
 
     fn need(band: Band, slots: u32) -> Standing {
-        Standing { committed: 0, need: Some(Need { band, slots }) }
+        Standing { need: Some(Need { band, slots }), ..Standing::default() }
     }
 
     #[test]
@@ -248,6 +250,18 @@ mod tests {
             exchange.handle_settled(worker, capacity, &mut told);
         }
         assert_eq!([exchange.capacity(0), exchange.capacity(1)], [15, 5]);
+    }
+
+    #[test]
+    fn a_worker_keeps_what_is_under_reserves_whatever_others_need() {
+        let mut exchange = Exchange::new(20, 2);
+        let mut told = Vec::new();
+        exchange.handle_standing(1, Standing { reserved: 8, ..Standing::default() }, &mut told);
+        exchange.handle_standing(0, need(Band::Floor, 64), &mut told);
+        while let Some(Instruction { worker, capacity }) = told.pop() {
+            exchange.handle_settled(worker, capacity, &mut told);
+        }
+        assert_eq!([exchange.capacity(0), exchange.capacity(1)], [12, 8]);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //!
 //! Owns the types only. The driver carries out the outputs of one step in order.
 
-use super::exchange::Need;
 use super::permit::Permit;
 use crate::ids::{RequestId, ServerId, TenantId};
 use crate::time::Moment;
@@ -47,8 +46,9 @@ pub enum Output {
         /// The capacity that holds now.
         capacity: u32,
     },
-    /// What the scheduler lacks has changed. Only if the configuration asks for it.
-    Need(Option<Need>),
+    /// What the scheduler lacks, or has under reserves, has changed: see `Scheduler::standing`. Only if the configuration
+    /// asks for it.
+    StandingChanged,
     /// A removed tenant has no server left and is forgotten.
     Drained {
         /// Which.

@@ -53,7 +53,8 @@ pub struct Scheduler {
     contended: bool,
     /// A capacity that was set and is not reached yet.
     settling: Option<u32>,
-    announced: Option<Need>,
+    /// The part of the standing that is worth a message, as others know it.
+    announced: (Option<Need>, u32),
 }
 
 impl Scheduler {
@@ -79,7 +80,7 @@ impl Scheduler {
             armed: Moment::NEVER,
             contended: false,
             settling: None,
-            announced: None,
+            announced: (None, 0),
             config,
         }
     }
@@ -177,7 +178,7 @@ impl Scheduler {
     /// What an exchange between workers wants to know.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        Standing { committed: self.committed(), need: self.need() }
+        Standing { committed: self.committed(), reserved: self.totals.sum.reserved, need: self.need() }
     }
 
     /// Free slots.
@@ -225,9 +226,10 @@ impl Scheduler {
             self.settling = None;
             out.push(Output::CapacitySettled { capacity });
         }
-        if self.config.announce_need && self.announced != self.need() {
-            self.announced = self.need();
-            out.push(Output::Need(self.announced));
+        let standing = (self.need(), self.totals.sum.reserved);
+        if self.config.announce_need && self.announced != standing {
+            self.announced = standing;
+            out.push(Output::StandingChanged);
         }
     }
 

@@ -419,7 +419,7 @@ impl Desk {
             Output::CapacitySettled { capacity } => {
                 (shared.notes)(Note::Settled { cluster: self.cluster, capacity });
             }
-            Output::Need(_) => {
+            Output::StandingChanged => {
                 (shared.notes)(Note::Standing { cluster: self.cluster, standing: self.scheduler.standing() });
             }
             Output::Drained { tenant } => tracing::debug!(%tenant, "tenant drained"),

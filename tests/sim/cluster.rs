@@ -144,7 +144,7 @@ impl Cluster {
                     self.at(at, Event::Opened(server));
                 }
                 Note::Closing(server) => self.at(now + 1_000, Event::Closed(server)),
-                Note::Drained(_) | Note::Settled(_) | Note::NeedChanged => {}
+                Note::Drained(_) | Note::Settled(_) | Note::StandingChanged => {}
                 Note::Ended { request, tenant, waited_us, outcome } => {
                     let group = self.waiting.remove(&request).expect("a request belongs to a client");
                     let clients = self.groups[group];

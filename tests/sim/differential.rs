@@ -187,7 +187,7 @@ impl Pair {
                 self.wake = at.0;
                 return None;
             }
-            Output::CapacitySettled { .. } | Output::Need(_) => return None,
+            Output::CapacitySettled { .. } | Output::StandingChanged => return None,
             Output::Drained { tenant } => {
                 self.tenants.retain(|other| *other != tenant);
                 Say::Drained(tenant.0)

@@ -98,7 +98,7 @@ impl Workers {
         for note in notes {
             let message = match note {
                 Note::Settled(capacity) => Up::Settled(*capacity),
-                Note::NeedChanged => Up::Standing(self.worlds[worker].scheduler.standing()),
+                Note::StandingChanged => Up::Standing(self.worlds[worker].scheduler.standing()),
                 Note::Opening(..) | Note::Closing(_) | Note::Ended { .. } | Note::Drained(_) => continue,
             };
             let at = self.later(self.up.back().map(|(at, ..)| *at));

@@ -52,7 +52,7 @@ pub(super) enum Note {
     Ended { request: RequestId, tenant: TenantId, waited_us: u64, outcome: Outcome },
     Drained(TenantId),
     Settled(u32),
-    NeedChanged,
+    StandingChanged,
 }
 
 /// The world around one scheduler.
@@ -300,7 +300,7 @@ impl World {
                 assert_eq!(capacity, self.capacity, "the capacity that was set last is settled");
                 notes.push(Note::Settled(capacity));
             }
-            Output::Need(_) => notes.push(Note::NeedChanged),
+            Output::StandingChanged => notes.push(Note::StandingChanged),
             Output::Drained { tenant } => {
                 assert!(
                     self.servers.values().all(|server| server.tenant != tenant),
