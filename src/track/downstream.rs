@@ -9,8 +9,9 @@ use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
 use super::lexer::StateKind;
 use super::sink::Sink;
-use super::statement::ClientStatements;
+use super::statement::{ClientStatements, SERVER_NAME_PREFIX};
 use crate::wire::frame::{self, HEADER_BYTES, Header};
+use crate::wire::messages::parse_error_fields;
 
 /// How far a server's bytes were understood.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,10 +68,11 @@ impl Exchange {
                 break;
             }
             let here = header.total_len().min(message.len());
+            let part = message.get(HEADER_BYTES..here).unwrap_or_default();
             if own {
                 self.own_answer(header, body.unwrap_or_default(), client, server)?;
                 sink.drop_input(here);
-            } else if self.answer(header, body.unwrap_or_default(), (client, server), &mut turn)? {
+            } else if self.answer(header, body.unwrap_or(part), (client, server), &mut turn)? {
                 sink.keep(here);
                 self.server_rest = header.total_len().saturating_sub(here);
             } else {
@@ -113,7 +115,7 @@ impl Exchange {
             }
             b'T' if self.expect.head().is_some_and(Expect::is_simple) => {}
             b'C' | b'I' | b's' => return self.command_complete(body, client, server),
-            b'E' => self.error(client, server),
+            b'E' => self.error(body, client, server),
             b'G' => self.copy_begins()?,
             b'S' => {
                 let (name, value) = parameter(body).ok_or(ServerFault::Protocol(header.tag))?;
@@ -215,13 +217,16 @@ impl Exchange {
         Ok(())
     }
 
-    /// An ErrorResponse outside our own queries.
-    fn error(&mut self, client: &mut ClientState, server: &mut ServerState) {
+    /// An ErrorResponse outside our own queries; of a long one, `body` is what has come.
+    fn error(&mut self, body: &[u8], client: &mut ClientState, server: &mut ServerState) {
         // Whether a Sync behind the COPY was read before this or will be after it cannot be known: the client gets what
         // comes, but nobody else gets this server.
         server.suspect |= std::mem::take(&mut self.copy_syncs);
         self.copy_in = false;
         self.last_was_error = true;
+        if is_of_a_statement_gone_bad(body) {
+            server.statements.distrust();
+        }
         match self.expect.head() {
             // ReadyForQuery follows. What the command was to take away is still there.
             Some(Expect::Deallocate | Expect::DeallocateAll) => {
@@ -316,6 +321,22 @@ impl Exchange {
         }
         Ok(())
     }
+}
+
+/// Whether a statement that the server had prepared is of no use any more: its result has another type since the schema
+/// was changed, or something that we could not see has deallocated it. Which one is not said.
+fn is_of_a_statement_gone_bad(error: &[u8]) -> bool {
+    let fields = parse_error_fields(error);
+    match fields.code() {
+        // The text is translated, the name of the function in Postgres is not.
+        Some(b"0A000") => fields.field(b'R') == Some(b"RevalidateCachedQuery"),
+        Some(b"26000") => fields.field(b'M').is_some_and(|text| contains(text, SERVER_NAME_PREFIX)),
+        Some(_) | None => false,
+    }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
 }
 
 const fn is_inspected(tag: u8) -> bool {

@@ -219,13 +219,7 @@ impl Exchange {
         if reset || !server.settings.serves(&client.settings) {
             // After a reset the server reports what it has gone back to; what differs is not known before. So all
             // settings of the client are written, not the difference.
-            let mut sql = String::new();
-            if reset {
-                Settings::put_all(&client.settings, &mut sql);
-            } else {
-                server.settings.put_changes(&client.settings, &mut sql);
-            }
-            if !sql.is_empty() {
+            for sql in server.settings.queries(&client.settings, reset) {
                 self.own_query(sql.as_bytes(), out);
                 // A simple query destroys the unnamed statement.
                 server.unnamed_of = None;

@@ -19,6 +19,8 @@ pub const SETTABLE: [&str; 9] = [
     "search_path",
 ];
 
+const ENCODING: &str = "client_encoding";
+
 /// Whether Postgres reports the setting and a session may change it. Names of settings ignore case.
 #[must_use]
 pub fn is_settable_reported(name: &str) -> bool {
@@ -83,7 +85,7 @@ impl Settings {
     }
 
     /// Appends SQL statements, each ended by `;`, that give a server with these settings those of `client`.
-    pub fn put_changes(&self, client: &Self, sql: &mut String) {
+    fn put_changes(&self, client: &Self, sql: &mut String) {
         for name in SETTABLE {
             match (self.params.value(name), client.params.value(name)) {
                 (Some(mine), Some(wanted)) if mine != wanted => put_set(sql, name, wanted),
@@ -105,8 +107,33 @@ impl Settings {
         }
     }
 
+    /// Queries that give a server with these settings those of `client`; after a `reset` it is not known what it has.
+    ///
+    /// Postgres reads a whole query in the client encoding that holds when it comes. So a query with more than ASCII in it,
+    /// whose values are the server's bytes as in a startup packet, goes in the server's own encoding.
+    #[must_use]
+    pub fn queries(&self, client: &Self, reset: bool) -> Vec<String> {
+        let mut sql = String::new();
+        if reset {
+            Self::put_all(client, &mut sql);
+        } else {
+            self.put_changes(client, &mut sql);
+        }
+        if sql.is_empty() {
+            return Vec::new();
+        }
+        let Some(raw) = client.params.value("server_encoding").filter(|_| !sql.is_ascii()) else {
+            return vec![sql];
+        };
+        let mut first = String::new();
+        put_set(&mut first, ENCODING, raw);
+        // Within the query this changes nothing; behind it, everything.
+        put_set(&mut sql, ENCODING, client.params.value(ENCODING).unwrap_or(raw));
+        vec![first, sql]
+    }
+
     /// Appends SQL that writes all settings of `client`, whatever the server has.
-    pub fn put_all(client: &Self, sql: &mut String) {
+    fn put_all(client: &Self, sql: &mut String) {
         for name in SETTABLE {
             if let Some(wanted) = client.params.value(name) {
                 put_set(sql, name, wanted);
@@ -195,6 +222,24 @@ mod tests {
             "SELECT pg_catalog.set_config(E'TimeZone',E'x''; DROP',false);RESET \"a\".\"b\";\
              SELECT pg_catalog.set_config(E'geqo',E'o\\\\n',false);"
         );
+    }
+
+    #[test]
+    fn what_is_not_ascii_is_written_in_the_servers_own_encoding() {
+        let reported = [("client_encoding", "SJIS"), ("server_encoding", "UTF8")];
+        let server = settings(&reported, &[]);
+        let client =
+            settings(&[("client_encoding", "LATIN1"), ("server_encoding", "UTF8")], &[("my.x", "caf\u{e9}")]);
+        let set =
+            |name: &str, value: &str| format!("SELECT pg_catalog.set_config(E'{name}',E'{value}',false);");
+        let encoding = |name: &str| set("client_encoding", name);
+        for reset in [false, true] {
+            let queries = server.queries(&client, reset);
+            let rest = [encoding("LATIN1"), set("my.x", "caf\u{e9}"), encoding("LATIN1")].concat();
+            assert_eq!(queries, [encoding("UTF8"), rest]);
+        }
+        let plain = settings(&reported, &[("my.x", "cafe")]);
+        assert_eq!(server.queries(&plain, false), [set("my.x", "cafe")]);
     }
 
     #[test]

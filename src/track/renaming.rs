@@ -10,7 +10,9 @@ use super::expect::Expect;
 use super::lexer::{StateKind, classify};
 use super::notes::Note;
 use super::sink::Sink;
-use super::statement::{Statement, leaves, put_close, put_parse, put_parse_unnamed, put_server_name};
+use super::statement::{
+    Statement, leaves, put_close, put_context, put_parse, put_parse_unnamed, put_server_name,
+};
 use super::upstream::{Next, Parties};
 use super::violation::{MAX_INSPECTED_BYTES, MAX_NAMED_PARSE_BYTES, Violation, whole_body};
 use crate::wire::frame::{self, HEADER_BYTES, Header};
@@ -39,8 +41,11 @@ impl Exchange {
         if parties.client.statements.len() >= max {
             return Err(Violation::TooManyStatements(max));
         }
+        if !parties.cache.has_room_for(body.len()) {
+            return Err(Violation::StatementsTooLong);
+        }
         sink.drop_input(header.total_len());
-        let statement = parties.cache.intern(body);
+        let statement = parties.statement(body);
         self.parse_named(parties, name, statement, sink.insert());
         Ok(Next::Done(header.total_len()))
     }
@@ -54,7 +59,7 @@ impl Exchange {
     ) {
         if parties.client.statements.find(name).is_some() {
             // The name is taken: let the server say so, by preparing what it has prepared.
-            let serial = self.prepare_here(parties.server, &statement, out);
+            let serial = self.prepare_here(parties, &statement, out);
             put_parse(out, serial, &statement.body);
             self.expect_extended(Expect::ParseAgain);
             return;
@@ -65,7 +70,7 @@ impl Exchange {
         if !may_be_refused && parties.server.statements.touch(statement.id, segment).is_some() {
             self.expect_extended(Expect::SynthParse);
         } else {
-            let serial = self.send_parse(parties.server, &statement, out);
+            let serial = self.send_parse(parties.server, statement.id, &statement.body, out);
             self.expect_extended(Expect::NamedParse { id: statement.id, serial });
         }
         self.rename(parties.client, name, Some(statement));
@@ -129,7 +134,7 @@ impl Exchange {
                 if let Some(kind) = statement.leaves {
                     parties.leave_behind(kind);
                 }
-                Name::Ours(self.prepare_here(parties.server, &statement, sink.insert()))
+                Name::Ours(self.prepare_here(parties, &statement, sink.insert()))
             }
             None => Name::Foreign(name),
         };
@@ -184,7 +189,7 @@ impl Exchange {
         }
         sink.drop_input(header.total_len());
         let name = match parties.client.statements.find(name).cloned() {
-            Some(statement) => Name::Ours(self.prepare_here(parties.server, &statement, sink.insert())),
+            Some(statement) => Name::Ours(self.prepare_here(parties, &statement, sink.insert())),
             None => Name::Foreign(name),
         };
         frame::put(sink.insert(), b'D', |out| {
@@ -241,23 +246,29 @@ impl Exchange {
     }
 
     /// Prepares a statement if the server lacks it. Returns its number there.
-    fn prepare_here(&mut self, server: &mut ServerState, statement: &Statement, out: &mut Vec<u8>) -> u32 {
-        if let Some(serial) = server.statements.touch(statement.id, self.this_segment()) {
+    fn prepare_here(&mut self, parties: &mut Parties<'_>, statement: &Statement, out: &mut Vec<u8>) -> u32 {
+        let segment = self.this_segment();
+        if let Some(serial) = parties.server.statements.touch(statement.id, segment) {
             return serial;
         }
-        let serial = self.send_parse(server, statement, out);
-        self.expect_extended(Expect::OwnParse { id: statement.id, serial });
+        // Prepared now it may mean something else than to those who have it from other times.
+        let id = parties.id_now(statement);
+        if let Some(serial) = parties.server.statements.touch(id, segment).filter(|_| id != statement.id) {
+            return serial;
+        }
+        let serial = self.send_parse(parties.server, id, &statement.body, out);
+        self.expect_extended(Expect::OwnParse { id, serial });
         serial
     }
 
     /// Prepares a statement under a new number, after closing what must go for that. The caller expects the answer.
-    fn send_parse(&mut self, server: &mut ServerState, statement: &Statement, out: &mut Vec<u8>) -> u32 {
-        while let Some(victim) = server.statements.victim_for(statement.id) {
+    fn send_parse(&mut self, server: &mut ServerState, id: u64, body: &[u8], out: &mut Vec<u8>) -> u32 {
+        while let Some(victim) = server.statements.victim_for(id) {
             put_close(out, victim);
             self.expect_extended(Expect::OwnClose { serial: victim });
         }
-        let serial = server.statements.insert(statement.id, self.this_segment());
-        put_parse(out, serial, &statement.body);
+        let serial = server.statements.insert(id, self.this_segment());
+        put_parse(out, serial, body);
         serial
     }
 
@@ -266,6 +277,44 @@ impl Exchange {
         self.segment.saturating_add(1)
     }
 }
+
+impl Parties<'_> {
+    /// The statement of a text that the client prepares now.
+    ///
+    /// Shared with all clients whose settings read it in the same way; with nobody as soon as this client has changed
+    /// something that is not reported.
+    fn statement(&mut self, body: &[u8]) -> Rc<Statement> {
+        if self.server.left_behind.is_some() {
+            return self.cache.alone(body);
+        }
+        self.cache.intern(&self.context(), body)
+    }
+
+    /// What a statement is called on the server if it is prepared there now.
+    fn id_now(&mut self, statement: &Statement) -> u64 {
+        if statement.context == 0 {
+            return statement.id;
+        }
+        if self.server.left_behind.is_some() {
+            // Nobody else meets it: the server is reset for the next client.
+            return statement.id | UNSHARED;
+        }
+        let context = self.context();
+        if self.cache.context(&context) == statement.context {
+            return statement.id;
+        }
+        self.cache.intern(&context, &statement.body).id
+    }
+
+    fn context(&self) -> Vec<u8> {
+        let mut context = Vec::new();
+        put_context(&self.client.settings, &mut context);
+        context
+    }
+}
+
+/// Marks the number of a statement on a server that is its client's alone.
+const UNSHARED: u64 = 1 << 63;
 
 /// The name a statement gets on its way to the server.
 enum Name<'a> {

@@ -5,12 +5,14 @@
 //! to other clients' names.
 
 use std::borrow::Borrow;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use hashbrown::HashMap;
 
 use super::lexer::{Effect, StateKind, classify};
+use super::params::Settings;
 use crate::wire::frame;
 
 /// A text that clients prepared under names of theirs.
@@ -22,11 +24,45 @@ pub struct Statement {
     pub body: Box<[u8]>,
     /// What running it leaves behind on the server.
     pub leaves: Option<StateKind>,
+    /// Under which settings it was prepared, by number; 0 if only the client that did knows.
+    pub(super) context: u64,
+    /// Bytes of all texts of the tenant.
+    held: Rc<Cell<usize>>,
 }
+
+impl Drop for Statement {
+    fn drop(&mut self) {
+        self.held.set(self.held.get().saturating_sub(self.body.len()));
+    }
+}
+
+/// The settings that decide what a text means when Postgres reads it, so that literals in it are folded accordingly.
+pub(super) fn put_context(settings: &Settings, out: &mut Vec<u8>) {
+    for name in [
+        "client_encoding",
+        "DateStyle",
+        "IntervalStyle",
+        "TimeZone",
+        "standard_conforming_strings",
+        "search_path",
+    ] {
+        out.extend_from_slice(settings.params.value(name).unwrap_or_default().as_bytes());
+        out.push(0);
+    }
+    for (name, value) in settings.extras.iter() {
+        for text in [name, value] {
+            out.extend_from_slice(text.as_bytes());
+            out.push(0);
+        }
+    }
+}
+
+/// How the names that statements have on servers begin.
+pub(super) const SERVER_NAME_PREFIX: &[u8] = b"tenantry_";
 
 /// Appends the name that a statement has on a server.
 pub(super) fn put_server_name(out: &mut Vec<u8>, serial: u32) {
-    out.extend_from_slice(b"tenantry_");
+    out.extend_from_slice(SERVER_NAME_PREFIX);
     out.extend_from_slice(itoa::Buffer::new().format(serial).as_bytes());
 }
 
@@ -88,51 +124,114 @@ impl Borrow<[u8]> for ByBody {
 /// The texts of one tenant. Texts that no client holds any more are forgotten when the cache is full.
 #[derive(Debug, Default)]
 pub struct StatementCache {
-    texts: BTreeSet<ByBody>,
+    /// By the settings that they were prepared under.
+    contexts: BTreeMap<Box<[u8]>, Context>,
     last_id: u64,
+    last_context: u64,
+    len: usize,
     sweep_at: usize,
-    /// Bytes of all texts.
-    bytes: usize,
     sweep_at_bytes: usize,
+    /// Bytes of all texts that anybody holds, here or beside the cache.
+    held: Rc<Cell<usize>>,
+}
+
+/// Texts that were prepared under the same settings.
+#[derive(Debug)]
+struct Context {
+    number: u64,
+    texts: BTreeSet<ByBody>,
 }
 
 /// Texts of a tenant below this are not looked through for some that nobody holds.
 const SWEEP_BYTES: usize = 4 * 1024 * 1024;
 
 impl StatementCache {
-    /// The statement for a Parse body (text, NUL, types).
-    pub fn intern(&mut self, body: &[u8]) -> Rc<Statement> {
-        if let Some(found) = self.texts.get(body) {
+    /// The statement for a Parse body (text, NUL, types) that is read under settings of that [context](put_context).
+    pub(super) fn intern(&mut self, context: &[u8], body: &[u8]) -> Rc<Statement> {
+        if let Some(found) = self.contexts.get(context).and_then(|context| context.texts.get(body)) {
             return found.0.clone();
         }
-        self.bytes = self.bytes.saturating_add(body.len());
-        if self.texts.len() >= self.sweep_at || self.bytes >= self.sweep_at_bytes {
-            self.texts.retain(|text| Rc::strong_count(&text.0) > 1);
-            self.bytes =
-                self.texts.iter().map(|text| text.0.body.len()).sum::<usize>().saturating_add(body.len());
-            self.sweep_at = self.texts.len().saturating_mul(2).max(256);
-            self.sweep_at_bytes = self.bytes.saturating_mul(2).max(SWEEP_BYTES);
+        if self.len >= self.sweep_at || self.held_with(body) >= self.sweep_at_bytes {
+            self.sweep();
+            self.sweep_at = self.len.saturating_mul(2).max(256);
+            self.sweep_at_bytes = self.held_with(body).saturating_mul(2).max(SWEEP_BYTES);
         }
-        self.last_id = self.last_id.saturating_add(1);
-        let text = frame::split_cstr(body).map_or(body, |(text, _)| text);
-        let statement =
-            Rc::new(Statement { id: self.last_id, body: body.into(), leaves: leaves(&classify(text)) });
-        self.texts.insert(ByBody(statement.clone()));
+        let number = match self.contexts.get(context) {
+            Some(context) => context.number,
+            None => {
+                self.last_context = self.last_context.saturating_add(1);
+                let new = Context { number: self.last_context, texts: BTreeSet::new() };
+                self.contexts.insert(context.into(), new);
+                self.last_context
+            }
+        };
+        let statement = self.make(number, body);
+        if let Some(context) = self.contexts.get_mut(context) {
+            context.texts.insert(ByBody(statement.clone()));
+            self.len = self.len.saturating_add(1);
+        }
         statement
+    }
+
+    /// A statement of its own, shared with nobody.
+    pub(super) fn alone(&mut self, body: &[u8]) -> Rc<Statement> {
+        self.make(0, body)
+    }
+
+    /// The number of a context; 0 if no text is known that was prepared under it.
+    pub(super) fn context(&self, context: &[u8]) -> u64 {
+        self.contexts.get(context).map_or(0, |context| context.number)
+    }
+
+    /// Whether there is room for a text of that many bytes, if need be after forgetting what nobody holds.
+    pub(super) fn has_room_for(&mut self, bytes: usize) -> bool {
+        let fits = |cache: &Self| cache.held.get().saturating_add(bytes) <= MAX_TENANT_BYTES;
+        fits(self) || {
+            self.sweep();
+            fits(self)
+        }
     }
 
     /// How many texts are kept.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.texts.len()
+        self.len
     }
 
     /// Whether no text is kept.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.texts.is_empty()
+        self.len == 0
+    }
+
+    fn make(&mut self, context: u64, body: &[u8]) -> Rc<Statement> {
+        self.last_id = self.last_id.saturating_add(1);
+        self.held.set(self.held_with(body));
+        let text = frame::split_cstr(body).map_or(body, |(text, _)| text);
+        Rc::new(Statement {
+            id: self.last_id,
+            body: body.into(),
+            leaves: leaves(&classify(text)),
+            context,
+            held: self.held.clone(),
+        })
+    }
+
+    fn held_with(&self, body: &[u8]) -> usize {
+        self.held.get().saturating_add(body.len())
+    }
+
+    fn sweep(&mut self) {
+        self.contexts.retain(|_, context| {
+            context.texts.retain(|text| Rc::strong_count(&text.0) > 1);
+            !context.texts.is_empty()
+        });
+        self.len = self.contexts.values().map(|context| context.texts.len()).sum();
     }
 }
+
+/// What the texts of a tenant may have together, on one worker.
+pub(super) const MAX_TENANT_BYTES: usize = 64 * 1024 * 1024;
 
 /// What a text of that effect leaves on a server.
 pub(super) const fn leaves(effect: &Effect) -> Option<StateKind> {
@@ -263,6 +362,11 @@ impl ServerStatements {
         here.serial
     }
 
+    /// The server has none of them as it should: all are closed before the next one is prepared.
+    pub(super) fn distrust(&mut self) {
+        self.unclosed.extend(self.here.drain().map(|(_, here)| here.serial));
+    }
+
     /// The server has prepared it.
     pub(super) fn confirm(&mut self, id: u64, serial: u32) {
         if let Some(here) = self.here.get_mut(&id).filter(|here| here.serial == serial) {
@@ -329,13 +433,42 @@ mod tests {
     #[test]
     fn equal_texts_share_a_statement_and_unused_ones_are_forgotten() {
         let mut cache = StatementCache::default();
-        let one = cache.intern(b"select 1\0\0\0");
-        assert_eq!(cache.intern(b"select 1\0\0\0").id, one.id);
+        let one = cache.intern(b"UTC", b"select 1\0\0\0");
+        assert_eq!(cache.intern(b"UTC", b"select 1\0\0\0").id, one.id);
+        assert_ne!(cache.intern(b"CET", b"select 1\0\0\0").id, one.id, "it may mean something else");
         for i in 0..2_000 {
-            cache.intern(format!("select {i}, 0\0\0\0").as_bytes());
+            cache.intern(b"UTC", format!("select {i}, 0\0\0\0").as_bytes());
         }
         assert!(cache.len() <= 513, "{}", cache.len());
-        assert_eq!(cache.intern(b"select 1\0\0\0").id, one.id);
+        assert_eq!(cache.intern(b"UTC", b"select 1\0\0\0").id, one.id);
+        assert_eq!(
+            (cache.context(b"UTC"), cache.context(b"CET")),
+            (one.context, 0),
+            "an empty one is forgotten"
+        );
+    }
+
+    #[test]
+    fn texts_have_room_again_when_nobody_holds_them() {
+        let mut cache = StatementCache::default();
+        let long = vec![b'x'; MAX_TENANT_BYTES / 4];
+        let mut kept: Vec<_> = (0..3).map(|_| cache.alone(&long)).collect();
+        kept.push(cache.intern(b"UTC", &long));
+        assert!(!cache.has_room_for(1));
+        kept.truncate(3);
+        assert!(cache.has_room_for(1), "what the cache alone holds is forgotten");
+        kept.truncate(1);
+        assert_eq!(cache.held.get(), long.len());
+    }
+
+    #[test]
+    fn what_is_distrusted_is_closed_and_prepared_anew() {
+        let mut server = ServerStatements::new(9);
+        assert!(prepare(&mut server, 10).is_empty());
+        server.distrust();
+        assert_eq!(server.touch(10, 9), None);
+        assert_eq!(prepare(&mut server, 10), [1]);
+        assert_eq!(server.touch(10, 9), Some(2));
     }
 
     /// Prepares a statement and confirms it. Returns what had to be closed.

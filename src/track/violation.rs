@@ -2,6 +2,7 @@
 //!
 //! Owns the limits on a client's messages and the error it gets beyond them.
 
+use super::statement::MAX_TENANT_BYTES;
 use crate::error::{ClientError, ClientFacing, Fault, SqlState};
 use crate::wire::frame::{self, HEADER_BYTES, Header};
 
@@ -23,6 +24,9 @@ pub enum Violation {
     /// A named statement's text beyond what is kept.
     #[error("prepared statement of {0} bytes is too long")]
     StatementTooLong(usize),
+    /// Texts of named statements beyond what is kept for a tenant.
+    #[error("the prepared statements of this tenant are too long")]
+    StatementsTooLong,
     /// More named statements than a client may have.
     #[error("too many prepared statements")]
     TooManyStatements(usize),
@@ -37,13 +41,18 @@ impl ClientFacing for Violation {
             Self::TooLong(_) | Self::StatementTooLong(_) => {
                 (SqlState::PROGRAM_LIMIT_EXCEEDED, "message_too_large")
             }
-            Self::TooManyStatements(_) => (SqlState::CONFIGURATION_LIMIT_EXCEEDED, "too_many_statements"),
+            Self::StatementsTooLong | Self::TooManyStatements(_) => {
+                (SqlState::CONFIGURATION_LIMIT_EXCEEDED, "too_many_statements")
+            }
         };
         let error = ClientError::fatal(code, Fault::Client, reason, self.to_string());
         match self {
             Self::StatementTooLong(_) => error
                 .with_detail(format!("A named statement may have {MAX_NAMED_PARSE_BYTES} bytes."))
                 .with_hint("Use the unnamed statement for texts this long."),
+            Self::StatementsTooLong => error
+                .with_detail(format!("All clients of a tenant may hold {MAX_TENANT_BYTES} bytes of texts."))
+                .with_hint("Close statements that are not needed."),
             Self::TooManyStatements(max) => error
                 .with_detail(format!("A client may hold {max} named prepared statements."))
                 .with_hint("Close statements that are not needed, or raise max_client_statements."),

@@ -11,6 +11,28 @@ async fn show(client: &mut Wire, name: &str) -> String {
 }
 
 #[tokio::test]
+async fn what_a_client_set_at_startup_is_its_own_whatever_the_encoding_of_the_one_before() {
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    let with = async |pairs: &[(&str, &str)]| {
+        let mut login = stage.login("acme");
+        login.parameters.extend(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        Wire::connect(stage.address()).await.logged_in(&login).await
+    };
+    let hex = "SELECT encode(convert_to(current_setting('my.word'), 'UTF8'), 'hex')";
+    for encoding in ["LATIN1", "SJIS", "GBK"] {
+        let mut before = with(&[("client_encoding", encoding)]).await;
+        assert_eq!(before.query("SHOW client_encoding").await.value(), encoding);
+        let word = format!("caf\u{e9} '\\ {encoding}");
+        let expected: String = word.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let mut client = with(&[("client_encoding", "UTF8"), ("my.word", &word)]).await;
+        for _ in 0..2 {
+            assert_eq!(client.query(hex).await.value(), expected, "after {encoding}");
+            assert_eq!(before.query("SHOW client_encoding").await.value(), encoding);
+        }
+    }
+}
+
+#[tokio::test]
 async fn startup_parameters_are_applied_and_reported() {
     let stage = one_server().await;
     let parameters = [("application_name", "billing"), ("TimeZone", "Asia/Tokyo"), ("DateStyle", "German")];

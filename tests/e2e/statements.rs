@@ -13,7 +13,7 @@ async fn stage(budget: u32) -> Stage {
 
 async fn prepare(client: &mut Wire, name: &str, sql: &str) {
     let reply = client.ask(Batch::new().parse(name, sql).sync()).await;
-    assert_eq!(reply.shape(), "1Z", "{reply:?}");
+    assert!(reply.shape().ends_with("1Z"), "{reply:?}");
 }
 
 fn execute(name: &str, value: &str) -> Batch {
@@ -162,6 +162,109 @@ async fn a_pipeline_that_waited_is_prepared_anew_however_long_it_has_become() {
         assert_eq!(client.until_ready().await.value(), format!("acme {round}"));
     }
     assert_eq!(holder.query("SELECT 1").await.value(), "1");
+}
+
+#[tokio::test]
+async fn a_change_of_the_schema_costs_a_shared_statement_one_error_at_most() {
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    let mut early = stage.client("acme").await;
+    early.query("CREATE TABLE changing (x int); INSERT INTO changing VALUES (1)").await;
+    let all = "SELECT * FROM changing";
+    let run = |name: &str| Batch::new().bind("", name, &[]).execute("").sync();
+    prepare(&mut early, "s", all).await;
+    assert_eq!(early.ask(run("s")).await.rows[0].len(), 1);
+    early.query("ALTER TABLE changing ADD y text").await;
+    // As on a direct connection, a statement that was prepared before the change is told once.
+    assert_eq!(early.ask(run("s")).await.code(), "0A000");
+    for name in ["t", "u"] {
+        let mut late = stage.client("acme").await;
+        prepare(&mut late, name, all).await;
+        assert_eq!(late.ask(run(name)).await.rows[0].len(), 2, "{name}");
+    }
+    assert_eq!(early.ask(run("s")).await.rows[0].len(), 2, "behind the proxy it heals");
+}
+
+#[tokio::test]
+async fn statements_that_a_function_deallocated_are_prepared_again() {
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    let mut client = stage.client("acme").await;
+    prepare(&mut client, "s", OWNER).await;
+    let mut other = stage.client("acme").await;
+    prepare(&mut other, "s", OWNER).await;
+    let make = "CREATE FUNCTION run(sql text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE sql; END $$";
+    assert!(client.query(make).await.errors.is_empty());
+    assert!(client.query("SELECT run('deallocate all')").await.errors.is_empty());
+    let first = other.ask(execute("s", "x")).await;
+    assert_eq!(first.code(), "26000", "nobody could see it: {first:?}");
+    assert_eq!(other.ask(execute("s", "y")).await.value(), "acme y");
+    assert_eq!(client.ask(execute("s", "z")).await.value(), "acme z");
+}
+
+#[tokio::test]
+async fn a_text_means_what_the_settings_of_its_client_make_of_it() {
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    let with = async |name: &str, value: &str| {
+        let mut login = stage.login("acme");
+        login.parameters.push((name.to_owned(), value.to_owned()));
+        Wire::connect(stage.address()).await.logged_in(&login).await
+    };
+    let run = || Batch::new().bind("", "s", &[]).execute("").sync();
+    for (setting, values, text, answers) in [
+        (
+            "TimeZone",
+            ["UTC", "Asia/Tokyo"],
+            "SELECT extract(epoch FROM '2026-01-01 12:00'::timestamptz)::int",
+            ["1767268800", "1767236400"],
+        ),
+        (
+            "DateStyle",
+            ["ISO, MDY", "ISO, DMY"],
+            "SELECT extract(month FROM '01/02/2026'::date)::int",
+            ["1", "2"],
+        ),
+        ("standard_conforming_strings", ["on", "off"], r"SELECT length('a\\b')", ["4", "3"]),
+        ("array_nulls", ["on", "off"], "SELECT '{NULL}'::text[] = ARRAY['NULL']", ["f", "t"]),
+    ] {
+        let mut clients = [with(setting, values[0]).await, with(setting, values[1]).await];
+        for (client, answer) in clients.iter_mut().zip(answers) {
+            prepare(client, "s", text).await;
+            assert_eq!(client.ask(run()).await.value(), answer, "{setting}");
+        }
+        for (client, answer) in clients.iter_mut().zip(answers) {
+            assert_eq!(client.ask(run()).await.value(), answer, "{setting}, again");
+        }
+        // And within one client, which has the text under two names.
+        let [mut client, _] = clients;
+        let changed = client.query(&format!("SET {setting} = '{}'", values[1])).await;
+        assert!(changed.errors.is_empty(), "{changed:?}");
+        prepare(&mut client, "t", text).await;
+        let later = client.ask(Batch::new().bind("", "t", &[]).execute("").sync()).await;
+        assert_eq!(later.value(), answers[1], "{setting} set later");
+        assert_eq!(client.ask(run()).await.value(), answers[0], "{setting}: as it was when it was prepared");
+    }
+}
+
+#[tokio::test]
+async fn texts_that_a_tenant_keeps_are_bounded() {
+    let plan = Plan::new(&["acme"]).set("log", "filter", "\"warn\"");
+    let stage = Stage::start(plan).await;
+    let mut client = stage.client("acme").await;
+    let filler = "x".repeat(900_000);
+    let mut refused = None;
+    for number in 0..100 {
+        let text = format!("SELECT {number} /* {filler} */");
+        let reply = client.ask(Batch::new().parse(&format!("s{number}"), &text).sync()).await;
+        if !reply.errors.is_empty() {
+            refused = Some((number, reply));
+            break;
+        }
+    }
+    let (number, reply) = refused.expect("the texts have an end");
+    assert_eq!((reply.code(), reply.status), ("53400", None));
+    assert!((60..80).contains(&number), "{number}");
+    let mut next = stage.client("acme").await;
+    prepare(&mut next, "s", OWNER).await;
+    assert_eq!(next.ask(execute("s", "x")).await.value(), "acme x", "what the other one held is free again");
 }
 
 #[tokio::test]
