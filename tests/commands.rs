@@ -1,13 +1,24 @@
 //! The command line as a script meets it: exit codes, what goes to standard output, what to standard error.
-#![expect(clippy::unwrap_used, reason = "a test expects by failing")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test expects by failing")]
 
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+#[path = "support/certs.rs"]
+#[expect(clippy::allow_attributes, reason = "which part is unused differs between the test binaries")]
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod certs;
+
 fn tenantry(args: &[&str], input: &str) -> Output {
+    tenantry_with(&[], args, input)
+}
+
+/// As `tenantry`, with further variables in its environment.
+fn tenantry_with(variables: &[(&str, &str)], args: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_tenantry"))
         .args(args)
+        .envs(variables.iter().copied())
         .env_remove("TENANTRY_CONFIG")
         .env("TENANTRY_ADMIN_PASSWORD", "one")
         .env("ACME_DB_PASSWORD", "two'\\")
@@ -87,6 +98,104 @@ fn a_bad_log_filter_is_a_bad_configuration() {
     let bad = tenantry(&["check", "-c", path.to_str().unwrap()], "");
     assert_eq!(bad.status.code(), Some(78), "{}", out(&bad));
     assert!(err(&bad).contains("log.filter"), "{}", err(&bad));
+}
+
+/// A configuration with certificates for everything, beside the files that it names and some that do not fit.
+fn with_certificates(dir: &Path) -> String {
+    let authority = certs::Authority::new("ca");
+    let (own, other) = (authority.issue(&["localhost"]), authority.issue(&["localhost"]));
+    for (name, text) in [
+        ("ca.crt", &authority.pem()),
+        ("tls.crt", &own.cert),
+        ("tls.key", &own.key),
+        ("other.key", &other.key),
+        ("empty.pem", &String::new()),
+    ] {
+        std::fs::write(dir.join(name), text).unwrap();
+    }
+    let url =
+        "postgres://localhost/app?sslmode=verify-full&sslrootcert=ca.crt&sslcert=tls.crt&sslkey=tls.key";
+    format!(
+        "[listen.tls]\ncert = \"tls.crt\"\nkey = \"tls.key\"\nclient_ca = \"ca.crt\"\n\
+         [cluster.main]\nurl = \"{url}\"\nmax_connections = 20\n\
+         [[tenant]]\nname = \"acme\"\nrole = \"acme\"\nschema = \"acme\"\n\
+         client_auth = {{ certificate = \"acme\" }}\n"
+    )
+}
+
+#[test]
+fn certificates_that_cannot_be_loaded_are_a_bad_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.toml");
+    let path = path.to_str().unwrap();
+    let text = with_certificates(dir.path());
+    std::fs::write(path, &text).unwrap();
+    let good = tenantry(&["check", "-c", path], "");
+    assert_eq!(good.status.code(), Some(0), "{}", err(&good));
+    for (from, to, line, words) in [
+        ("cert = \"tls.crt\"", "cert = \"gone.crt\"", 2, "gone.crt: No such file"),
+        ("key = \"tls.key\"", "key = \"other.key\"", 2, "other.key cannot be used"),
+        ("key = \"tls.key\"", "key = \"empty.pem\"", 3, "no usable PEM private key"),
+        ("client_ca = \"ca.crt\"", "client_ca = \"empty.pem\"", 4, "no usable PEM certificate"),
+        ("sslrootcert=ca.crt", "sslrootcert=gone.crt", 6, "gone.crt: No such file"),
+        ("sslkey=tls.key", "sslkey=other.key", 6, "other.key cannot be used"),
+    ] {
+        std::fs::write(path, text.replace(from, to)).unwrap();
+        for args in [&["check", "-c", path][..], &["check", "--live", "-c", path], &["serve", "-c", path]] {
+            let bad = tenantry(args, "");
+            assert_eq!(bad.status.code(), Some(78), "{args:?} with {to}: {}{}", out(&bad), err(&bad));
+            assert_eq!(out(&bad), "", "{args:?} with {to}");
+            let shown = err(&bad);
+            assert!(shown.contains(words) && shown.contains(&format!("t.toml:{line}:")), "{to}: {shown}");
+        }
+    }
+    let both = text.replace("\"ca.crt\"", "\"gone.crt\"").replace("sslkey=tls.key", "sslkey=other.key");
+    std::fs::write(path, both).unwrap();
+    let shown = err(&tenantry(&["check", "-c", path], ""));
+    assert!(shown.contains("2 errors in the configuration"), "{shown}");
+    let unused =
+        text.replace("[listen.tls]\n", "[listen.tls]\nmode = \"disable\"\n").replace("\"tls.key\"", "\"x\"");
+    std::fs::write(path, unused.replace("certificate = \"acme\"", VERIFIER)).unwrap();
+    let off = tenantry(&["check", "-c", path], "");
+    assert_eq!(off.status.code(), Some(0), "what is switched off is not loaded: {}", err(&off));
+}
+
+const VERIFIER: &str = "scram = \"SCRAM-SHA-256$4096:c2FsdHNhbHQ=$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:\
+                        AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\"";
+
+#[test]
+fn a_variable_that_overrides_nothing_is_a_bad_configuration() {
+    for (variable, words) in [
+        ("TENANTRY_POOL__QUEUE_TIMEOU", "TENANTRY_POOL__QUEUE_TIMEOUT"),
+        ("TENANTRY_POOOL__QUEUE_TIMEOUT", "TENANTRY_POOL__"),
+        ("TENANTRY_CLUSTER__MAIM__MAX_CONNECTIONS", "TENANTRY_CLUSTER__MAIN__"),
+        ("TENANTRY_CLUSTER__MAIN__ADMIN__USR", "TENANTRY_CLUSTER__MAIN__ADMIN__USER"),
+        ("TENANTRY_TIER__LUKEWARM__CEILING", "TENANTRY_TIER__WARM__"),
+        ("TENANTRY_TENANT__ACME__TIER", "tenants cannot be overridden"),
+        ("TENANTRY__POOL__QUEUE_TIMEOUT", "TENANTRY_POOL__"),
+        ("TENANTRY_pool__queue_timeout", "TENANTRY_POOL__"),
+    ] {
+        for args in [
+            &["check", "-c", EXAMPLE][..],
+            &["serve", "-c", EXAMPLE],
+            &["tenant", "sql", "acme", "-c", EXAMPLE],
+        ] {
+            let bad = tenantry_with(&[(variable, "hunter2")], args, "");
+            assert_eq!(bad.status.code(), Some(78), "{args:?} with {variable}: {}{}", out(&bad), err(&bad));
+            let shown = err(&bad);
+            assert!(shown.contains(&format!("`{variable}`")) && shown.contains(words), "{shown}");
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+    let fine = [
+        ("TENANTRY_POOL__QUEUE_TIMEOUT", "2s"),
+        ("TENANTRY_CLUSTER__MAIN__MAX_CONNECTIONS", "300"),
+        ("TENANTRY_TENANTS_PASSWORD", "hunter2"),
+        ("TENANTRY_TEST_POSTGRES", "x"),
+        ("OTHER_POOL__QUEUE_TIMEOU", "x"),
+    ];
+    let good = tenantry_with(&fine, &["check", "-c", EXAMPLE], "");
+    assert_eq!(good.status.code(), Some(0), "{}", err(&good));
 }
 
 #[test]

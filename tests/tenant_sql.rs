@@ -251,6 +251,87 @@ async fn each_hole_is_found() {
     assert_eq!(inspect(&cluster, &settings, app).await, []);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_alone_in_a_database_may_own_it() {
+    let cluster = Cluster::start(ClusterOptions::default()).await.unwrap();
+    cluster.psql("CREATE DATABASE app").await.unwrap();
+    let settings = tenants(&[("acme", "tenant_acme", "data_acme")], "app", "");
+    cluster.psql_in("app", &sql(&tenant(&settings, "acme"))).await.unwrap();
+    cluster.psql("ALTER DATABASE app OWNER TO tenant_acme").await.unwrap();
+    let findings = inspect(&cluster, &settings, "app").await;
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    assert_eq!(findings[0].severity, Severity::Note);
+}
+
+/// What `tenantry check --live` says about a configuration: exit code and report.
+fn check_live(text: &str) -> (Option<i32>, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.toml");
+    std::fs::write(&path, text).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tenantry"));
+    let output = command.args(["check", "--live", "-q", "-c", path.to_str().unwrap()]).output().unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    (output.status.code(), text.concat())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_live_check_logs_in_as_each_tenant() {
+    let cluster = Cluster::start(ClusterOptions::default()).await.unwrap();
+    cluster.psql("CREATE DATABASE app").await.unwrap();
+    let verifier = Verifier::from_password(PASSWORD, b"0123456789abcdef", DEFAULT_ITERATIONS).to_string();
+    let names = ["good", "busy", "wrong", "expired", "barred", "apart", "gone"];
+    let mut text = format!(
+        "[cluster.main]\nurl = \"postgres://127.0.0.1:{}/app?sslmode=disable\"\nmax_connections = 20\n\
+         admin = {{ user = \"inspector\", password = {} }}\n",
+        cluster.port(),
+        toml_string(PASSWORD)
+    );
+    for name in names {
+        let password = if name == "wrong" { "another" } else { PASSWORD };
+        text += &format!(
+            "[[tenant]]\nname = \"{name}\"\nrole = \"r_{name}\"\nschema = \"s_{name}\"\nlimits.ceiling = 1\n\
+             server_auth = {{ password = {} }}\nclient_auth = {{ scram = \"{verifier}\" }}\n",
+            toml_string(password)
+        );
+    }
+    let settings = config::load_text(&text, Path::new(""), &|_| None, None).unwrap().settings;
+    for name in names.into_iter().filter(|name| *name != "gone") {
+        cluster.psql_in("app", &sql(&tenant(&settings, name))).await.unwrap();
+    }
+    let inspector = format!("CREATE ROLE inspector LOGIN PASSWORD '{verifier}'");
+    cluster.psql(&format!("{inspector}; GRANT CONNECT ON DATABASE app TO inspector")).await.unwrap();
+    cluster.psql("ALTER ROLE r_expired VALID UNTIL '2001-01-01'; ALTER ROLE r_barred NOLOGIN").await.unwrap();
+    cluster.psql("REVOKE CONNECT ON DATABASE app FROM r_apart").await.unwrap();
+    // It has all the connections that it may have, as under a proxy at work.
+    let _busy = login(&cluster, "r_busy", "app").await;
+
+    let (code, report) = check_live(&text);
+    assert_eq!(code, Some(1), "{report}");
+    let line = |words: &str| report.lines().find(|line| line.contains(words)).unwrap_or_default().to_owned();
+    for (name, words) in [
+        ("wrong", "28P01: password authentication failed for user \"r_wrong\""),
+        ("expired", "28P01: password authentication failed for user \"r_expired\""),
+        ("barred", "28000: role \"r_barred\" is not permitted to log in"),
+        ("apart", "42501: permission denied for database \"app\""),
+        ("gone", "28P01: password authentication failed for user \"r_gone\""),
+    ] {
+        let line = line(&format!("tenant `{name}` cannot log in"));
+        assert!(line.starts_with("error: ") && line.contains(words), "{name}: {report}");
+    }
+    let busy = line("tenant `busy`");
+    assert!(busy.starts_with("note: ") && busy.contains("53300"), "{report}");
+    assert!(line("`r_expired`").contains("VALID UNTIL"), "{report}");
+    assert!(!report.contains("`good`"), "{report}");
+    assert!(report.contains("logged in as 1 of 7 tenants"), "{report}");
+
+    cluster.psql("ALTER ROLE r_expired VALID UNTIL 'infinity'; ALTER ROLE r_barred LOGIN").await.unwrap();
+    cluster.psql("GRANT CONNECT ON DATABASE app TO r_apart").await.unwrap();
+    let gone = tenant(&settings, "gone");
+    cluster.psql_in("app", &sql(&gone)).await.unwrap();
+    let (code, report) = check_live(&text.replace("\"another\"", &toml_string(PASSWORD)));
+    assert_eq!((code, report.as_str()), (Some(0), ""), "quiet where nothing is wrong");
+}
+
 /// What makes a hole, what closes it, how bad it is, and words of what is said.
 const HOLES: &[(&str, &str, Severity, &str)] = &[
     (
@@ -312,6 +393,36 @@ const HOLES: &[(&str, &str, Severity, &str)] = &[
         "ALTER SCHEMA data_acme OWNER TO postgres",
         Severity::Hole,
         "belongs to `tenant_globex`",
+    ),
+    (
+        "ALTER DATABASE app OWNER TO tenant_acme",
+        "ALTER DATABASE app OWNER TO postgres; GRANT CONNECT ON DATABASE app TO tenant_acme",
+        Severity::Hole,
+        "tenant `acme`: role `tenant_acme` owns the database",
+    ),
+    (
+        "CREATE ROLE g; GRANT g TO tenant_globex; ALTER DATABASE app OWNER TO g",
+        "ALTER DATABASE app OWNER TO postgres; DROP ROLE g",
+        Severity::Hole,
+        "tenant `globex`: role `tenant_globex` is a member of `g`, which owns the database",
+    ),
+    (
+        "GRANT CREATE ON DATABASE app TO tenant_acme",
+        "REVOKE CREATE ON DATABASE app FROM tenant_acme",
+        Severity::Hole,
+        "tenant `acme`: role `tenant_acme` has CREATE on the database",
+    ),
+    (
+        "CREATE ROLE g; GRANT g TO tenant_globex; GRANT CREATE ON DATABASE app TO g",
+        "REVOKE CREATE ON DATABASE app FROM g; DROP ROLE g",
+        Severity::Hole,
+        "tenant `globex`: role `tenant_globex` has CREATE on the database as a member of `g`",
+    ),
+    (
+        "GRANT CREATE ON DATABASE app TO PUBLIC",
+        "REVOKE CREATE ON DATABASE app FROM PUBLIC",
+        Severity::Hole,
+        "PUBLIC has CREATE on this database",
     ),
     (
         "GRANT CREATE ON SCHEMA public TO PUBLIC",

@@ -116,7 +116,8 @@ pub(super) fn server_error(body: &[u8], early: bool) -> LoginFailure {
         return LoginFailure::Protocol("an error without SQLSTATE");
     };
     // The routine is not translated, unlike the text: limits of a role and of a database are checked in these two.
-    let own_limit = matches!(fields.field(b'R'), Some(b"InitializeSessionUserId" | b"CheckMyDatabase"));
+    let own_limit = code == b"53300"
+        && matches!(fields.field(b'R'), Some(b"InitializeSessionUserId" | b"CheckMyDatabase"));
     LoginFailure::Server {
         code: text(code),
         message: text(fields.field(b'M').unwrap_or_default()),
@@ -154,11 +155,13 @@ mod tests {
 
     #[test]
     fn a_limit_of_the_role_is_told_from_one_of_the_server() {
-        let own_limit = |routine: &str| {
-            let body = format!("C53300\0Mzu viele\0R{routine}\0\0");
+        let own_limit = |code: &str, routine: &str| {
+            let body = format!("C{code}\0Mzu viele\0R{routine}\0\0");
             matches!(server_error(body.as_bytes(), false), LoginFailure::Server { own_limit: true, .. })
         };
-        assert!(own_limit("InitializeSessionUserId") && own_limit("CheckMyDatabase"));
-        assert!(!own_limit("InitProcess") && !own_limit("InitPostgres"));
+        assert!(own_limit("53300", "InitializeSessionUserId") && own_limit("53300", "CheckMyDatabase"));
+        assert!(!own_limit("53300", "InitProcess") && !own_limit("53300", "InitPostgres"));
+        // NOLOGIN, and no right to connect: checked in the same two.
+        assert!(!own_limit("28000", "InitializeSessionUserId") && !own_limit("42501", "CheckMyDatabase"));
     }
 }

@@ -8,6 +8,7 @@ pub mod demo;
 mod failure;
 pub mod hash_password;
 pub mod healthcheck;
+mod load;
 mod output;
 pub mod serve;
 pub mod tenant_sql;

@@ -8,9 +8,9 @@ use clap::Args;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{ConfigArgs, Failure, environment};
+use super::{ConfigArgs, Failure, load};
+use crate::config::Loaded;
 use crate::config::settings::Settings;
-use crate::config::{self, Loaded};
 use crate::proxy::{DrainKind, Proxy};
 use crate::telemetry::logs::{self, Logs};
 
@@ -27,7 +27,7 @@ pub struct ServeArgs {
 /// # Errors
 /// If the configuration cannot be used, or the proxy cannot start or run.
 pub fn run(args: &ServeArgs) -> Result<(), Failure> {
-    let Loaded { settings, warnings } = config::load_with_warnings(&args.config.config, &environment, None)?;
+    let Loaded { settings, warnings, .. } = load::with_certificates(&args.config.config, None)?;
     let logs = logs::init(&settings.log).map_err(Failure::runtime)?;
     for warning in warnings {
         tracing::warn!(reason = "config", "{warning}");
@@ -84,8 +84,8 @@ async fn reload(args: &ServeArgs, proxy: &Proxy, logs: &Logs) {
         NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Reloading),
     ]);
     let old: Arc<Settings> = proxy.settings();
-    match config::load_with_warnings(&args.config.config, &environment, Some(&old)) {
-        Ok(Loaded { settings, warnings }) => {
+    match load::with_certificates(&args.config.config, Some(&old)) {
+        Ok(Loaded { settings, warnings, .. }) => {
             for warning in warnings {
                 tracing::warn!(reason = "config", "{warning}");
             }

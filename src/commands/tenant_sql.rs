@@ -6,9 +6,8 @@
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use clap::Args;
 
-use super::{ConfigArgs, Failure, environment, output};
+use super::{ConfigArgs, Failure, load, output};
 use crate::auth::verifier::{DEFAULT_ITERATIONS, SALT_BYTES, Verifier};
-use crate::config;
 use crate::tenant::{ServerAuth, Tenant};
 use crate::tenants_ops::sql::provision;
 
@@ -27,7 +26,7 @@ pub struct TenantSqlArgs {
 /// # Errors
 /// If the configuration cannot be used, or has no such tenant.
 pub fn run(args: &TenantSqlArgs) -> Result<(), Failure> {
-    let settings = config::load(&args.config.config, &environment, None)?;
+    let settings = load::configuration(&args.config.config, None)?.settings;
     let tenant = settings.catalog.by_name(&args.name).ok_or_else(|| {
         Failure::usage(format_args!("there is no tenant `{}` in {}", args.name, args.config.config.display()))
     })?;

@@ -15,6 +15,7 @@ use super::clusters::BuiltCluster;
 use super::environment;
 use super::error::{ConfigError, Problem, Problems};
 use super::model::{ClusterModel, Model, Section};
+use super::places::Places;
 use super::secret::World;
 use super::settings::{MaxConnections, Settings};
 use super::source::Sources;
@@ -32,6 +33,8 @@ pub struct Loaded {
     pub settings: Settings,
     /// Warnings as text, with line and caret.
     pub warnings: Vec<String>,
+    /// Where the certificates are named, which are not loaded yet.
+    pub places: Places,
 }
 
 /// Loads a file. With `previous`, tenants and clusters keep their numbers.
@@ -51,10 +54,24 @@ pub fn load_with_warnings(
     env: Env<'_>,
     previous: Option<&Settings>,
 ) -> Result<Loaded, ConfigError> {
+    load_strictly(path, env, &[], previous)
+}
+
+/// As [`load_with_warnings`]; a variable among `variables` that is spelled like an override and overrides nothing is
+/// an error.
+///
+/// # Errors
+/// Everything that is wrong with it, in one error.
+pub fn load_strictly(
+    path: &Path,
+    env: Env<'_>,
+    variables: &[String],
+    previous: Option<&Settings>,
+) -> Result<Loaded, ConfigError> {
     let text = fs::read_to_string(path)
         .map_err(|error| ConfigError::plain(format!("cannot read `{}`: {error}", path.display())))?;
     let name = path.display().to_string();
-    let world = World { env, read: &|path| fs::read_to_string(path), base: directory(path) };
+    let world = World { env, variables, read: &|path| fs::read_to_string(path), base: directory(path) };
     Loading::new(&world, previous).run(&name, &text)
 }
 
@@ -68,7 +85,7 @@ pub fn load_text(
     env: Env<'_>,
     previous: Option<&Settings>,
 ) -> Result<Loaded, ConfigError> {
-    let world = World { env, read: &|path| fs::read_to_string(path), base };
+    let world = World { env, variables: &[], read: &|path| fs::read_to_string(path), base };
     Loading::new(&world, previous).run("tenantry.toml", text)
 }
 
@@ -91,22 +108,17 @@ impl<'a> Loading<'a> {
 
     /// All steps.
     fn run(mut self, name: &str, text: &str) -> Result<Loaded, ConfigError> {
-        let mut settings = None;
+        let mut built = None;
         // After a syntax error nobody knows what the rest was meant to be.
         if let Some(mut model) = self.main_file(name, text) {
             self.tenant_files(&mut model);
-            settings = self.build(&model);
+            built = self.build(&model).map(|settings| (settings, model));
         }
-        let ok = self.problems.is_ok();
-        match settings {
-            Some(settings) if ok => {
-                self.problems.finish(&self.sources).map(|warnings| Loaded { settings, warnings })
-            }
-            _ => match self.problems.finish(&self.sources) {
-                Err(error) => Err(error),
-                Ok(_) => Err(ConfigError::plain("the configuration is incomplete".to_owned())),
-            },
-        }
+        let warnings = self.problems.finish(&self.sources)?;
+        let incomplete = || ConfigError::plain("the configuration is incomplete".to_owned());
+        let (settings, model) = built.ok_or_else(incomplete)?;
+        let places = Places::new(&model, |path| self.world.path(path), self.sources);
+        Ok(Loaded { settings, warnings, places })
     }
 
     /// Reads the main file and what the environment puts over it.
@@ -122,6 +134,8 @@ impl<'a> Loading<'a> {
         if !self.problems.is_ok() {
             return None;
         }
+        let strangers = environment::strangers(&table, self.world.variables);
+        strangers.into_iter().for_each(|problem| self.problems.error(problem));
         let mut model = Model::default();
         read::main_file(table, &mut model, &mut self.problems);
         Some(model)

@@ -20,6 +20,7 @@ mod load;
 mod logins;
 mod model;
 pub mod names;
+mod places;
 mod read;
 pub mod reload;
 mod scram;
@@ -33,7 +34,8 @@ mod wall;
 
 pub use error::ConfigError;
 pub use fields::all_keys;
-pub use load::{Env, Loaded, load, load_text, load_with_warnings};
+pub use load::{Env, Loaded, load, load_strictly, load_text, load_with_warnings};
+pub use places::{Place, Places};
 pub use settings::{
     AdminLogin, ChannelBinding, Cluster, Drain, Endpoint, Host, Listen, ListenTls, Log, LogFormat,
     MaxConnections, Servers, Settings, SslMode, TargetSessionAttrs, TenantSource, Threads, TlsIdentity,

@@ -73,6 +73,8 @@ impl<'de> Visitor<'de> for SecretVisitor {
 pub(super) struct World<'a> {
     /// Value of an environment variable.
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
+    /// Names of the environment variables that are set, as far as the caller knows them.
+    pub(super) variables: &'a [String],
     /// Content of a file.
     pub(super) read: &'a dyn Fn(&Path) -> std::io::Result<String>,
     /// Directory of the configuration file; relative paths start here.

@@ -9,14 +9,14 @@ use std::ops::Range;
 pub(super) type Span = Range<usize>;
 
 /// All texts read so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Sources {
     texts: Vec<Text>,
     next: usize,
 }
 
 /// One text.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Text {
     /// File name, or a name for what is not a file.
     pub(super) name: String,

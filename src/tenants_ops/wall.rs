@@ -11,7 +11,7 @@ use std::fmt;
 use std::fmt::Write as _;
 
 use crate::config::names::{literal, split_search_path};
-use crate::tenant::Tenant;
+use crate::tenant::{ServerAuth, Tenant};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,6 +130,7 @@ impl<'t> Inspection<'t> {
                 self.add(Severity::Fault, tenant, format!("role `{role}` does not exist; {MAKE_IT}"));
             }
             "no_login" => self.add(Severity::Fault, tenant, format!("role `{role}` may not log in")),
+            "expired" => self.expired(tenant, detail),
             "no_connect" => {
                 self.add(
                     Severity::Fault,
@@ -146,6 +147,8 @@ impl<'t> Inspection<'t> {
             "attribute" => {
                 self.add(Severity::Hole, tenant, format!("role `{role}` has the attribute {detail}"));
             }
+            "database_owner" => self.database_right(tenant, detail, DatabaseRight::Owner),
+            "database_create" => self.database_right(tenant, detail, DatabaseRight::Create),
             "limit" => self.connection_limit(tenant, detail),
             "member" => self.membership(tenant, detail),
             "owner" => {
@@ -156,6 +159,37 @@ impl<'t> Inspection<'t> {
             }
             "grant" => self.schema_grant(tenant, detail),
             _ => self.add(Severity::Fault, tenant, format!("unexpected answer `{kind}`")),
+        }
+    }
+
+    /// A role whose password ended. It is of no importance to logins without one.
+    fn expired(&mut self, tenant: &'t Tenant, detail: &str) {
+        if matches!(tenant.server_auth, ServerAuth::Password(_)) {
+            let text = format!("the password of role `{}` ended (VALID UNTIL '{detail}')", tenant.role);
+            self.add(Severity::Fault, tenant, text);
+        }
+    }
+
+    /// A right on the database that the tenant's role has by itself or through `holder`. Who has it can make schemas
+    /// beside its own, and the owner can change what the database's other roles begin with, or drop it. That is nobody
+    /// else's business only where nobody else is.
+    fn database_right(&mut self, tenant: &'t Tenant, holder: &str, right: DatabaseRight) {
+        let role = &tenant.role;
+        let text = match (right, *holder == **role) {
+            (DatabaseRight::Owner, true) => format!("role `{role}` owns the database"),
+            (DatabaseRight::Owner, false) => {
+                format!("role `{role}` is a member of `{holder}`, which owns the database")
+            }
+            (DatabaseRight::Create, true) => format!("role `{role}` has CREATE on the database"),
+            (DatabaseRight::Create, false) => {
+                format!("role `{role}` has CREATE on the database as a member of `{holder}`")
+            }
+        };
+        if self.tenants.len() > 1 {
+            let cure = "it shares the database with other tenants and needs its own schema only";
+            self.add(Severity::Hole, tenant, format!("{text}: {cure}"));
+        } else {
+            self.add(Severity::Note, tenant, text);
         }
     }
 
@@ -216,6 +250,13 @@ impl<'t> Inspection<'t> {
     }
 }
 
+/// More than a tenant needs of its database.
+#[derive(Clone, Copy)]
+enum DatabaseRight {
+    Owner,
+    Create,
+}
+
 /// What repairs most findings.
 const MAKE_IT: &str = "run what `tenantry tenant sql` prints";
 
@@ -238,7 +279,7 @@ SELECT NULL, 'public_schema', acl.privilege_type
 /// Everything about a chunk of tenants that may be wrong: number, kind, detail.
 const TENANTS_SQL: &str = "\
 WITH RECURSIVE t(n, role, schema) AS (VALUES <tenants>),
-r AS (SELECT t.n, t.role, t.schema, a.oid, a.rolcanlogin, a.rolconnlimit,
+r AS (SELECT t.n, t.role, t.schema, a.oid, a.rolcanlogin, a.rolconnlimit, a.rolvaliduntil,
              a.rolsuper, a.rolcreaterole, a.rolcreatedb, a.rolreplication, a.rolbypassrls
         FROM t LEFT JOIN pg_catalog.pg_roles a ON a.rolname = t.role),
 s AS (SELECT r.n, r.schema, r.oid AS role, n.oid, n.nspowner, n.nspacl
@@ -249,6 +290,13 @@ SELECT n, 'no_role', NULL FROM r WHERE oid IS NULL
 UNION ALL SELECT n, 'no_login', NULL FROM r WHERE NOT rolcanlogin
 UNION ALL SELECT n, 'no_connect', NULL FROM r
     WHERE oid IS NOT NULL AND NOT pg_catalog.has_database_privilege(oid, pg_catalog.current_database(), 'CONNECT')
+UNION ALL SELECT n, 'expired', rolvaliduntil::text FROM r WHERE rolvaliduntil < pg_catalog.now()
+UNION ALL SELECT m.n, 'database_owner', a.rolname FROM m JOIN pg_catalog.pg_roles a ON a.oid = m.oid
+    JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database() AND d.datdba = m.oid
+UNION ALL SELECT m.n, 'database_create', a.rolname FROM m JOIN pg_catalog.pg_roles a ON a.oid = m.oid
+    JOIN (SELECT d.datdba, acl.grantee FROM pg_catalog.pg_database d, pg_catalog.aclexplode(d.datacl) acl
+           WHERE d.datname = pg_catalog.current_database() AND acl.privilege_type = 'CREATE') c
+      ON c.grantee = m.oid AND c.grantee <> c.datdba
 UNION ALL SELECT n, 'limit', rolconnlimit::text FROM r WHERE rolconnlimit >= 0
 UNION ALL SELECT n, 'attribute', 'SUPERUSER' FROM r WHERE rolsuper
 UNION ALL SELECT n, 'attribute', 'CREATEROLE' FROM r WHERE rolcreaterole

@@ -1,12 +1,14 @@
-//! `tenantry check --live`: logs in to each cluster as its admin, compares limits and inspects the tenants' walls.
+//! `tenantry check --live`: logs in to each cluster as its admin, compares limits and inspects the tenants' walls; then
+//! logs in as each tenant.
 //!
-//! Owns the sessions and the report. What a hole is, `tenants_ops::wall` decides; whether the budget fits,
+//! Owns the admin's sessions and the report. What a hole is, `tenants_ops::wall` decides; whether the budget fits,
 //! `config::check` does.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 
+use super::logins;
 use crate::backend::Connector;
 use crate::backend::admin::{AdminError, AdminSession, server_limits};
 use crate::commands::Failure;
@@ -24,12 +26,12 @@ pub(super) struct Report {
 }
 
 impl Report {
-    fn line(&mut self, line: impl Display) {
+    pub(super) fn line(&mut self, line: impl Display) {
         // Writing to a String cannot fail.
         let _ = writeln!(self.text, "{line}");
     }
 
-    fn wrong(&mut self, line: impl Display) {
+    pub(super) fn wrong(&mut self, line: impl Display) {
         self.sound = false;
         self.line(format_args!("error: {line}"));
     }
@@ -49,7 +51,7 @@ pub(super) fn inspect(settings: &Settings) -> Result<Report, Failure> {
     Ok(report)
 }
 
-/// Limits, sums and walls of one cluster.
+/// Limits, sums, walls and logins of one cluster.
 async fn one_cluster(settings: &Settings, cluster: &Cluster, report: &mut Report) -> Result<(), String> {
     let connector = Connector::new(cluster, &settings.servers).map_err(|error| error.to_string())?;
     let admin = cluster.admin.as_ref().ok_or("`check --live` needs `admin` in this cluster's section")?;
@@ -79,6 +81,7 @@ async fn one_cluster(settings: &Settings, cluster: &Cluster, report: &mut Report
             }
         }
     }
+    logins::try_all(&connector, cluster, &tenants, settings.servers.cleanup_timeout, report).await;
     Ok(())
 }
 

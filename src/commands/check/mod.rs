@@ -3,12 +3,12 @@
 //! Owns what is printed and when the answer is no. Without `--live` nothing is connected to.
 
 mod live;
+mod logins;
 mod summary;
 
 use clap::Args;
 
-use super::{ConfigArgs, Failure, environment, output};
-use crate::config;
+use super::{ConfigArgs, Failure, load, output};
 
 /// Arguments of `tenantry check`.
 #[derive(Debug, Args)]
@@ -16,7 +16,8 @@ pub struct CheckArgs {
     /// Which configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Also log in to each cluster as its admin, compare limits and look for holes in the tenants' walls.
+    /// Also log in to each cluster as its admin and as each tenant, compare limits and look for holes in the tenants'
+    /// walls.
     #[arg(long)]
     pub live: bool,
     /// Print errors and warnings only.
@@ -27,9 +28,9 @@ pub struct CheckArgs {
 /// Checks, and prints what was found.
 ///
 /// # Errors
-/// If the configuration cannot be used, a server does not answer, or a wall has a hole.
+/// If the configuration cannot be used, a server does not answer, a tenant cannot log in, or a wall has a hole.
 pub fn run(args: &CheckArgs) -> Result<(), Failure> {
-    let loaded = config::load_with_warnings(&args.config.config, &environment, None)?;
+    let loaded = load::with_certificates(&args.config.config, None)?;
     for warning in &loaded.warnings {
         output::to_stderr(&format!("{warning}\n\n"));
     }
