@@ -195,7 +195,7 @@ impl Shared {
 fn log_failure(failure: &LoginFailure, request_id: u64, peer: Option<SocketAddr>) {
     let (reason, client) = (failure.reason(), place(peer));
     let user = match failure {
-        LoginFailure::Scram { user, .. } => Some(shown(user)),
+        LoginFailure::Scram { user, .. } | LoginFailure::UnknownDatabase { user, .. } => Some(shown(user)),
         _ => None,
     };
     match failure {

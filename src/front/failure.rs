@@ -79,7 +79,12 @@ pub(super) enum LoginFailure {
     },
     /// A database that the tenant does not have.
     #[error("the tenant has no database of that name")]
-    UnknownDatabase(String),
+    UnknownDatabase {
+        /// Who it is.
+        user: String,
+        /// The database it asked for.
+        database: String,
+    },
     /// The system gave no random bytes.
     #[error("no random bytes")]
     NoRandomness,
@@ -106,7 +111,7 @@ impl LoginFailure {
             Self::TooManyClients { .. } => LoginResult::TooManyClients,
             Self::Scram { why: ScramError::Refused(_), .. } => LoginResult::BadPassword,
             Self::Scram { .. } => LoginResult::ProtocolViolation,
-            Self::UnknownDatabase(_) => LoginResult::UnknownDatabase,
+            Self::UnknownDatabase { .. } => LoginResult::UnknownDatabase,
             Self::NoRandomness => LoginResult::Internal,
         }
     }
@@ -155,7 +160,7 @@ impl LoginFailure {
             .with_hint("Name the tenant in one of the ways that login.tenant_sources lists."),
             Self::Replication => replication(),
             Self::TooManyClients { max } => too_many_clients(*max),
-            Self::UnknownDatabase(name) => unknown_database(name),
+            Self::UnknownDatabase { database, .. } => unknown_database(database),
             Self::ShuttingDown => {
                 let text = "the proxy is shutting down";
                 ClientError::fatal(SqlState::CANNOT_CONNECT_NOW, Fault::Proxy, "shutting_down", text)

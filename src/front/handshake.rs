@@ -204,7 +204,8 @@ impl Handshake<Proved> {
             None => tenant.database.to_string(),
             Some(wanted) if tenant.allows_database(wanted) => wanted.to_owned(),
             Some(wanted) => {
-                let failure = LoginFailure::UnknownDatabase(wanted.to_owned());
+                let (user, database) = (self.state.introduction.user.clone(), wanted.to_owned());
+                let failure = LoginFailure::UnknownDatabase { user, database };
                 return Err(self.refuse(failure).await);
             }
         };

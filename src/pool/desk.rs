@@ -329,8 +329,8 @@ impl Shared {
         desk.handle(self, now, Input::Release { server: id, condition });
     }
 
-    /// Closes a server that was granted but turned out to be dead.
-    fn retire(self: &Rc<Self>, tenant: &Rc<TenantState>, server: Box<Server>) {
+    /// Closes a server that was granted but turned out to be dead, or logged in as the tenant is no longer.
+    pub(super) fn retire(self: &Rc<Self>, tenant: &Rc<TenantState>, server: Box<Server>) {
         tracing::info!(customer_id = %tenant.tenant().name, pid = server.pid, reason = "idle_server_unfit", "server closed");
         self.put_back(tenant.cluster(), self.clock.now(), server, Condition::Broken);
     }
@@ -442,21 +442,25 @@ impl Desk {
     }
 
     fn refusal(&self, reason: RejectReason, tenant: Option<&Rc<TenantState>>) -> Refusal {
-        let (held, ceiling) = tenant.map_or((0, 0), |tenant| {
-            let held = self.scheduler.tenant(tenant.id).map_or(0, |view| {
-                view.opening.saturating_add(view.idle).saturating_add(view.busy).saturating_add(view.closing)
+        let (opening, there, ceiling) = tenant.map_or((0, 0, 0), |tenant| {
+            let (opening, there) = self.scheduler.tenant(tenant.id).map_or((0, 0), |view| {
+                (view.opening, view.idle.saturating_add(view.busy).saturating_add(view.closing))
             });
-            (held, tenant.tenant().allowance.ceiling)
+            (opening, there, tenant.tenant().allowance.ceiling)
         });
         let login = match reason {
             RejectReason::Unavailable => self.unavailable.clone(),
             RejectReason::Rejected => tenant.and_then(|tenant| tenant.login_error()),
+            // With all it may have, the tenant would not get another one if its login were good.
+            RejectReason::QueueTimeout { .. } | RejectReason::QueueFull if there < ceiling => {
+                tenant.and_then(|tenant| tenant.login_error())
+            }
             RejectReason::QueueTimeout { .. }
             | RejectReason::QueueFull
             | RejectReason::TenantRemoved
             | RejectReason::UnknownTenant => None,
         };
-        refusal(reason, held, ceiling, login)
+        refusal(reason, there.saturating_add(opening), ceiling, login)
     }
 }
 

@@ -3,9 +3,9 @@
 //! Owns the rule that neither can be lost: dropping a lease closes its server, dropping a ticket leaves the queue.
 
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use super::desk::Pool;
+use super::desk::{Acquired, Outcome, Pool};
 use super::maintain;
 use super::refusal::Refusal;
 use super::server::Server;
@@ -101,7 +101,32 @@ impl Ticket {
 
     /// The outcome, once it is there. After `Ready` the ticket is spent.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Lease, Refusal>> {
-        let now = self.pool.shared.clock.now();
+        loop {
+            let mut server = match ready!(self.poll_outcome(cx)) {
+                Ok(server) => server,
+                Err(refusal) => return Poll::Ready(Err(refusal)),
+            };
+            let now = self.pool.shared.clock.now();
+            if server.epoch == self.tenant.epoch() {
+                server.since = now;
+                return Poll::Ready(Ok(Lease::new(self.pool.clone(), self.tenant.clone(), server)));
+            }
+            // The tenant's login has changed since the server was granted: ask for one of the new login, in the time that
+            // is left.
+            self.pool.shared.retire(&self.tenant, server);
+            let left = (self.since + self.tenant.patience()).since(now);
+            match self.pool.acquire(&self.tenant, None, left) {
+                Acquired::Now(lease) => return Poll::Ready(Ok(lease)),
+                Acquired::Queued(again) => {
+                    let since = std::mem::replace(self, again).since;
+                    self.since = since;
+                }
+                Acquired::Refused(refusal) => return Poll::Ready(Err(refusal)),
+            }
+        }
+    }
+
+    fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Outcome> {
         let Some(mut desk) = self.pool.shared.desk(self.tenant.cluster()) else { return Poll::Pending };
         let Some(waiting) = desk.table.waiting.get_mut(&self.request) else { return Poll::Pending };
         let Some(outcome) = waiting.outcome.take() else {
@@ -112,11 +137,7 @@ impl Ticket {
             return Poll::Pending;
         };
         desk.table.waiting.remove(&self.request);
-        drop(desk);
-        Poll::Ready(outcome.map(|mut server| {
-            server.since = now;
-            Lease::new(self.pool.clone(), self.tenant.clone(), server)
-        }))
+        Poll::Ready(outcome)
     }
 }
 
@@ -138,3 +159,6 @@ impl Drop for Ticket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

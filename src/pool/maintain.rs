@@ -62,6 +62,7 @@ fn opened(
     let mut params = Rc::new(Params::new(login.parameters));
     tenant.intern(&mut params);
     tenant.set_base(params.clone());
+    tenant.clear_login_error();
     let settings = Settings { params, extras: Rc::default() };
     let id = permit.server();
     let server = Box::new(Server {

@@ -16,7 +16,7 @@ pub enum Refusal {
         held: u32,
         /// The tenant's ceiling.
         ceiling: u32,
-        /// The error of the last server login, if that is the reason.
+        /// The error of the last server login, if that is the reason, or why no further server came.
         login: Option<Box<ClientError>>,
     },
     /// The client asked for its waiting request to be cancelled.
@@ -58,15 +58,25 @@ fn rejected(reason: RejectReason, held: u32, ceiling: u32, login: Option<&Client
     match reason {
         RejectReason::QueueTimeout { waited_us } => busy("no server connection became free in time")
             .with_detail(format!(
-                "Waited {} ms; this tenant holds {held} of at most {ceiling} server connections.",
-                waited_us / 1_000
+                "Waited {} ms; this tenant holds {held} of at most {ceiling} server connections{}.",
+                waited_us / 1_000,
+                no_more(login)
             ))
-            .with_hint(
-                "The session goes on: try again, use shorter transactions, or raise the tenant's tier.",
-            ),
+            .with_hint(match login {
+                None => {
+                    "The session goes on: try again, use shorter transactions, or raise the tenant's tier."
+                }
+                Some(_) => TELL_THE_OPERATOR,
+            }),
         RejectReason::QueueFull => busy("too many requests wait for a server connection")
-            .with_detail(format!("This tenant holds {held} of at most {ceiling} server connections."))
-            .with_hint("The session goes on: try again later, or raise max_waiters."),
+            .with_detail(format!(
+                "This tenant holds {held} of at most {ceiling} server connections{}.",
+                no_more(login)
+            ))
+            .with_hint(match login {
+                None => "The session goes on: try again later, or raise max_waiters.",
+                Some(_) => TELL_THE_OPERATOR,
+            }),
         RejectReason::Unavailable | RejectReason::Rejected => login.cloned().unwrap_or_else(|| {
             ClientError::error(
                 SqlState::CANNOT_CONNECT,
@@ -84,3 +94,17 @@ fn rejected(reason: RejectReason, held: u32, ceiling: u32, login: Option<&Client
         ),
     }
 }
+
+/// Why the tenant gets no further server, in words that may follow what it has.
+fn no_more(login: Option<&ClientError>) -> String {
+    let Some(login) = login else { return String::new() };
+    let refused =
+        "; new ones are not to be had, because the database server refuses the login for this tenant";
+    match &login.detail {
+        Some(detail) => format!("{refused}. {}", detail.trim_end_matches('.')),
+        None => refused.to_owned(),
+    }
+}
+
+const TELL_THE_OPERATOR: &str = "The session goes on, with what the tenant has. Tell the operator: the tenant's role, \
+                                 database or credentials need attention.";

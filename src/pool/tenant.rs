@@ -122,10 +122,11 @@ impl TenantState {
             self.epoch.set(self.epoch.get().wrapping_add(1));
             *self.greetings.borrow_mut() = Greetings::default();
             *self.base.borrow_mut() = None;
+            self.clear_login_error();
         }
     }
 
-    /// Why the newest server login failed, if that was this tenant's own fault.
+    /// Why a server login failed, if that was this tenant's own fault and none has succeeded since.
     #[must_use]
     pub fn login_error(&self) -> Option<Box<ClientError>> {
         self.login_error.borrow().clone()
@@ -134,6 +135,11 @@ impl TenantState {
     /// Remembers why a server login failed.
     pub fn set_login_error(&self, error: ClientError) {
         *self.login_error.borrow_mut() = Some(Box::new(error));
+    }
+
+    /// A server login has succeeded, or the next one will be another: the last failure says nothing any more.
+    pub fn clear_login_error(&self) {
+        *self.login_error.borrow_mut() = None;
     }
 
     /// What the tenant's servers report right after login; unknown before the first one.

@@ -18,10 +18,10 @@ pub struct Admission {
 
 impl Admission {
     /// Takes a client in. Whoever decides that there is room for it does so in the same turn of the worker: clients that
-    /// come together are seen by each other.
+    /// come together are seen by each other. `request_id` is the number of the connection in the logs.
     #[must_use]
-    pub fn new(floor: Rc<Floor>, tenant: Rc<TenantState>) -> Self {
-        let cell = floor.registry.admit(tenant);
+    pub fn new(floor: Rc<Floor>, tenant: Rc<TenantState>, request_id: u64) -> Self {
+        let cell = floor.registry.admit(tenant, request_id);
         Self { floor, cell, handed_on: false }
     }
 

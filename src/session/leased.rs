@@ -381,7 +381,8 @@ impl Session {
             }
             Stop::Server(fault @ ServerFault::Protocol(_)) => {
                 self.count_lost();
-                tracing::warn!(reason = "server_protocol", %fault, "server closed");
+                let (name, request_id) = (&self.tenant().tenant().name, self.cell.request_id);
+                tracing::warn!(customer_id = %name, request_id, reason = "server_protocol", %fault, "server closed");
                 server_lost()
             }
         };

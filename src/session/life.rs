@@ -307,7 +307,8 @@ impl Session {
     /// Sends a fatal error and closes.
     pub(super) fn fail(&mut self, cx: &mut Context<'_>, error: &ClientError) -> Step {
         let name = &self.tenant().tenant().name;
-        tracing::info!(customer_id = %name, client = %self.client.id, reason = error.reason, "session ended by the proxy");
+        let request_id = self.cell.request_id;
+        tracing::info!(customer_id = %name, request_id, reason = error.reason, "session ended by the proxy");
         let mut words = Vec::new();
         messages::put_error(&mut words, error);
         self.fail_with(cx, &words)

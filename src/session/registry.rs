@@ -65,6 +65,8 @@ pub struct ClientCell {
     pub id: ClientId,
     /// Its tenant.
     pub tenant: Rc<TenantState>,
+    /// Number of the connection in the logs, as its login had it.
+    pub request_id: u64,
     index: usize,
     whereabouts: Cell<Whereabouts>,
     wish: Cell<Wish>,
@@ -155,8 +157,8 @@ impl Registry {
         Self { worker, keys, clients, admitted, leaving }
     }
 
-    /// Takes a client in.
-    pub fn admit(&self, tenant: Rc<TenantState>) -> Rc<ClientCell> {
+    /// Takes a client in. `request_id` is the number of its connection in the logs.
+    pub fn admit(&self, tenant: Rc<TenantState>, request_id: u64) -> Rc<ClientCell> {
         let mut clients = self.clients.borrow_mut();
         let entry = clients.vacant_entry();
         self.admitted.set(self.admitted.get().wrapping_add(1));
@@ -169,6 +171,7 @@ impl Registry {
         let cell = Rc::new(ClientCell {
             id,
             tenant,
+            request_id,
             index,
             whereabouts,
             wish,

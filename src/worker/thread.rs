@@ -123,7 +123,7 @@ impl Work {
             return;
         }
         // Counted here and not by the task: other clients and a drain may come before its first poll.
-        let admission = Admission::new(self.floor.clone(), state);
+        let admission = Admission::new(self.floor.clone(), state, request_id);
         spawn_local(async move {
             let arrived = (mode, protocol_minor, parameters, unread);
             // Greeting takes a large future and lasts milliseconds; a session takes a small one and lasts for days.

@@ -24,6 +24,35 @@ async fn the_queue_timeout_is_an_error_and_the_session_goes_on() {
 }
 
 #[tokio::test]
+async fn who_waits_because_server_logins_are_refused_is_told_so() {
+    let stage = Stage::start(Plan::new(&["acme", "bolt"]).budget(2).queue_timeout("1s")).await;
+    let mut holder = stage.client("acme").await;
+    let mut waiter = stage.client("acme").await;
+    holder.query("BEGIN").await;
+    stage.postgres.psql("ALTER ROLE role_acme PASSWORD 'changed'").await.unwrap();
+    let reply = waiter.query("SELECT 1").await;
+    assert_eq!((reply.code(), reply.status), ("53300", Some('I')), "{reply:?}");
+    let (detail, hint) = (&reply.errors[0].detail, &reply.errors[0].hint);
+    assert!(detail.contains("1 of at most 2") && detail.contains("refuses the login"), "{reply:?}");
+    assert!(detail.contains("28P01") && !format!("{reply:?}").contains("role_acme"), "{reply:?}");
+    assert!(hint.contains("operator") && !hint.contains("transactions"), "{reply:?}");
+
+    // With the password back, the second server comes; then a full budget is a full budget again.
+    stage.postgres.psql("ALTER ROLE role_acme PASSWORD 'db-acme'").await.unwrap();
+    eventually("a server logs in", PATIENCE, async || {
+        waiter.query("SELECT 1").await.errors.is_empty().then_some(())
+    })
+    .await;
+    let mut bolt = stage.client("bolt").await;
+    bolt.query("BEGIN").await;
+    let reply = waiter.query("SELECT 1").await;
+    assert_eq!(reply.code(), "53300", "{reply:?}");
+    let (detail, hint) = (&reply.errors[0].detail, &reply.errors[0].hint);
+    assert!(detail.contains("1 of at most 2") && !detail.contains("refuses"), "{reply:?}");
+    assert!(hint.contains("shorter transactions"), "{reply:?}");
+}
+
+#[tokio::test]
 async fn a_timed_out_pipeline_is_skipped_up_to_its_sync() {
     let stage = Stage::start(Plan::new(&["acme"]).one_server_each().queue_timeout("200ms")).await;
     let mut holder = stage.client("acme").await;

@@ -15,6 +15,7 @@ mod faults;
 mod hostile;
 mod limits;
 mod logins;
+mod logs;
 mod modes;
 mod queries;
 mod reloading;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tenantry::telemetry::Phase;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use crate::fake::{Fake, readiness, report};
 use crate::http::Server;
@@ -87,6 +88,43 @@ async fn a_request_that_is_too_long_ends_the_connection() {
 }
 
 #[tokio::test]
+async fn requests_that_never_end_do_not_hold_a_probe_up() {
+    let server = Arc::new(Server::start(Arc::new(Fake::new(report(Vec::new())))).await);
+    let mut half_open = JoinSet::new();
+    for _ in 0..HALF_OPEN {
+        let address = server.address;
+        half_open.spawn(async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            // One that was closed already cannot be written to; it has done what it could.
+            let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nX:").await;
+            stream
+        });
+    }
+    // Spawned as well, so that it comes behind all of them.
+    let probes = tokio::spawn(async move {
+        for target in ["/livez", "/readyz", "/metrics"] {
+            let probe = tokio::time::timeout(PROBE, server.get(target)).await;
+            assert_eq!(probe.expect("a probe gets through").status, 200, "{target}");
+        }
+    });
+    probes.await.unwrap();
+    half_open.shutdown().await;
+}
+
+#[tokio::test]
+async fn requests_that_are_not_answered_do_not_hold_a_probe_up() {
+    let mut fake = Fake::new(report(Vec::new()));
+    fake.report = None;
+    let server = Server::start(Arc::new(fake)).await;
+    let mut waiting = Vec::new();
+    for _ in 0..HALF_OPEN / 4 {
+        waiting.push(server.send("GET", "/metrics", "").await);
+    }
+    let probe = tokio::time::timeout(PROBE, server.get("/livez")).await;
+    assert_eq!(probe.expect("a probe gets through").status, 200);
+}
+
+#[tokio::test]
 async fn nonsense_is_not_a_request() {
     let server = Server::start(Arc::new(Fake::new(report(Vec::new())))).await;
     for nonsense in [
@@ -116,3 +154,9 @@ async fn idle_connections_do_not_keep_the_server_from_stopping() {
     server.shutdown.cancel();
     tokio::time::timeout(Duration::from_secs(10), server.task).await.expect("it stops").unwrap().unwrap();
 }
+
+/// Many more than there are places.
+const HALF_OPEN: usize = 600;
+
+/// What a kubelet gives a probe; also when a connection that the kernel did not take is tried again.
+const PROBE: Duration = Duration::from_secs(1);

@@ -80,7 +80,7 @@ async fn session() -> (Session, TcpStream) {
     client.set_nodelay(true).unwrap();
     let (stream, _) = listener.accept().await.unwrap();
     let arrived = (PoolMode::Transaction, 0, Vec::new(), Vec::new());
-    (greet(Admission::new(Rc::new(floor), state), stream, arrived).await.unwrap(), client)
+    (greet(Admission::new(Rc::new(floor), state, 1), stream, arrived).await.unwrap(), client)
 }
 
 fn tenant(postgres: u16) -> Rc<TenantState> {

@@ -4,12 +4,13 @@
 //!
 //! | state | ends when |
 //! |---|---|
-//! | asking: bytes may come | bytes go; 16 KiB came; 15 s went by |
-//! | answering: bytes go | bytes come again; 15 s without a byte leaving |
+//! | asking: a request may come | it is whole; 16 KiB came; 5 s went by; its place is wanted (`places`) |
+//! | answering: bytes are to go | they went; 15 s without a byte leaving; its place is wanted and nobody asks |
 //!
 //! So a request that drips in, an answer nobody reads and a connection nobody uses all end alike. A scraper that keeps
 //! its connection longer than that between two scrapes finds it closed and opens another.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -17,26 +18,31 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+use super::places::{Activity, Place, Places};
 
 /// What a peer may cost.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Connections at the same time; further ones wait in the kernel's backlog.
+    /// Connections at the same time; one more takes the place of one that does not get on.
     pub(super) connections: usize,
     /// Bytes that may come between two answers.
     pub(super) request_bytes: usize,
-    /// Time without progress.
+    /// Time to ask.
+    pub(super) asking: Duration,
+    /// Time in which nothing of an answer leaves.
     pub(super) stall: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 64, request_bytes: 16 * 1024, stall: Duration::from_secs(15) }
+        let (asking, stall) = (Duration::from_secs(5), Duration::from_secs(15));
+        Self { connections: 64, request_bytes: 16 * 1024, asking, stall }
     }
 }
 
@@ -45,13 +51,13 @@ impl Default for Limits {
 pub(super) struct GuardedListener {
     inner: TcpListener,
     limits: Limits,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 impl GuardedListener {
     /// Guards a listener.
     pub(super) fn new(inner: TcpListener, limits: Limits) -> Self {
-        Self { inner, limits, places: Arc::new(Semaphore::new(limits.connections)) }
+        Self { inner, limits, places: Places::new(limits.connections) }
     }
 }
 
@@ -59,15 +65,15 @@ impl Listener for GuardedListener {
     type Io = Guarded<TcpStream>;
     type Addr = SocketAddr;
 
-    /// Cancel-safe: a place is taken before a connection, and given back if none comes.
+    /// Not cancel-safe: a connection that waits for its place is closed. Whoever stops accepting is stopping.
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        // The semaphore is never closed; if it were, nothing is accepted any more.
-        let Ok(place) = self.places.clone().acquire_owned().await else {
-            return std::future::pending().await;
-        };
         loop {
             match self.inner.accept().await {
-                Ok((stream, address)) => return (Guarded::new(stream, self.limits, Some(place)), address),
+                // Nobody has to leave before somebody has come.
+                Ok((stream, address)) => {
+                    let place = self.places.take().await;
+                    return (Guarded::new(stream, self.limits, place), address);
+                }
                 Err(error) => {
                     // Out of descriptors, or a peer that left at once: neither is a reason to stop for good.
                     tracing::warn!(reason = "http_accept", %error, "cannot accept an HTTP connection");
@@ -82,29 +88,57 @@ impl Listener for GuardedListener {
     }
 }
 
-/// A stream that fails when it stands still or its peer asks for too much.
+/// The connection on which a request came.
+#[derive(Clone, Debug)]
+pub(super) struct Origin(Arc<Place>);
+
+impl Origin {
+    /// The request is whole: from now on the peer waits for us.
+    pub(super) fn has_asked(&self) {
+        self.0.go_on(Activity::Answering);
+    }
+
+    /// Ends when the place is wanted for another connection. HTTP does not look at the stream while it waits for an
+    /// answer to the last request of a connection, so that the answer must be told. Cancel-safe.
+    pub(super) async fn is_wanted(&self) {
+        poll_fn(|cx| self.0.standing(cx.waker()).map_or(Poll::Ready(()), |_| Poll::Pending)).await;
+    }
+}
+
+impl Connected<IncomingStream<'_, GuardedListener>> for Origin {
+    fn connect_info(stream: IncomingStream<'_, GuardedListener>) -> Self {
+        Self(stream.io().place.clone())
+    }
+}
+
+/// A stream that fails when it stands still, its peer asks for too much, or its place is wanted.
 #[derive(Debug)]
 pub(super) struct Guarded<S> {
     inner: S,
     limits: Limits,
     asked_bytes: usize,
     deadline: Pin<Box<Sleep>>,
-    _place: Option<OwnedSemaphorePermit>,
+    place: Arc<Place>,
 }
 
 impl<S> Guarded<S> {
-    fn new(inner: S, limits: Limits, place: Option<OwnedSemaphorePermit>) -> Self {
-        let deadline = Box::pin(sleep_until(Instant::now() + limits.stall));
-        Self { inner, limits, asked_bytes: 0, deadline, _place: place }
+    fn new(inner: S, limits: Limits, place: Arc<Place>) -> Self {
+        let deadline = Box::pin(sleep_until(Instant::now() + limits.asking));
+        Self { inner, limits, asked_bytes: 0, deadline, place }
     }
 
-    fn answered(&mut self) {
-        self.asked_bytes = 0;
-        self.deadline.as_mut().reset(Instant::now() + self.limits.stall);
-    }
-
-    /// Pending until the time is up.
+    /// Pending until the time is up or the place is wanted.
     fn poll_stalled<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let Some((activity, since)) = self.place.standing(cx.waker()) else {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        };
+        let patience = match activity {
+            Activity::Asking => self.limits.asking,
+            Activity::Answering => self.limits.stall,
+        };
+        if self.deadline.deadline() != since + patience {
+            self.deadline.as_mut().reset(since + patience);
+        }
         ready!(self.deadline.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -140,9 +174,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     ) -> Poll<io::Result<usize>> {
         let guarded = self.get_mut();
         let Poll::Ready(result) = Pin::new(&mut guarded.inner).poll_write_vectored(cx, bufs) else {
+            guarded.place.wait_to_answer();
             return guarded.poll_stalled(cx);
         };
-        guarded.answered();
+        guarded.asked_bytes = 0;
+        guarded.place.go_on(Activity::Asking);
         Poll::Ready(result)
     }
 
@@ -169,39 +205,63 @@ mod tests {
     use super::*;
 
     /// No time at all: whoever has to wait has waited too long.
-    const IMPATIENT: Limits = Limits { connections: 1, request_bytes: 10, stall: Duration::ZERO };
-    const PATIENT: Limits = Limits { stall: Duration::from_secs(3_600), ..IMPATIENT };
+    const IMPATIENT: Limits =
+        Limits { connections: 1, request_bytes: 10, asking: Duration::ZERO, stall: Duration::ZERO };
+    const PATIENT: Limits = Limits { asking: HOUR, stall: HOUR, ..IMPATIENT };
+    const HOUR: Duration = Duration::from_secs(3_600);
+
+    async fn guarded<S>(stream: S, limits: Limits) -> Guarded<S> {
+        Guarded::new(stream, limits, Places::new(limits.connections).take().await)
+    }
 
     #[tokio::test]
     async fn a_peer_that_says_nothing_is_cut_off() {
         let (_peer, ours) = duplex(64);
-        let error = Guarded::new(ours, IMPATIENT, None).read_u8().await.unwrap_err();
+        let error = guarded(ours, IMPATIENT).await.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]
     async fn an_answer_nobody_reads_is_cut_off() {
         let (_peer, ours) = duplex(16);
-        let error = Guarded::new(ours, IMPATIENT, None).write_all(&[0; 64]).await.unwrap_err();
+        let error = guarded(ours, IMPATIENT).await.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
+    async fn a_request_has_less_time_than_its_answer() {
+        let limits = Limits::default();
+        let (mut peer, ours) = duplex(64);
+        let mut stream = guarded(ours, limits).await;
+        let origin = Origin(stream.place.clone());
+        let begin = Instant::now();
+        peer.write_all(b"GET").await.unwrap();
+        stream.read_exact(&mut [0; 3]).await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begin.elapsed().as_secs(), limits.asking.as_secs());
+        origin.has_asked();
+        assert_eq!(stream.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begin.elapsed().as_secs(), (limits.asking + limits.stall).as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn only_an_answer_gives_new_time_and_new_bytes() {
         let (mut peer, ours) = duplex(64);
-        let mut guarded = Guarded::new(ours, PATIENT, None);
-        let first = guarded.deadline.deadline();
+        let mut stream = guarded(ours, PATIENT).await;
+        let begin = Instant::now();
         let mut request = [0; 8];
         for _ in 0..3 {
             peer.write_all(b"request.").await.unwrap();
-            let before = guarded.deadline.deadline();
-            guarded.read_exact(&mut request).await.unwrap();
-            assert_eq!(guarded.deadline.deadline(), before);
-            guarded.write_all(b"answer").await.unwrap();
+            stream.read_exact(&mut request).await.unwrap();
+            tokio::time::advance(HOUR / 2).await;
+            stream.write_all(b"answer").await.unwrap();
         }
-        assert!(guarded.deadline.deadline() > first);
+        peer.write_all(b"part").await.unwrap();
+        let mut rest = Vec::new();
+        assert_eq!(stream.read_to_end(&mut rest).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!((rest.as_slice(), begin.elapsed().as_secs()), (&b"part"[..], (HOUR * 5 / 2).as_secs()));
         peer.write_all(b"a request without end").await.unwrap();
-        let error = guarded.read_to_end(&mut Vec::new()).await.unwrap_err();
+        let error = stream.read_to_end(&mut Vec::new()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }

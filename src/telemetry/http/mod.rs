@@ -4,18 +4,21 @@
 //!
 //! | limit | why |
 //! |---|---|
-//! | 64 connections, 16 KiB per request, 15 s of standing still | `guard`: a slow or hostile peer costs a fixed amount |
+//! | 64 connections; 16 KiB and 5 s to ask, 15 s without a byte of the answer leaving | `guard`: each costs a fixed amount |
+//! | one connection more takes the place of the longest silent one | `places`: a probe always gets through |
 //! | one page at a time, 5 s to collect it | at 100,000 tenants a report is some 20 MB |
 //! | two streams, 60 s each | a stream keeps its report until the last byte |
 
 mod accept;
 mod guard;
 mod pages;
+mod places;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -26,13 +29,16 @@ use super::Source;
 /// Cancel-safe: dropping the future stops accepting.
 ///
 /// # Errors
-/// If the process' own series cannot be registered.
+/// If the process' own series cannot be registered, or the socket does not listen.
 pub async fn serve(
     listener: TcpListener,
     source: Arc<dyn Source>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let router = pages::router(source).map_err(io::Error::other)?;
+    let router = router.into_make_service_with_connect_info::<guard::Origin>();
+    // Its queue is made longer: who does not find room in it is heard after a second at the earliest.
+    SockRef::from(&listener).listen(BACKLOG)?;
     let listener = guard::GuardedListener::new(listener, guard::Limits::default());
     let stopped = shutdown.clone().cancelled_owned();
     let serving = axum::serve(listener, router).with_graceful_shutdown(stopped);
@@ -44,3 +50,6 @@ pub async fn serve(
 
 /// How long running answers may take once the proxy stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// Connections that wait to be accepted. Tokio asks for 128.
+const BACKLOG: i32 = 1_024;

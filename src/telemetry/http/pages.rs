@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Query, Request, State};
+use axum::extract::{ConnectInfo, Query, Request, State};
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::io::ReaderStream;
 
 use super::accept;
+use super::guard::Origin;
 use crate::telemetry::metrics::{Dialect, Exposition, TenantPages};
 use crate::telemetry::{ProxyReport, Readiness, Source};
 use crate::tenant::Tier;
@@ -150,11 +151,21 @@ async fn not_found() -> Response {
     plain(StatusCode::NOT_FOUND, "try /metrics, /metrics/tenants, /livez or /readyz\n")
 }
 
-/// Counts the answer, under a page's name and never under what the peer wrote.
-async fn account(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+/// Notes that there is a request, and counts the answer, under a page's name and never under what the peer wrote.
+async fn account(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(origin): ConnectInfo<Origin>,
+    request: Request,
+    next: Next,
+) -> Response {
+    origin.has_asked();
     let path = request.uri().path();
     let page = PAGES.into_iter().find(|page| *page == path).unwrap_or("other");
-    let response = next.run(request).await;
+    let response = tokio::select! {
+        biased;
+        response = next.run(request) => response,
+        () = origin.is_wanted() => plain(StatusCode::SERVICE_UNAVAILABLE, "too many connections\n"),
+    };
     shared.exposition.count_request(page, response.status().as_u16());
     response
 }

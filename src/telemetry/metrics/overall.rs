@@ -137,7 +137,7 @@ fn count(number: usize) -> Value {
 const START_TIME: Family =
     Family::gauge("tenantry_start_time_seconds", "When the process started, since 1970.");
 const DRAINING: Family = Family::gauge("tenantry_draining", "1 while the proxy is stopping.");
-const CLIENTS: Family = Family::gauge("tenantry_clients", "Clients connected, authenticated or not.");
+const CLIENTS: Family = Family::gauge("tenantry_clients", "Clients connected, from their startup packet on.");
 const HALF_OPEN: Family =
     Family::gauge("tenantry_clients_half_open", "Clients that have not finished logging in.");
 const CLIENTS_LIMIT: Family = Family::gauge("tenantry_clients_limit", "Clients that may be connected.");
