@@ -27,8 +27,8 @@ demo: ## a cluster, 50 tenants and a load; SECONDS=n ends after n seconds, else 
 test: ## what the tests need, then all tests
 	tests/setup.sh test
 ifneq ($(NEXTEST),)
-	source $(DRIVERS)/env.test && cargo nextest run --locked --profile $${NEXTEST_PROFILE:-default}
 	source $(DRIVERS)/env.test && cargo test --locked --doc --quiet
+	source $(DRIVERS)/env.test && cargo nextest run --locked --profile $${NEXTEST_PROFILE:-default}
 else
 	source $(DRIVERS)/env.test && cargo test --locked -- --test-threads=2
 endif
