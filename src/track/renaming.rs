@@ -14,7 +14,7 @@ use super::statement::{
     Statement, leaves, put_close, put_context, put_parse, put_parse_unnamed, put_server_name,
 };
 use super::upstream::{Next, Parties};
-use super::violation::{MAX_INSPECTED_BYTES, MAX_NAMED_PARSE_BYTES, Violation, whole_body};
+use super::violation::{MAX_INSPECTED_BYTES, MAX_NAME_BYTES, MAX_NAMED_PARSE_BYTES, Violation, whole_body};
 use crate::wire::frame::{self, HEADER_BYTES, Header};
 
 impl Exchange {
@@ -41,7 +41,10 @@ impl Exchange {
         if parties.client.statements.len() >= max {
             return Err(Violation::TooManyStatements(max));
         }
-        if !parties.cache.has_room_for(body.len()) {
+        if name.len() > MAX_NAME_BYTES {
+            return Err(Violation::NameTooLong(name.len()));
+        }
+        if !parties.cache.has_room_for(body) {
             return Err(Violation::StatementsTooLong);
         }
         sink.drop_input(header.total_len());

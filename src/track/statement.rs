@@ -26,13 +26,13 @@ pub struct Statement {
     pub leaves: Option<StateKind>,
     /// Under which settings it was prepared, by number; 0 if only the client that did knows.
     pub(super) context: u64,
-    /// Bytes of all texts of the tenant.
+    /// What all texts of the tenant cost.
     held: Rc<Cell<usize>>,
 }
 
 impl Drop for Statement {
     fn drop(&mut self) {
-        self.held.set(self.held.get().saturating_sub(self.body.len()));
+        self.held.set(self.held.get().saturating_sub(cost(&self.body)));
     }
 }
 
@@ -131,7 +131,7 @@ pub struct StatementCache {
     len: usize,
     sweep_at: usize,
     sweep_at_bytes: usize,
-    /// Bytes of all texts that anybody holds, here or beside the cache.
+    /// What all texts cost that anybody holds, here or beside the cache.
     held: Rc<Cell<usize>>,
 }
 
@@ -183,9 +183,9 @@ impl StatementCache {
         self.contexts.get(context).map_or(0, |context| context.number)
     }
 
-    /// Whether there is room for a text of that many bytes, if need be after forgetting what nobody holds.
-    pub(super) fn has_room_for(&mut self, bytes: usize) -> bool {
-        let fits = |cache: &Self| cache.held.get().saturating_add(bytes) <= MAX_TENANT_BYTES;
+    /// Whether there is room for a Parse body, if need be after forgetting what nobody holds.
+    pub(super) fn has_room_for(&mut self, body: &[u8]) -> bool {
+        let fits = |cache: &Self| cache.held_with(body) <= MAX_TENANT_BYTES;
         fits(self) || {
             self.sweep();
             fits(self)
@@ -218,7 +218,7 @@ impl StatementCache {
     }
 
     fn held_with(&self, body: &[u8]) -> usize {
-        self.held.get().saturating_add(body.len())
+        self.held.get().saturating_add(cost(body))
     }
 
     fn sweep(&mut self) {
@@ -230,7 +230,12 @@ impl StatementCache {
     }
 }
 
-/// What the texts of a tenant may have together, on one worker.
+/// What a text costs, in bytes: itself, and what is kept around it and each name for it, near enough.
+const fn cost(body: &[u8]) -> usize {
+    body.len().saturating_add(256)
+}
+
+/// What the texts of a tenant may cost together, on one worker.
 pub(super) const MAX_TENANT_BYTES: usize = 64 * 1024 * 1024;
 
 /// What a text of that effect leaves on a server.
@@ -451,14 +456,14 @@ mod tests {
     #[test]
     fn texts_have_room_again_when_nobody_holds_them() {
         let mut cache = StatementCache::default();
-        let long = vec![b'x'; MAX_TENANT_BYTES / 4];
+        let long = vec![b'x'; MAX_TENANT_BYTES / 4 - cost(b"")];
         let mut kept: Vec<_> = (0..3).map(|_| cache.alone(&long)).collect();
         kept.push(cache.intern(b"UTC", &long));
-        assert!(!cache.has_room_for(1));
+        assert!(!cache.has_room_for(b""), "an empty one costs something as well");
         kept.truncate(3);
-        assert!(cache.has_room_for(1), "what the cache alone holds is forgotten");
+        assert!(cache.has_room_for(b""), "what the cache alone holds is forgotten");
         kept.truncate(1);
-        assert_eq!(cache.held.get(), long.len());
+        assert_eq!(cache.held.get(), cost(&long));
     }
 
     #[test]

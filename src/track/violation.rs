@@ -24,6 +24,9 @@ pub enum Violation {
     /// A named statement's text beyond what is kept.
     #[error("prepared statement of {0} bytes is too long")]
     StatementTooLong(usize),
+    /// A statement's name beyond what is kept.
+    #[error("name of {0} bytes is too long for a prepared statement")]
+    NameTooLong(usize),
     /// Texts of named statements beyond what is kept for a tenant.
     #[error("the prepared statements of this tenant are too long")]
     StatementsTooLong,
@@ -38,7 +41,7 @@ impl ClientFacing for Violation {
             Self::Length(_) | Self::Type(_) | Self::Malformed(_) => {
                 (SqlState::PROTOCOL_VIOLATION, "protocol_violation")
             }
-            Self::TooLong(_) | Self::StatementTooLong(_) => {
+            Self::TooLong(_) | Self::StatementTooLong(_) | Self::NameTooLong(_) => {
                 (SqlState::PROGRAM_LIMIT_EXCEEDED, "message_too_large")
             }
             Self::StatementsTooLong | Self::TooManyStatements(_) => {
@@ -50,6 +53,9 @@ impl ClientFacing for Violation {
             Self::StatementTooLong(_) => error
                 .with_detail(format!("A named statement may have {MAX_NAMED_PARSE_BYTES} bytes."))
                 .with_hint("Use the unnamed statement for texts this long."),
+            Self::NameTooLong(_) => error.with_detail(format!(
+                "A name may have {MAX_NAME_BYTES} bytes; Postgres tells names apart by the first 63."
+            )),
             Self::StatementsTooLong => error
                 .with_detail(format!("All clients of a tenant may hold {MAX_TENANT_BYTES} bytes of texts."))
                 .with_hint("Close statements that are not needed."),
@@ -65,6 +71,8 @@ impl ClientFacing for Violation {
 pub(super) const MAX_INSPECTED_BYTES: usize = 16 * 1024;
 /// A named Parse is kept, so it has an end.
 pub(super) const MAX_NAMED_PARSE_BYTES: usize = 1024 * 1024;
+/// So is its name.
+pub(super) const MAX_NAME_BYTES: usize = 256;
 /// When one pass over a client's bytes has become more than this on its way to the server, it pauses.
 pub(super) const MAX_ASSEMBLED_BYTES: usize = 1024 * 1024;
 

@@ -146,6 +146,24 @@ async fn an_idle_client_may_cancel_nothing() {
 }
 
 #[tokio::test]
+async fn a_server_whose_cancel_may_still_come_is_handed_to_nobody() {
+    let plan = Plan::new(&["acme"]).one_server_each().set("pool", "connect_timeout", "\"300ms\"");
+    let stage = Stage::start(plan).await;
+    let mut client = stage.client("acme").await;
+    client.query("BEGIN").await;
+    let pid = client.query("SELECT pg_backend_pid()").await.value().to_owned();
+    let postmaster = stage.postgres.pid().unwrap();
+    stage.postgres.signal_backend("STOP", postmaster).unwrap();
+    client.send(&Batch::new().query("SELECT pg_sleep(1), 'mine'").0).await;
+    // Closed when the request was given up; nobody knows how far it came.
+    cancel(&stage, &client.key.clone()).await;
+    assert!(client.until_ready().await.errors.is_empty());
+    stage.postgres.signal_backend("CONT", postmaster).unwrap();
+    client.query("COMMIT").await;
+    assert_ne!(client.query("SELECT pg_backend_pid()").await.value(), pid);
+}
+
+#[tokio::test]
 async fn a_cancel_between_two_requests_of_a_transaction_reaches_nobody() {
     let stage = Stage::start(Plan::new(&["acme"]).set("pool", "connect_timeout", "\"60s\"")).await;
     let mut client = stage.client("acme").await;

@@ -16,6 +16,12 @@ async fn prepare(client: &mut Wire, name: &str, sql: &str) {
     assert!(reply.shape().ends_with("1Z"), "{reply:?}");
 }
 
+async fn lose_all_servers(stage: &Stage) {
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'role_acme'";
+    stage.postgres.psql(end).await.unwrap();
+    stage.servers_become(0, Duration::from_secs(5)).await;
+}
+
 fn execute(name: &str, value: &str) -> Batch {
     Batch::new().bind("", name, &[value]).execute("").sync()
 }
@@ -130,12 +136,7 @@ async fn a_statement_survives_the_death_of_its_server_behind_the_proxy() {
     let stage = stage(2).await;
     let mut client = stage.client("acme").await;
     prepare(&mut client, "s", OWNER).await;
-    stage
-        .postgres
-        .psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'role_acme'")
-        .await
-        .unwrap();
-    stage.servers_become(0, Duration::from_secs(5)).await;
+    lose_all_servers(&stage).await;
     assert_eq!(client.ask(execute("s", "again")).await.value(), "acme again");
 }
 
@@ -145,12 +146,7 @@ async fn a_pipeline_that_waited_is_prepared_anew_however_long_it_has_become() {
     let mut client = stage.client("acme").await;
     let long = format!("SELECT owner || ' ' || $1 /* {} */ FROM things WHERE id = 1", "x".repeat(20_000));
     prepare(&mut client, "s", &long).await;
-    stage
-        .postgres
-        .psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'role_acme'")
-        .await
-        .unwrap();
-    stage.servers_become(0, Duration::from_secs(5)).await;
+    lose_all_servers(&stage).await;
     let mut holder = stage.client("acme").await;
     holder.query("BEGIN").await;
     // Each of these may be the first to succeed, so each brings the whole text along: 12 MB for 30 KB.

@@ -299,6 +299,15 @@ fn an_unnamed_statement_that_outlives_discard_all_leaves_behind_what_it_sets() {
 }
 
 #[test]
+fn a_name_that_would_be_kept_has_an_end() {
+    let parse =
+        |len: usize| messages(&[(b'P', &[&vec![b'n'; len], b"\0SELECT 1\0\0\0".as_slice()].concat()), SYNC]);
+    let mut talk = Talk::new(9);
+    talk.say(&parse(256));
+    assert_eq!(talk.try_say(&parse(257)).err(), Some(Violation::NameTooLong(257)));
+}
+
+#[test]
 fn short_messages_that_prepare_a_long_text_again_and_again_go_on_piece_by_piece() {
     let text = [b"s\0SELECT 1 --".as_slice(), &vec![b'x'; 50_000], b"\0\0\0"].concat();
     let mut talk = Talk::new(9);
