@@ -25,4 +25,4 @@ pub use desk::{Acquired, Note, Pool, PoolLimits};
 pub use lease::{Lease, Leftover, Ticket};
 pub use refusal::Refusal;
 pub use server::Server;
-pub use tenant::{ClientCounts, TenantState};
+pub use tenant::{ClientCounts, TenantState, Greeting};

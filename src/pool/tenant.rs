@@ -160,24 +160,27 @@ impl TenantState {
 
     /// The settings with which a client that asked for these at startup is greeted, if a server has told them before.
     #[must_use]
-    pub fn greeting(&self, wishes: &Extras) -> Option<Settings> {
+    pub fn greeting(&self, wishes: &Extras) -> Option<Greeting> {
         self.greetings.borrow().by_wishes.get(wishes).cloned()
     }
 
     /// Remembers a greeting.
-    pub fn remember_greeting(&self, wishes: Extras, settings: Settings) {
+    pub fn remember_greeting(&self, wishes: Extras, greeting: Greeting) {
         let mut greetings = self.greetings.borrow_mut();
         if greetings.by_wishes.len() >= MAX_GREETINGS {
             greetings.by_wishes.clear();
         }
-        greetings.by_wishes.insert(wishes, settings);
+        greetings.by_wishes.insert(wishes, greeting);
     }
 }
+
+/// The settings of a client that has just logged in, and those of them that it asked for.
+pub type Greeting = (Settings, Rc<Extras>);
 
 /// What servers of the tenant have told about settings.
 #[derive(Debug, Default)]
 struct Greetings {
-    by_wishes: BTreeMap<Extras, Settings>,
+    by_wishes: BTreeMap<Extras, Greeting>,
     params: Vec<Rc<Params>>,
 }
 

@@ -66,8 +66,8 @@ pub async fn greet(
 ) -> Option<Session> {
     let (mode, protocol_minor, parameters, unread) = newcomer;
     let (floor, cell) = (&admission.floor, &admission.cell);
-    let settings = match settings_for(floor, cell, parameters).await {
-        Ok(settings) => settings,
+    let (settings, startup) = match settings_for(floor, cell, parameters).await {
+        Ok(found) => found,
         Err(why) => {
             send_away(&mut stream, &why).await;
             return None;
@@ -77,7 +77,8 @@ pub async fn greet(
     if stream.write_all(&words).await.is_err() {
         return None;
     }
-    let client = ClientState::new(cell.id, settings, floor.max_client_statements.get());
+    let mut client = ClientState::new(cell.id, settings, floor.max_client_statements.get());
+    client.startup = startup;
     Some(Session::new(stream, admission, client, mode).with_carry(&unread))
 }
 
@@ -117,11 +118,11 @@ async fn settings_for(
     floor: &Rc<Floor>,
     cell: &Rc<ClientCell>,
     parameters: Vec<(String, String)>,
-) -> Result<Settings, NotGreeted> {
+) -> Result<(Settings, Rc<Extras>), NotGreeted> {
     let wishes =
         wishes(&cell.tenant.tenant(), parameters).map_err(|error| NotGreeted::Told(Box::new(error)))?;
-    if let Some(settings) = cell.tenant.greeting(&wishes) {
-        return Ok(settings);
+    if let Some(found) = cell.tenant.greeting(&wishes) {
+        return Ok(found);
     }
     let mut lease = lease(floor, cell).await?;
     // A server that does not answer keeps a newcomer no longer than a queue would.
@@ -129,8 +130,9 @@ async fn settings_for(
     match learned.unwrap_or_else(|_| Err(NotGreeted::Told(Box::new(cannot_learn())))) {
         Ok(settings) => {
             lease.give_back(Leftover::Nothing);
-            cell.tenant.remember_greeting(wishes, settings.clone());
-            Ok(settings)
+            let startup = startup(&wishes, &settings);
+            cell.tenant.remember_greeting(wishes, (settings.clone(), startup.clone()));
+            Ok((settings, startup))
         }
         Err(why) => {
             lease.give_back(Leftover::Work);
@@ -161,6 +163,14 @@ fn wishes(tenant: &Tenant, parameters: Vec<(String, String)>) -> Result<Extras, 
     }
     wishes.sort();
     Ok(wishes)
+}
+
+/// What RESET goes back to for this client: what it asked for, as the server has understood it.
+fn startup(wishes: &Extras, settings: &Settings) -> Rc<Extras> {
+    let understood = |name: &str| settings.params.value(name).filter(|_| params::is_settable_reported(name));
+    let all: Extras =
+        wishes.iter().map(|(name, value)| (name.clone(), understood(name).unwrap_or(value).into())).collect();
+    if all.is_empty() { Rc::default() } else { Rc::new(all) }
 }
 
 fn same_path(a: &str, b: &str) -> bool {

@@ -37,6 +37,8 @@ pub(super) struct Leased {
     talk: Box<Conversation>,
     /// There are whole messages in `carry`: they are dealt with when the server has been sent what came before.
     paused: bool,
+    /// What is in `carry` is dealt with when the server has answered more.
+    held: bool,
     /// The client has said Terminate while answers were outstanding: they are waited for, then it ends.
     leaving: bool,
 }
@@ -76,7 +78,7 @@ impl Session {
                 counters.resets = counters.resets.saturating_add(1);
             }
         }
-        self.phase = Phase::Leased(Leased { lease, talk, paused: false, leaving: false });
+        self.phase = Phase::Leased(Leased { lease, talk, paused: false, held: false, leaving: false });
         let fed = self.feed(cx, input, &mut out);
         self.floor.put_assembly(out);
         match fed {
@@ -177,7 +179,8 @@ impl Session {
         let forwarded = self.forward_to_client(cx, input, &mut out);
         self.floor.put_assembly(out);
         let turn = forwarded?;
-        let Phase::Leased(Leased { lease, .. }) = &mut self.phase else { return Ok(()) };
+        let Phase::Leased(Leased { lease, paused, held, .. }) = &mut self.phase else { return Ok(()) };
+        *paused |= std::mem::take(held);
         if let Some(server) = lease.server()
             && let Some(rest @ [_, ..]) = input.get(turn.consumed..)
         {
@@ -189,7 +192,25 @@ impl Session {
             counters.queries = counters.queries.saturating_add(u64::from(turn.queries));
             counters.transactions = counters.transactions.saturating_add(u64::from(turn.transactions));
         }
+        self.settle(cx);
         Ok(())
+    }
+
+    /// Asks the server what must be known of it before anybody else gets it.
+    fn settle(&mut self, cx: &mut Context<'_>) {
+        let Phase::Leased(Leased { lease, talk, .. }) = &mut self.phase else { return };
+        let Some(server) = lease.server() else { return };
+        let asks = self.mode == PoolMode::Transaction && server.state.is_unsettled();
+        if !asks && !talk.exchange.owes_repair() {
+            return;
+        }
+        let mut out = self.floor.take_assembly();
+        talk.exchange.settle(&self.client, &mut server.state, &mut out);
+        if !out.is_empty() && talk.to_server.send(&mut server.stream, cx, &out).is_err() {
+            // The next read tells.
+            talk.to_server = Outbox::default();
+        }
+        self.floor.put_assembly(out);
     }
 
     fn forward_to_client(
@@ -214,10 +235,11 @@ impl Session {
     }
 
     fn read_client(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<Moved, Stop> {
-        let Phase::Leased(Leased { talk, paused, leaving, .. }) = &mut self.phase else {
+        let Phase::Leased(Leased { talk, paused, held, leaving, .. }) = &mut self.phase else {
             return Ok(Moved::Nothing);
         };
-        if !talk.to_server.is_empty()
+        if *held
+            || !talk.to_server.is_empty()
             || self.to_client.len() > MAX_UNREAD_BYTES
             || *leaving
             || talk.exchange.is_full()
@@ -262,7 +284,7 @@ impl Session {
 
     /// Bytes from the client: to the server, behind what `out` holds already. Returns how many of them are done with.
     fn feed(&mut self, cx: &mut Context<'_>, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Stop> {
-        let Phase::Leased(Leased { lease, talk, paused, leaving }) = &mut self.phase else {
+        let Phase::Leased(Leased { lease, talk, paused, held, leaving }) = &mut self.phase else {
             return Ok(input.len());
         };
         let Some(server) = lease.server() else { return Err(Stop::ServerGone) };
@@ -286,6 +308,7 @@ impl Session {
             talk.to_server = Outbox::default();
         }
         *paused = fed.paused;
+        *held = fed.held;
         if fed.terminated {
             *leaving = true;
             if talk.exchange.is_exhausted(&server.state) {
@@ -304,6 +327,7 @@ impl Session {
         let Some(server) = lease.server() else { return true };
         let over =
             talk.exchange.is_over(&server.state) && talk.to_server.is_empty() && server.carry.is_empty();
+        let over = over && !(self.mode == PoolMode::Transaction && server.state.is_unsettled());
         if stays(self.mode, &server.state) {
             *leaving && talk.exchange.is_exhausted(&server.state) || over && self.cell.wish() == Wish::Leave
         } else {
@@ -313,16 +337,17 @@ impl Session {
 
     /// The normal end: the server goes back, the client is parked.
     fn end_lease(&mut self, cx: &mut Context<'_>) -> Step {
-        let Phase::Leased(Leased { mut lease, talk, paused, leaving }) =
+        let Phase::Leased(Leased { mut lease, talk, paused, held, leaving }) =
             std::mem::replace(&mut self.phase, Phase::Parked)
         else {
             return Step::Again;
         };
         if leaving {
-            self.phase = Phase::Leased(Leased { lease, talk, paused, leaving });
+            self.phase = Phase::Leased(Leased { lease, talk, paused, held, leaving });
             return self.stop(cx, Stop::ClientGone);
         }
         let mut leftover = Leftover::Nothing;
+        let mut lost_settings = false;
         if let Some(server) = lease.server() {
             if stays(self.mode, &server.state) {
                 leftover = Leftover::State;
@@ -336,8 +361,14 @@ impl Session {
                 self.client.settings.params = server.state.settings.params.clone();
             }
         }
+        if let Some(server) = lease.server() {
+            lost_settings = server.state.lost_settings;
+        }
         lease.give_back(leftover);
         self.floor.put_conversation(talk);
+        if lost_settings {
+            return self.fail(cx, &settings_lost());
+        }
         self.carry_is_fresh = !self.carry.is_empty();
         self.park();
         Step::Again
@@ -426,6 +457,17 @@ fn server_lost() -> ClientError {
     )
     .with_detail("Whether the running transaction was committed is not known if COMMIT had been sent.")
     .with_hint("Connect again and check what the transaction did.")
+}
+
+fn settings_lost() -> ClientError {
+    ClientError::fatal(
+        SqlState::CONNECTION_FAILURE,
+        Fault::Server,
+        "settings_lost",
+        "the settings of this session are lost",
+    )
+    .with_detail("The server that had them could not be asked for them, and was closed.")
+    .with_hint("Connect again. What was committed is committed.")
 }
 
 /// Passes of one poll over a lease.

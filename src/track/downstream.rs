@@ -7,7 +7,8 @@ use std::rc::Rc;
 
 use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
-use super::lexer::StateKind;
+use super::lexer::Traces;
+use super::renaming::UNNAMED;
 use super::sink::Sink;
 use super::statement::{ClientStatements, SERVER_NAME_PREFIX};
 use crate::wire::frame::{self, HEADER_BYTES, Header};
@@ -37,6 +38,24 @@ pub enum ServerFault {
 
 /// Messages that are looked into must be whole; they are small.
 const MAX_INSPECTED_BYTES: usize = 64 * 1024;
+/// So must answers to our own queries; the longest is that to a question about settings.
+const MAX_OWN_BYTES: usize = 4 * 1024 * 1024;
+
+impl Turn {
+    /// One more request has been answered.
+    fn count(&mut self, status: TxStatus) {
+        self.queries = self.queries.saturating_add(1);
+        if status == TxStatus::Idle {
+            self.transactions = self.transactions.saturating_add(1);
+        }
+    }
+}
+
+/// Whether a command of that tag may have taken something away that keeps its client.
+fn may_end_a_pin(tag: &[u8]) -> bool {
+    const TAGS: [&[u8]; 6] = [b"UNLISTEN", b"CLOSE CURSOR", b"DROP ", b"DISCARD", b"DEALLOCATE", b"ROLLBACK"];
+    TAGS.iter().any(|verb| tag.starts_with(verb))
+}
 
 impl Exchange {
     /// Passes over bytes from the server: what is for the client goes to `sink`.
@@ -59,19 +78,20 @@ impl Exchange {
             let Some(header) = frame::peek(message).map_err(|bad| ServerFault::Protocol(bad.tag))? else {
                 break;
             };
-            let own = self.expect.head() == Some(Expect::Own);
+            let own = self.expect.head().filter(|head| head.is_own());
             let body = message.get(HEADER_BYTES..header.total_len());
-            if body.is_none() && (own || is_inspected(header.tag)) {
-                if header.body_len > MAX_INSPECTED_BYTES {
+            if body.is_none() && (own.is_some() || is_inspected(header.tag)) {
+                let most = if own.is_some() { MAX_OWN_BYTES } else { MAX_INSPECTED_BYTES };
+                if header.body_len > most {
                     return Err(ServerFault::Protocol(header.tag));
                 }
                 break;
             }
             let here = header.total_len().min(message.len());
             let part = message.get(HEADER_BYTES..here).unwrap_or_default();
-            if own {
-                self.own_answer(header, body.unwrap_or_default(), client, server)?;
+            if let Some(own) = own {
                 sink.drop_input(here);
+                self.own_answer(own, (header.tag, body.unwrap_or_default()), (client, server), sink, &mut turn)?;
             } else if self.answer(header, body.unwrap_or(part), (client, server), &mut turn)? {
                 sink.keep(here);
                 self.server_rest = header.total_len().saturating_sub(here);
@@ -121,9 +141,12 @@ impl Exchange {
                 let (name, value) = parameter(body).ok_or(ServerFault::Protocol(header.tag))?;
                 Rc::make_mut(&mut server.settings.params).set(name, value);
                 server.settings_changed = true;
+                if self.expect.head_is_held() {
+                    return Ok(false);
+                }
                 client.settings.params = server.settings.params.clone();
             }
-            b'Z' => self.ready(body, server, turn)?,
+            b'Z' => return self.ready(body, server, turn),
             tag => return Err(ServerFault::Protocol(tag)),
         }
         Ok(true)
@@ -183,13 +206,15 @@ impl Exchange {
         }
         self.copy_syncs = false;
         let was_foretold = head == Some(Expect::DeallocateAll);
+        if server.pinned && may_end_a_pin(tag) {
+            server.doubted = true;
+        }
         if tag == b"DISCARD ALL\0" {
-            // RESET ALL went back to the server's own login, so the client's startup settings are gone as well.
-            server.settings.extras = Rc::default();
-            client.settings.extras = Rc::default();
+            self.discarded_all(client, server);
             if !was_foretold && self.expect.only_syncs_behind_head() {
                 server.left_behind = None;
                 server.pinned = false;
+                server.holds_more = false;
             }
         }
         if !was_foretold && matches!(tag, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") {
@@ -224,6 +249,7 @@ impl Exchange {
         server.suspect |= std::mem::take(&mut self.copy_syncs);
         self.copy_in = false;
         self.last_was_error = true;
+        self.request_failed = true;
         if is_of_a_statement_gone_bad(body) {
             server.statements.distrust();
         }
@@ -254,11 +280,12 @@ impl Exchange {
                 Expect::NamedParse { id, serial } | Expect::OwnParse { id, serial } => {
                     server.statements.failed(id, serial);
                 }
+                Expect::OwnClose { serial: UNNAMED } => {}
                 Expect::OwnClose { serial } => server.statements.not_closed(serial),
                 // Which of its unnamed statements the client has now is for the server to know.
                 Expect::Parse { version } if version == client.unnamed_version => {
                     client.unnamed = None;
-                    client.unnamed_leaves = Some(StateKind::Unknown);
+                    client.unnamed_leaves = Some(Rc::new(Traces::unknown()));
                 }
                 _ => {}
             }
@@ -269,10 +296,21 @@ impl Exchange {
         !self.expect.is_empty()
     }
 
-    fn ready(&mut self, body: &[u8], server: &mut ServerState, turn: &mut Turn) -> Result<(), ServerFault> {
+    /// Returns whether it is the client's.
+    fn ready(
+        &mut self,
+        body: &[u8],
+        server: &mut ServerState,
+        turn: &mut Turn,
+    ) -> Result<bool, ServerFault> {
         let status = body.first().and_then(|byte| TxStatus::from_byte(*byte)).filter(|_| body.len() == 1);
         self.last_was_error = false;
         server.status = status.ok_or(ServerFault::Protocol(b'Z'))?;
+        if self.expect.head_is_held() {
+            self.pop();
+            return Ok(false);
+        }
+        self.request_failed = false;
         if self.expect.head().is_some_and(Expect::is_request) {
             self.pop();
         } else {
@@ -282,32 +320,39 @@ impl Exchange {
             self.ignoring = false;
             self.unsynced &= !self.expect.is_empty();
         }
-        turn.queries = turn.queries.saturating_add(1);
-        if server.status == TxStatus::Idle {
-            turn.transactions = turn.transactions.saturating_add(1);
-        }
-        Ok(())
+        turn.count(server.status);
+        Ok(true)
     }
 
     /// A message of the answer to a query of the proxy's own.
     fn own_answer(
         &mut self,
-        header: Header,
-        body: &[u8],
-        client: &mut ClientState,
-        server: &mut ServerState,
+        own: Expect,
+        (tag, body): (u8, &[u8]),
+        (client, server): (&mut ClientState, &mut ServerState),
+        sink: &mut Sink<'_>,
+        turn: &mut Turn,
     ) -> Result<(), ServerFault> {
-        match header.tag {
+        match tag {
             b'S' => {
-                let (name, value) = parameter(body).ok_or(ServerFault::Protocol(header.tag))?;
+                let (name, value) = parameter(body).ok_or(ServerFault::Protocol(tag))?;
                 Rc::make_mut(&mut server.settings.params).set(name, value);
                 server.settings_changed = true;
             }
             b'E' => self.own_error = Some(body.into()),
             b'Z' => {
-                server.status =
-                    body.first().and_then(|b| TxStatus::from_byte(*b)).unwrap_or(TxStatus::Failed);
+                let status = body.first().and_then(|b| TxStatus::from_byte(*b)).unwrap_or(TxStatus::Failed);
+                server.status = status;
                 self.expect.pop();
+                if matches!(own, Expect::AskSettings | Expect::AskAllSettings | Expect::AskPins) {
+                    let failed = self.own_error.take().is_some();
+                    self.take_answer(own, failed, (client, server));
+                    return Ok(());
+                }
+                if own == Expect::Restore {
+                    turn.count(status);
+                    return self.restored((client, server), sink.insert());
+                }
                 if let Some(error) = self.own_error.take() {
                     return Err(ServerFault::OwnQueryFailed(error));
                 }
@@ -316,7 +361,10 @@ impl Exchange {
                     client.settings.params = server.settings.params.clone();
                 }
             }
-            b'T' | b'D' | b'C' | b'N' | b'A' | b'I' => {}
+            b'D' => self.take_row(body),
+            b'T' | b'C' | b'N' | b'I' => {}
+            // It is for the client, whoever made the server speak.
+            b'A' => frame::put(sink.insert(), b'A', |out| out.extend_from_slice(body)),
             tag => return Err(ServerFault::Protocol(tag)),
         }
         Ok(())

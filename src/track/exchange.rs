@@ -7,9 +7,10 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::expect::{Expect, Expectations};
-use super::lexer::StateKind;
+use super::lexer::{Names, StateKind, Traces};
 use super::notes::Note;
-use super::params::Settings;
+use super::params::{Extras, Settings};
+use super::settle::Asked;
 use super::statement::{ClientStatements, ServerStatements};
 use crate::ids::ClientId;
 use crate::wire::frame;
@@ -36,6 +37,16 @@ impl TxStatus {
             _ => None,
         }
     }
+
+    /// The byte of the status.
+    #[must_use]
+    pub const fn as_byte(self) -> u8 {
+        match self {
+            Self::Idle => b'I',
+            Self::InTransaction => b'T',
+            Self::Failed => b'E',
+        }
+    }
 }
 
 /// What must be remembered of a server between its clients.
@@ -54,6 +65,16 @@ pub struct ServerState {
     /// What was left behind works only here (LISTEN, temp tables, held cursors, session advisory locks, SQL-level
     /// PREPARE): the server stays with its client until that ends, or says DISCARD ALL.
     pub pinned: bool,
+    /// Settings whose values have to be asked for before the lease ends.
+    pub touched: Names,
+    /// What keeps the client here may have come or gone: that has to be asked for before the lease ends.
+    pub doubted: bool,
+    /// Questions that it has been asked are not answered yet.
+    pub asking: bool,
+    /// What a client set on it is not known, and never will be.
+    pub lost_settings: bool,
+    /// It has a setting that cannot be carried to another server.
+    pub holds_more: bool,
     /// Whose unnamed statement it holds; `None` if it is nobody's, or none.
     pub unnamed_of: Option<Unnamed>,
     /// Its reported settings changed during this lease.
@@ -73,6 +94,11 @@ impl ServerState {
             last_client: None,
             left_behind: None,
             pinned: false,
+            touched: Names::None,
+            doubted: false,
+            asking: false,
+            lost_settings: false,
+            holds_more: false,
             unnamed_of: None,
             settings_changed: false,
             suspect: false,
@@ -94,6 +120,8 @@ pub struct ClientState {
     pub id: ClientId,
     /// The settings it believes in.
     pub settings: Settings,
+    /// Those of them that it asked for at startup: RESET goes back to them.
+    pub startup: Rc<Extras>,
     /// Its named statements.
     pub statements: ClientStatements,
     /// The unnamed statement (a Parse body behind its name), if it was prepared but not bound at once.
@@ -101,7 +129,7 @@ pub struct ClientState {
     /// Counts the changes of the unnamed statement.
     pub(super) unnamed_version: u32,
     /// What running the unnamed statement leaves behind, for as often as it is bound.
-    pub(super) unnamed_leaves: Option<StateKind>,
+    pub(super) unnamed_leaves: Option<Rc<Traces>>,
     /// How many names it may have.
     pub max_statements: usize,
 }
@@ -113,6 +141,7 @@ impl ClientState {
         Self {
             id,
             settings,
+            startup: Rc::default(),
             statements: ClientStatements::default(),
             unnamed: None,
             unnamed_version: 0,
@@ -139,6 +168,8 @@ pub struct Exchange {
     pub(super) expect: Expectations,
     /// What the expected messages changed when they were sent, in order.
     pub(super) notes: VecDeque<Note>,
+    /// How many of the newest belong to the segment that is being sent.
+    pub(super) notes_here: usize,
     /// What the notes keep.
     noted_bytes: usize,
     /// Bytes of a client message that have not come yet; its beginning has been forwarded.
@@ -159,6 +190,14 @@ pub struct Exchange {
     pub(super) copy_syncs: bool,
     /// The newest thing the server said was an error: if it goes now, it has said why.
     pub(super) last_was_error: bool,
+    /// Settings that this segment sends back to their defaults.
+    pub(super) reset_here: Names,
+    /// The request that is being answered has failed.
+    pub(super) request_failed: bool,
+    /// A failed request was followed by a query of ours that gave the client its startup settings: those it had are due.
+    pub(super) repair_due: bool,
+    /// What our questions are about.
+    pub(super) asked: VecDeque<Asked>,
     /// A query of our own failed: the error's body.
     pub(super) own_error: Option<Box<[u8]>>,
 }
@@ -173,6 +212,11 @@ impl Exchange {
     /// Whether the server owes nothing, though it may be inside a transaction.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
+        self.is_answered() && !self.repair_due
+    }
+
+    /// The same, but something of the proxy's own may be due.
+    pub(super) fn is_answered(&self) -> bool {
         self.expect.is_empty()
             && !self.unsynced
             && !self.ignoring
@@ -211,7 +255,8 @@ impl Exchange {
     pub fn begin(&mut self, client: &ClientState, server: &mut ServerState, out: &mut Vec<u8>) -> bool {
         debug_assert!(self.is_quiet(), "a conversation begins with nothing outstanding");
         let same_client = server.last_client == Some(client.id);
-        let reset = server.left_behind.is_some() && !same_client;
+        // What was not asked for when the last lease ended is not known.
+        let reset = server.is_in_doubt() && !same_client;
         if reset {
             self.reset(server, out);
         }
@@ -235,6 +280,10 @@ impl Exchange {
         server.statements.clear();
         server.left_behind = None;
         server.pinned = false;
+        server.touched = Names::None;
+        server.doubted = false;
+        server.asking = false;
+        server.holds_more = false;
         server.unnamed_of = None;
         server.settings.extras = Rc::default();
     }
@@ -254,6 +303,7 @@ impl Exchange {
         self.expect.shrink();
         self.notes = VecDeque::new();
         self.noted_bytes = 0;
+        self.notes_here = 0;
         self.client_rest = 0;
         self.server_rest = 0;
         self.unsynced = false;
@@ -263,6 +313,10 @@ impl Exchange {
         self.unnamed_here = false;
         self.own_error = None;
         self.last_was_error = false;
+        self.reset_here = Names::None;
+        self.request_failed = false;
+        self.repair_due = false;
+        self.asked = VecDeque::new();
     }
 
     /// Whether the server's last words were an error.
@@ -300,11 +354,22 @@ impl Exchange {
     pub(super) fn note(&mut self, note: Note) {
         self.noted_bytes = self.noted_bytes.saturating_add(note.bytes());
         self.notes.push_back(note);
+        self.notes_here = self.notes_here.saturating_add(1);
+    }
+
+    /// Whether a change of that name was sent in an earlier segment and is not answered: it may have been refused or
+    /// skipped, so nobody knows what the name means now. (In the same segment it shares the fate of what depends on it.)
+    ///
+    /// Never where the answer may not come before the client says more: the server reads COPY data, or is suspect.
+    pub(super) fn is_undecided(&self, name: &[u8], server: &ServerState) -> bool {
+        let earlier = self.notes.len().saturating_sub(self.notes_here);
+        !self.copy_in && !server.suspect && self.notes.iter().take(earlier).any(|note| note.changes(name))
     }
 
     /// The oldest note.
     pub(super) fn take_note(&mut self) -> Option<Note> {
         let note = self.notes.pop_front()?;
+        self.notes_here = self.notes_here.min(self.notes.len());
         self.noted_bytes = self.noted_bytes.saturating_sub(note.bytes());
         Some(note)
     }
@@ -331,6 +396,10 @@ const fn own_answer(expect: Expect) -> Option<OwnAnswer> {
         | Expect::Deallocate
         | Expect::DeallocateAll
         | Expect::Own
+        | Expect::Restore
+        | Expect::AskSettings
+        | Expect::AskAllSettings
+        | Expect::AskPins
         | Expect::Sync
         | Expect::Parse { .. }
         | Expect::ParseAgain

@@ -15,6 +15,15 @@ pub(super) enum Expect {
     DeallocateAll,
     /// A simple query of the proxy's own: everything up to ReadyForQuery is swallowed.
     Own,
+    /// A query of the proxy's own behind a request that sends settings back to those of the login: gives the client its
+    /// startup settings again. The request's ReadyForQuery waits for it.
+    Restore,
+    /// A question of the proxy's own: the values of settings that were named.
+    AskSettings,
+    /// A question of the proxy's own: all settings.
+    AskAllSettings,
+    /// A question of the proxy's own: whether something keeps the client at this server.
+    AskPins,
     /// Sync: ends with ReadyForQuery.
     Sync,
     /// ParseComplete for the client, of the unnamed statement.
@@ -65,6 +74,16 @@ impl Expect {
         matches!(self, Self::Query | Self::Deallocate | Self::DeallocateAll | Self::Sync)
     }
 
+    /// Whether its answer is not the client's.
+    pub(super) const fn is_own(self) -> bool {
+        matches!(
+            self,
+            Self::Own
+                | Self::Restore
+                | Self::AskSettings | Self::AskAllSettings | Self::AskPins
+        )
+    }
+
     /// Whether it is a simple query (or function call) of the client's.
     pub(super) const fn is_simple(self) -> bool {
         matches!(self, Self::Query | Self::Deallocate | Self::DeallocateAll)
@@ -108,9 +127,19 @@ impl Expectations {
         self.queue.front().copied()
     }
 
+    /// Whether the head's ReadyForQuery waits for the client's startup settings.
+    pub(super) fn head_is_held(&self) -> bool {
+        self.queue.get(1) == Some(&Expect::Restore)
+    }
+
     /// Whether nothing but Syncs comes after the head.
     pub(super) fn only_syncs_behind_head(&self) -> bool {
         self.queue.iter().skip(1).all(|expect| *expect == Expect::Sync)
+    }
+
+    /// Whether the answer to a Parse of the unnamed statement is outstanding.
+    pub(super) fn has_unnamed_parse(&self) -> bool {
+        self.queue.iter().any(|expect| matches!(expect, Expect::Parse { .. }))
     }
 
     pub(super) fn push(&mut self, expect: Expect) {

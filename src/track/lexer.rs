@@ -27,11 +27,13 @@
 //! clients of one tenant out of each other's way.
 
 mod quiet;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod tokens;
 mod verdict;
 
+pub use settings::{Changes, Names};
 use tokens::Tokens;
 
 /// What a text does to the session that runs it.
@@ -78,6 +80,37 @@ pub fn classify(sql: &[u8]) -> Effect {
         return Effect::SessionState(StateKind::Unknown);
     }
     if quiet::is_plainly_transient(sql) { Effect::Transient } else { classify_by_tokens(sql) }
+}
+
+/// What running a text leaves behind on a server, beside what ends with the transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traces {
+    /// The worst of it.
+    pub kind: StateKind,
+    /// Which settings.
+    pub changes: Changes,
+}
+
+impl Traces {
+    /// Those of a text that nobody has read, or could.
+    #[must_use]
+    pub const fn unknown() -> Self {
+        Self { kind: StateKind::Unknown, changes: Changes::anything() }
+    }
+
+    /// Those of a text that [`classify`] says leaves this.
+    #[must_use]
+    pub fn of(sql: &[u8], kind: StateKind) -> Self {
+        match kind {
+            StateKind::Unknown => Self::unknown(),
+            StateKind::Settings
+            | StateKind::PreparedStatement
+            | StateKind::Listen
+            | StateKind::TempObject
+            | StateKind::Cursor
+            | StateKind::AdvisoryLock => Self { kind, changes: settings::changes(sql) },
+        }
+    }
 }
 
 /// The whole answer, without the shortcut; the text must be UTF-8 without zero bytes.

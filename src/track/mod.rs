@@ -19,6 +19,8 @@ mod notes;
 pub mod params;
 mod refuse;
 mod renaming;
+mod restore;
+mod settle;
 mod sink;
 pub mod statement;
 mod unleased;

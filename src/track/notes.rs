@@ -39,6 +39,14 @@ impl Note {
         }
     }
 
+    /// Whether it may change what that name means.
+    pub(super) fn changes(&self, name: &[u8]) -> bool {
+        match self {
+            Self::Name { name: changed, .. } => **changed == *name,
+            Self::All(_) => true,
+        }
+    }
+
     /// Takes the change back, unless one of the `later` ones has come over it.
     pub(super) fn undo(self, later: &mut VecDeque<Self>, client: &mut ClientState, server: &mut ServerState) {
         // What was there when everything was given up is in that note now.

@@ -95,12 +95,11 @@ impl Settings {
         if Rc::ptr_eq(&self.extras, &client.extras) {
             return;
         }
-        for (name, _) in self.extras.iter() {
-            if !client.extras.iter().any(|(wanted, _)| wanted == name) {
-                put_reset(sql, name);
-            }
+        let gone = |(name, _): &&(Box<str>, Box<str>)| !client.extras.iter().any(|(wanted, _)| wanted == name);
+        for (name, _) in by_rank(&self.extras).into_iter().rev().filter(gone) {
+            put_reset(sql, name);
         }
-        for (name, value) in client.extras.iter() {
+        for (name, value) in by_rank(&client.extras) {
             if !self.extras.iter().any(|mine| mine.0 == *name && mine.1 == *value) {
                 put_set(sql, name, value);
             }
@@ -139,7 +138,7 @@ impl Settings {
                 put_set(sql, name, wanted);
             }
         }
-        for (name, value) in client.extras.iter() {
+        for (name, value) in by_rank(&client.extras) {
             put_set(sql, name, value);
         }
     }
@@ -150,6 +149,22 @@ impl Settings {
             _ => true,
         })
     }
+}
+
+/// Where a setting comes in the order in which settings are made: who one is comes last, because another role may not be
+/// allowed to make the others.
+pub(super) fn rank(name: &str) -> u8 {
+    match name {
+        "session_authorization" => 1,
+        "role" => 2,
+        _ => 0,
+    }
+}
+
+fn by_rank(extras: &Extras) -> Vec<&(Box<str>, Box<str>)> {
+    let mut all: Vec<_> = extras.iter().collect();
+    all.sort_by_key(|(name, _)| rank(name));
+    all
 }
 
 /// Appends SQL that gives a setting a value for the session.
@@ -175,6 +190,13 @@ fn put_reset(sql: &mut String, name: &str) {
         sql.push('"');
     }
     sql.push(';');
+}
+
+/// A text as an SQL constant.
+pub(super) fn literal(text: &str) -> String {
+    let mut sql = String::new();
+    put_literal(&mut sql, text);
+    sql
 }
 
 fn put_literal(sql: &mut String, text: &str) {

@@ -7,11 +7,11 @@ use std::rc::Rc;
 
 use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
-use super::lexer::{StateKind, classify};
+use super::lexer::Traces;
 use super::notes::Note;
 use super::sink::Sink;
 use super::statement::{
-    Statement, leaves, put_close, put_context, put_parse, put_parse_unnamed, put_server_name,
+    Statement, put_close, put_context, put_parse, put_parse_unnamed, put_server_name, traces,
 };
 use super::upstream::{Next, Parties};
 use super::violation::{MAX_INSPECTED_BYTES, MAX_NAME_BYTES, MAX_NAMED_PARSE_BYTES, Violation, whole_body};
@@ -43,6 +43,9 @@ impl Exchange {
         }
         if name.len() > MAX_NAME_BYTES {
             return Err(Violation::NameTooLong(name.len()));
+        }
+        if self.is_undecided(name, parties.server) {
+            return Ok(Next::Hold);
         }
         if !parties.cache.has_room_for(body) {
             return Err(Violation::StatementsTooLong);
@@ -91,14 +94,12 @@ impl Exchange {
         let left = match body {
             Some(body) => {
                 let text = frame::split_cstr(body).ok_or(Violation::Malformed(b'P'))?.0;
-                leaves(&classify(text))
+                parties.look_for_ends(text);
+                traces(text)
             }
             None if header.body_len <= MAX_INSPECTED_BYTES => return Ok(Next::Wait),
-            None => Some(StateKind::Unknown),
+            None => Some(Rc::new(Traces::unknown())),
         };
-        if let Some(kind) = left {
-            parties.leave_behind(kind);
-        }
         parties.change_unnamed(body, left);
         self.unnamed_here = true;
         self.expect_extended(Expect::Parse { version: parties.client.unnamed_version });
@@ -122,24 +123,30 @@ impl Exchange {
                 Ok(Next::Wait)
             };
         };
+        if self.is_held(parties, name) {
+            return Ok(Next::Hold);
+        }
         if name.is_empty() && self.unnamed_is_at_hand(parties, sink) {
             parties.unnamed_is_bound = true;
             // Not only when it is prepared: it outlives a DISCARD ALL that is not a simple query, and what that took away
             // is left behind anew.
-            if let Some(kind) = parties.client.unnamed_leaves {
-                parties.leave_behind(kind);
+            if let Some(traces) = parties.client.unnamed_leaves.clone() {
+                parties.leave_behind(&traces);
+                self.reset_here.merge(&traces.changes.reset);
             }
             self.expect_extended(Expect::Bind);
             return Ok(self.forward(header, message, sink));
         }
         let new_name = match parties.client.statements.find(name).cloned() {
             Some(statement) => {
-                if let Some(kind) = statement.leaves {
-                    parties.leave_behind(kind);
+                if let Some(traces) = &statement.leaves {
+                    parties.leave_behind(traces);
+                    self.reset_here.merge(&traces.changes.reset);
                 }
+                parties.look_for_ends(statement.text());
                 Name::Ours(self.prepare_here(parties, &statement, sink.insert()))
             }
-            None => Name::Foreign(name),
+            None => self.foreign(parties, name, sink),
         };
         Ok(self.bind_under(header, message, (portal, name), &new_name, sink))
     }
@@ -186,6 +193,9 @@ impl Exchange {
     ) -> Result<Next, Violation> {
         let Some(body) = whole_body(header, message) else { return Ok(Next::Wait) };
         let Some((kind, name)) = kind_and_name(body) else { return Err(Violation::Malformed(b'D')) };
+        if kind == b'S' && self.is_held(parties, name) {
+            return Ok(Next::Hold);
+        }
         if kind == b'P' || name.is_empty() && self.unnamed_is_at_hand(parties, sink) {
             self.expect_extended(Expect::Describe);
             return Ok(self.forward(header, message, sink));
@@ -193,7 +203,7 @@ impl Exchange {
         sink.drop_input(header.total_len());
         let name = match parties.client.statements.find(name).cloned() {
             Some(statement) => Name::Ours(self.prepare_here(parties, &statement, sink.insert())),
-            None => Name::Foreign(name),
+            None => self.foreign(parties, name, sink),
         };
         frame::put(sink.insert(), b'D', |out| {
             out.push(kind);
@@ -220,6 +230,9 @@ impl Exchange {
             self.expect_extended(Expect::Close);
             return Ok(self.forward(header, message, sink));
         }
+        if self.is_undecided(name, parties.server) {
+            return Ok(Next::Hold);
+        }
         sink.drop_input(header.total_len());
         self.rename(parties.client, name, None);
         self.expect_extended(Expect::SynthClose);
@@ -231,6 +244,30 @@ impl Exchange {
         let before = client.statements.find(name).cloned();
         client.statements.set(name, after.clone());
         self.note(Note::Name { name: name.into(), before, after });
+    }
+
+    /// Whether what this name means depends on answers to earlier segments.
+    fn is_held(&self, parties: &Parties<'_>, name: &[u8]) -> bool {
+        if !name.is_empty() {
+            return self.is_undecided(name, parties.server);
+        }
+        // What the server has by then is right where it has kept step with the client.
+        !self.copy_in
+            && !parties.server.suspect
+            && !self.unnamed_here
+            && parties.server.unnamed_of != Some(parties.client.unnamed_now())
+            && self.expect.has_unnamed_parse()
+    }
+
+    /// A name that leads to nothing: the server is to say so, in its own words where that is possible.
+    fn foreign<'n>(&mut self, parties: &mut Parties<'_>, name: &'n [u8], sink: &mut Sink<'_>) -> Name<'n> {
+        if name.is_empty() {
+            // Somebody else's unnamed statement may be there.
+            frame::put(sink.insert(), b'C', |out| out.extend_from_slice(b"S\0"));
+            self.expect_extended(Expect::OwnClose { serial: UNNAMED });
+            parties.server.unnamed_of = None;
+        }
+        Name::Foreign(name)
     }
 
     /// Whether the server's unnamed statement is this client's, after preparing it again if that is needed.
@@ -287,7 +324,7 @@ impl Parties<'_> {
     /// Shared with all clients whose settings read it in the same way; with nobody as soon as this client has changed
     /// something that is not reported.
     fn statement(&mut self, body: &[u8]) -> Rc<Statement> {
-        if self.server.left_behind.is_some() {
+        if self.server.is_in_doubt() {
             return self.cache.alone(body);
         }
         self.cache.intern(&self.context(), body)
@@ -298,7 +335,7 @@ impl Parties<'_> {
         if statement.context == 0 {
             return statement.id;
         }
-        if self.server.left_behind.is_some() {
+        if self.server.is_in_doubt() {
             // Nobody else meets it: the server is reset for the next client.
             return statement.id | UNSHARED;
         }
@@ -319,6 +356,9 @@ impl Parties<'_> {
 /// Marks the number of a statement on a server that is its client's alone.
 const UNSHARED: u64 = 1 << 63;
 
+/// Stands for the number that the unnamed statement does not have.
+pub(super) const UNNAMED: u32 = 0;
+
 /// The name a statement gets on its way to the server.
 enum Name<'a> {
     Ours(u32),
@@ -330,6 +370,7 @@ impl Name<'_> {
     fn put(&self, out: &mut Vec<u8>) {
         match self {
             Self::Ours(serial) => put_server_name(out, *serial),
+            Self::Foreign([]) => {}
             Self::Foreign(name) => {
                 out.extend_from_slice(b"tenantry:");
                 out.extend_from_slice(name);

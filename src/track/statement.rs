@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use hashbrown::HashMap;
 
-use super::lexer::{Effect, StateKind, classify};
+use super::lexer::{Changes, Effect, Traces, classify};
 use super::params::Settings;
 use crate::wire::frame;
 
@@ -23,11 +23,18 @@ pub struct Statement {
     /// The Parse message's body behind the name: query text, NUL, parameter types.
     pub body: Box<[u8]>,
     /// What running it leaves behind on the server.
-    pub leaves: Option<StateKind>,
+    pub leaves: Option<Rc<Traces>>,
     /// Under which settings it was prepared, by number; 0 if only the client that did knows.
     pub(super) context: u64,
     /// What all texts of the tenant cost.
     held: Rc<Cell<usize>>,
+}
+
+impl Statement {
+    /// The text of the query.
+    pub(super) fn text(&self) -> &[u8] {
+        frame::split_cstr(&self.body).map_or(&self.body, |(text, _)| text)
+    }
 }
 
 impl Drop for Statement {
@@ -211,7 +218,7 @@ impl StatementCache {
         Rc::new(Statement {
             id: self.last_id,
             body: body.into(),
-            leaves: leaves(&classify(text)),
+            leaves: traces(text),
             context,
             held: self.held.clone(),
         })
@@ -238,15 +245,16 @@ const fn cost(body: &[u8]) -> usize {
 /// What the texts of a tenant may cost together, on one worker.
 pub(super) const MAX_TENANT_BYTES: usize = 64 * 1024 * 1024;
 
-/// What a text of that effect leaves on a server.
-pub(super) const fn leaves(effect: &Effect) -> Option<StateKind> {
-    match effect {
-        Effect::Transient => None,
-        Effect::SessionState(kind) => Some(*kind),
+/// What a text leaves on a server when it runs as a prepared statement.
+pub(super) fn traces(text: &[u8]) -> Option<Rc<Traces>> {
+    Some(Rc::new(match classify(text) {
+        Effect::Transient => return None,
+        Effect::SessionState(kind) => Traces::of(text, kind),
         // As a prepared statement these run as they are written: on whatever the server has.
         // They only take away, so they keep no client at its server, but what is left is not known.
-        Effect::Deallocate(_) | Effect::DeallocateAll | Effect::DiscardAll => Some(StateKind::Unknown),
-    }
+        Effect::Deallocate(_) | Effect::DeallocateAll => Traces::unknown(),
+        Effect::DiscardAll => Traces { changes: Changes::discard_all(), ..Traces::unknown() },
+    }))
 }
 
 /// Statements by the client's names for them.

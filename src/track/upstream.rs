@@ -12,9 +12,11 @@
 //! | Execute, Close P, Describe P, FunctionCall, Sync | as the manual says | nothing |
 //! | Flush, CopyData, CopyDone, CopyFail | none | nothing |
 
+use std::rc::Rc;
+
 use super::exchange::{ClientState, Exchange, ServerState};
 use super::expect::Expect;
-use super::lexer::{Effect, StateKind, classify};
+use super::lexer::{Effect, Names, StateKind, Traces, classify};
 use super::notes::{Everything, Note};
 use super::sink::Sink;
 use super::statement::StatementCache;
@@ -28,6 +30,8 @@ pub struct Fed {
     pub consumed: usize,
     /// The pass ended early, because it made so much of the input: it goes on when that has been written.
     pub paused: bool,
+    /// The pass ended early, because what comes next depends on answers that are outstanding: it goes on behind them.
+    pub held: bool,
     /// The client said Terminate.
     pub terminated: bool,
 }
@@ -49,6 +53,8 @@ pub(super) enum Next {
     Done(usize),
     /// The message's beginning is not enough.
     Wait,
+    /// What it means depends on an answer to an earlier request.
+    Hold,
 }
 
 impl Exchange {
@@ -68,7 +74,7 @@ impl Exchange {
         let rest = self.client_rest.min(input.len());
         sink.keep(rest);
         self.client_rest = self.client_rest.saturating_sub(rest);
-        let mut fed = Fed { consumed: rest, paused: false, terminated: false };
+        let mut fed = Fed { consumed: rest, paused: false, held: false, terminated: false };
         while let Some(message) = input.get(fed.consumed..).filter(|bytes| !bytes.is_empty()) {
             let Some(header) = checked_header(message)? else { break };
             if header.tag == b'X' {
@@ -79,6 +85,10 @@ impl Exchange {
             match self.client_message(&mut parties, header, message, sink)? {
                 Next::Done(len) => fed.consumed = fed.consumed.saturating_add(len),
                 Next::Wait => break,
+                Next::Hold => {
+                    fed.held = true;
+                    break;
+                }
             }
             if sink.assembled() > MAX_ASSEMBLED_BYTES {
                 // Short messages may each make us prepare a long statement again.
@@ -86,7 +96,8 @@ impl Exchange {
                 break;
             }
         }
-        if !parties.unnamed_is_bound
+        // Our questions will destroy the unnamed statement, so it may be needed again after all.
+        if (!parties.unnamed_is_bound || parties.server.is_unsettled())
             && let Some(body) = parties.unnamed
         {
             parties.client.unnamed = Some(body.into());
@@ -122,11 +133,11 @@ impl Exchange {
             b'E' => self.expect_extended(Expect::Execute),
             b'F' => {
                 // A function by its number: nobody can tell what it does.
-                parties.leave_behind(StateKind::Unknown);
+                parties.leave_behind(&Traces::unknown());
                 self.expect.push(Expect::Query);
                 self.unsynced = false;
             }
-            b'S' => self.sync(),
+            b'S' => return Ok(self.sync(parties, header, message, sink)),
             b'c' | b'f' => self.end_copy_data(),
             // Flush and CopyData bring no answer.
             _ => {}
@@ -134,16 +145,23 @@ impl Exchange {
         Ok(self.forward(header, message, sink))
     }
 
-    fn sync(&mut self) {
+    fn sync(&mut self, parties: &Parties<'_>, header: Header, message: &[u8], sink: &mut Sink<'_>) -> Next {
         if self.copy_in {
             self.copy_syncs = true;
-            return;
+            return self.forward(header, message, sink);
         }
         self.expect.push(Expect::Sync);
         self.unsynced = false;
         self.ignoring = false;
         self.segment = self.segment.saturating_add(1);
         self.unnamed_here = false;
+        self.notes_here = 0;
+        let reset = std::mem::take(&mut self.reset_here);
+        let next = self.forward(header, message, sink);
+        if !reset.is_none() && self.client_rest == 0 {
+            self.put_restore(&reset, parties.client, sink.insert());
+        }
+        next
     }
 
     /// CopyDone or CopyFail.
@@ -174,16 +192,21 @@ impl Exchange {
             if header.body_len <= MAX_INSPECTED_BYTES {
                 return Ok(Next::Wait);
             }
-            parties.leave_behind(StateKind::Unknown);
+            parties.leave_behind(&Traces::unknown());
             return Ok(self.forward_query(parties, Expect::Query, header, message, sink));
         };
         let Some((text, [])) = frame::split_cstr(body) else { return Err(Violation::Malformed(b'Q')) };
+        parties.look_for_ends(text);
+        let mut reset = Names::None;
         let expect = match classify(text) {
             Effect::Transient => Expect::Query,
             Effect::SessionState(kind) => {
-                parties.leave_behind(kind);
+                let traces = Traces::of(text, kind);
+                parties.leave_behind(&traces);
+                reset = traces.changes.reset;
                 Expect::Query
             }
+            Effect::Deallocate(name) if self.is_undecided(&name, parties.server) => return Ok(Next::Hold),
             Effect::Deallocate(name) if parties.client.statements.find(&name).is_some() => {
                 return Ok(self.deallocate(parties, header, &name, sink));
             }
@@ -191,10 +214,15 @@ impl Exchange {
             Effect::DeallocateAll => self.deallocate_all(parties, (None, false)),
             Effect::DiscardAll => {
                 let left = (parties.server.left_behind.take(), std::mem::take(&mut parties.server.pinned));
+                reset = Names::Any;
                 self.deallocate_all(parties, left)
             }
         };
-        Ok(self.forward_query(parties, expect, header, message, sink))
+        let next = self.forward_query(parties, expect, header, message, sink);
+        if !reset.is_none() {
+            self.put_restore(&reset, parties.client, sink.insert());
+        }
+        Ok(next)
     }
 
     fn forward_query(
@@ -212,6 +240,7 @@ impl Exchange {
     fn expect_query(&mut self, parties: &mut Parties<'_>, expect: Expect) {
         self.expect.push(expect);
         self.unsynced = false;
+        self.notes_here = 0;
         // A simple query destroys the unnamed statement.
         parties.change_unnamed(None, None);
         self.unnamed_here = false;
@@ -261,21 +290,32 @@ impl Exchange {
 }
 
 impl<'a> Parties<'a> {
-    pub(super) fn leave_behind(&mut self, kind: StateKind) {
-        self.server.left_behind = self.server.left_behind.max(Some(kind));
-        self.server.pinned |= match kind {
+    pub(super) fn leave_behind(&mut self, traces: &Traces) {
+        self.server.touch(&traces.changes, self.client);
+        match traces.kind {
+            // What comes of it is asked for.
+            StateKind::Settings => return,
             StateKind::Listen
             | StateKind::TempObject
             | StateKind::Cursor
             | StateKind::AdvisoryLock
-            | StateKind::PreparedStatement => true,
-            StateKind::Settings | StateKind::Unknown => false,
-        };
+            | StateKind::PreparedStatement => self.server.pinned = true,
+            StateKind::Unknown => {}
+        }
+        self.server.left_behind = self.server.left_behind.max(Some(traces.kind));
+        self.server.doubted = true;
+    }
+
+    /// A text that may take away what keeps the client at its server, in a way that its command tag will not show.
+    pub(super) fn look_for_ends(&mut self, text: &[u8]) {
+        if self.server.pinned && memchr::memmem::find(text, b"advisory_unlock").is_some() {
+            self.server.doubted = true;
+        }
     }
 
     /// The client's unnamed statement becomes another one, or none. What is sent to do that keeps a server that has the
     /// client's unnamed statement in step.
-    pub(super) fn change_unnamed(&mut self, body: Option<&'a [u8]>, leaves: Option<StateKind>) {
+    pub(super) fn change_unnamed(&mut self, body: Option<&'a [u8]>, leaves: Option<Rc<Traces>>) {
         let in_step = self.server.unnamed_of == Some(self.client.unnamed_now());
         self.client.unnamed_version = self.client.unnamed_version.wrapping_add(1);
         self.client.unnamed = None;

@@ -137,6 +137,125 @@ async fn settings_that_postgres_does_not_report_never_reach_another_client() {
     }
 }
 
+/// Another client makes the server change hands.
+async fn interrupt(other: &mut Wire) {
+    let row = other.query("SELECT current_setting('work_mem'), current_setting('my.word', true)").await;
+    assert_ne!(row.rows[0][0].as_deref(), Some("77MB"), "it leaks");
+    assert_eq!(row.rows[0][1].as_deref().unwrap_or_default(), "", "it leaks");
+}
+
+#[tokio::test]
+async fn settings_that_postgres_does_not_report_follow_their_client() {
+    let stage = one_server().await;
+    let (mut client, mut other) = (stage.client("acme").await, stage.client("acme").await);
+    let way = async |client: &mut Wire, other: &mut Wire, set: Batch, expected: &str| {
+        client.ask(set).await;
+        for _ in 0..2 {
+            interrupt(other).await;
+            assert_eq!(show(client, "work_mem").await, expected);
+        }
+    };
+    let query = |sql: &str| Batch::new().query(sql);
+    let before = show(&mut client, "work_mem").await;
+    way(&mut client, &mut other, query("SET work_mem = '77MB'"), "77MB").await;
+    way(&mut client, &mut other, query("RESET work_mem"), &before).await;
+    way(&mut client, &mut other, query("SELECT set_config('work_mem', '77MB', false)"), "77MB").await;
+    way(&mut client, &mut other, query("SET work_mem TO DEFAULT"), &before).await;
+    way(&mut client, &mut other, Batch::new().run("SET SESSION work_mem TO '77MB'", &[]).sync(), "77MB").await;
+    way(&mut client, &mut other, query("RESET ALL"), &before).await;
+    way(&mut client, &mut other, query("BEGIN; SET work_mem = '77MB'; COMMIT"), "77MB").await;
+    way(&mut client, &mut other, query("BEGIN; SET work_mem = '88MB'; ROLLBACK"), "77MB").await;
+    way(&mut client, &mut other, query("BEGIN; SET LOCAL work_mem = '88MB'; COMMIT"), "77MB").await;
+    way(&mut client, &mut other, query("SET work_mem = '88MB'; SELECT 1/0"), "77MB").await;
+    way(&mut client, &mut other, query("DISCARD ALL"), &before).await;
+    let savepoints = "BEGIN; SET work_mem = '77MB'; SAVEPOINT a; SET work_mem = '88MB'; ROLLBACK TO a; COMMIT";
+    way(&mut client, &mut other, query(savepoints), "77MB").await;
+    way(&mut client, &mut other, query("DO $$ BEGIN SET work_mem = '76MB'; END $$"), "76MB").await;
+}
+
+#[tokio::test]
+async fn a_client_that_sets_something_keeps_no_server_and_resets_none() {
+    let stage = one_server().await;
+    let (mut client, mut other) = (stage.client("acme").await, stage.client("acme").await);
+    for _ in 0..5 {
+        client.query("SET my.word = 'caf\u{e9}, ''quoted'''").await;
+        interrupt(&mut other).await;
+        assert_eq!(show(&mut client, "my.word").await, "caf\u{e9}, 'quoted'");
+    }
+    assert_eq!(stage.proxy().metrics().await.sum("tenantry_tenant_server_resets_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn a_setting_that_is_refused_changes_nothing() {
+    let stage = one_server().await;
+    let (mut client, mut other) = (stage.client("acme").await, stage.client("acme").await);
+    client.query("SET work_mem = '77MB'").await;
+    for refused in ["SET no_such_setting = 1", "SET log_statement = 'all'", "SET work_mem = 'much'"] {
+        assert_eq!(client.query(refused).await.errors.len(), 1, "{refused}");
+        interrupt(&mut other).await;
+        assert_eq!(show(&mut client, "work_mem").await, "77MB", "after {refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_reset_goes_back_to_what_the_client_asked_for_at_startup() {
+    let stage = one_server().await;
+    let startup = [("TimeZone", "Asia/Tokyo"), ("application_name", "billing"), ("work_mem", "66MB")];
+    let mut client = stage.client_with("acme", &startup).await;
+    let mut other = stage.client("acme").await;
+    let changed = "SET TimeZone = 'UTC'; SET application_name = 'x'; SET work_mem = '55MB'";
+    for (reset, shape) in [
+        ("RESET ALL", "CSSZ"),
+        ("DISCARD ALL", "CSSZ"),
+        ("RESET TimeZone; RESET application_name; RESET work_mem", "CCCSSZ"),
+        ("SET TIME ZONE DEFAULT; SET application_name TO DEFAULT; SET work_mem TO DEFAULT", "CCCSSZ"),
+    ] {
+        client.query(changed).await;
+        other.query("SELECT 1").await;
+        assert_eq!(show(&mut client, "work_mem").await, "55MB");
+        let reply = client.query(reset).await;
+        assert_eq!(reply.shape(), shape, "{reset}");
+        assert_eq!(client.parameters["TimeZone"], "Asia/Tokyo", "{reset}");
+        for _ in 0..2 {
+            for (name, value) in startup {
+                assert_eq!(show(&mut client, name).await, value, "{reset}");
+            }
+            interrupt(&mut other).await;
+        }
+    }
+    let prepared = Batch::new().run("RESET ALL", &[]).sync().query("SHOW work_mem");
+    client.query(changed).await;
+    client.send(&prepared.0).await;
+    client.until_ready().await;
+    assert_eq!(client.until_ready().await.value(), "66MB", "in the same pipeline");
+}
+
+#[tokio::test]
+async fn a_reset_that_fails_takes_nothing_away() {
+    let stage = one_server().await;
+    let mut client = stage.client_with("acme", &[("TimeZone", "Asia/Tokyo"), ("work_mem", "66MB")]).await;
+    let mut other = stage.client("acme").await;
+    client.query("SET TimeZone = 'UTC'; SET work_mem = '55MB'").await;
+    for failing in [
+        Batch::new().query("SELECT 1/0; RESET ALL"),
+        Batch::new().run("SELECT 1/0", &[]).run("RESET ALL", &[]).sync(),
+        Batch::new().query("SELECT 1; DISCARD ALL"),
+    ] {
+        assert_eq!(client.ask(failing).await.errors.len(), 1);
+        for _ in 0..2 {
+            assert_eq!(show(&mut client, "TimeZone").await, "UTC");
+            assert_eq!(show(&mut client, "work_mem").await, "55MB");
+            interrupt(&mut other).await;
+        }
+    }
+    client.query("BEGIN; RESET ALL").await;
+    assert_eq!(show(&mut client, "work_mem").await, "66MB");
+    client.query("ROLLBACK").await;
+    interrupt(&mut other).await;
+    assert_eq!(show(&mut client, "work_mem").await, "55MB");
+    assert_eq!(client.parameters["TimeZone"], "UTC");
+}
+
 #[tokio::test]
 async fn what_the_unnamed_statement_sets_behind_discard_all_never_reaches_another_client() {
     let stage = one_server().await;

@@ -17,8 +17,6 @@ const NAMES: [&str; 5] = ["s1", "s2", "s3", "S_1", "a:b"];
 pub(super) struct Author {
     pub(super) rng: Rng,
     id: usize,
-    /// Started with settings of its own, so nothing may go back to those of the login.
-    own_login: bool,
     /// All texts it ever sent.
     pub(super) texts: BTreeSet<String>,
     /// The unnamed statement can be bound in a later burst.
@@ -36,11 +34,10 @@ pub(super) struct Author {
 }
 
 impl Author {
-    pub(super) fn new(rng: Rng, id: usize, own_login: bool) -> Self {
+    pub(super) fn new(rng: Rng, id: usize) -> Self {
         Self {
             rng,
             id,
-            own_login,
             texts: BTreeSet::new(),
             unnamed_kept: false,
             serial: 0,
@@ -145,11 +142,11 @@ impl Author {
     fn setting(&mut self) -> String {
         let id = self.id;
         let value = *self.rng.pick(&["UTC", "CET", "Asia/Tokyo"]);
-        match self.rng.below(5) {
+        match self.rng.below(7) {
             0 => format!("SET application_name = 'app-{id}'"),
             1 => format!("SET TimeZone = '{value}'"),
             2 => format!("SET LOCAL TimeZone = '{value}'"),
-            3 => format!("SET my.owner = 'c{id}'"),
+            3..6 => format!("SET my.owner = 'c{id}'"),
             _ => "SET application_name = 'x'".to_owned(),
         }
     }
@@ -164,8 +161,12 @@ impl Author {
             0..3 => "BEGIN".to_owned(),
             3 => "COMMIT".to_owned(),
             4 => "ROLLBACK".to_owned(),
-            5 if !self.own_login => "DISCARD ALL".to_owned(),
+            5 => "DISCARD ALL".to_owned(),
             6 => "DEALLOCATE ALL".to_owned(),
+            14 => {
+                const RESETS: [&str; 4] = ["TimeZone", "my.owner", "application_name", "ALL"];
+                format!("RESET {}", self.rng.pick(&RESETS))
+            }
             7..9 if !known.is_empty() => {
                 let name = *self.rng.pick(&known);
                 self.changed_before.insert(name);

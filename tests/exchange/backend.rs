@@ -3,7 +3,7 @@
 //! Its rows are echoes: the text that was executed, the parameter, the settings the session has. So whoever reads them
 //! knows whose statement ran where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::copy::CopyIn;
 use super::messages::{self, put};
@@ -56,6 +56,8 @@ pub(super) struct Backend {
     /// Answers that have not.
     pub(super) buffered: Vec<u8>,
     pub(super) prepared: BTreeMap<String, String>,
+    prepared_by_sql: BTreeSet<String>,
+    holds_cursor: bool,
     pub(super) unnamed: Option<String>,
     portals: BTreeMap<String, Portal>,
     pub(super) tx: Tx,
@@ -80,6 +82,8 @@ impl Backend {
             sent: Vec::new(),
             buffered: Vec::new(),
             prepared: BTreeMap::new(),
+            prepared_by_sql: BTreeSet::new(),
+            holds_cursor: false,
             unnamed: None,
             portals: BTreeMap::new(),
             tx: Tx::None,
@@ -448,6 +452,32 @@ impl Backend {
                 self.echo(text, "");
                 "SELECT 1".to_owned()
             }
+            Sql::AskSettings(names) => {
+                let pairs = |name: &String| {
+                    let now = self.variables.value(name).map(hex);
+                    let default = now.as_ref().map(|_| hex(self.variables.default(name).unwrap_or_default()));
+                    [now, default]
+                };
+                let row: Vec<Option<String>> = names.iter().flat_map(pairs).collect();
+                put(&mut self.buffered, b'D', &[&columns(&row)]);
+                "SELECT 1".to_owned()
+            }
+            Sql::AskAllSettings => {
+                let changed = |(name, value): &(&str, &str)| self.variables.default(name) != Some(value);
+                let rows: Vec<_> = self.variables.iter().filter(changed).collect();
+                for (name, value) in &rows {
+                    let row = [Some((*name).to_owned()), Some(hex(value))];
+                    put(&mut self.buffered, b'D', &[&columns(&row)]);
+                }
+                format!("SELECT {}", rows.len())
+            }
+            Sql::AskPins => {
+                let by_sql = self.prepared_by_sql.iter().any(|name| self.prepared.contains_key(name));
+                let pinned = if self.holds_cursor || by_sql { "t" } else { "f" };
+                let row = [Some(pinned.to_owned()), Some("f".to_owned())];
+                put(&mut self.buffered, b'D', &[&columns(&row)]);
+                "SELECT 1".to_owned()
+            }
             sql => self.command(sql, text)?,
         };
         put(&mut self.buffered, b'C', &[tag.as_bytes(), b"\0"]);
@@ -488,9 +518,15 @@ impl Backend {
                 self.variables.reset(&name);
                 "RESET"
             }
+            Sql::ResetAll => {
+                self.variables.reset_all();
+                "RESET"
+            }
             Sql::DiscardAll if self.tx == Tx::Block => return Err(in_block("DISCARD ALL")),
             Sql::DiscardAll => {
                 self.prepared.clear();
+                self.prepared_by_sql.clear();
+                self.holds_cursor = false;
                 self.portals.clear();
                 self.variables.reset_all();
                 "DISCARD ALL"
@@ -506,10 +542,15 @@ impl Backend {
             }
             Sql::Prepare(name, text) => {
                 self.store(&name, &text)?;
+                self.prepared_by_sql.insert(name);
                 "PREPARE"
             }
             Sql::Insert => "INSERT 0 1",
-            Sql::Declare => "DECLARE CURSOR",
+            Sql::Declare => {
+                // It holds even if the transaction fails: one doubt more.
+                self.holds_cursor = true;
+                "DECLARE CURSOR"
+            }
             Sql::CopyOut => {
                 self.copy_out(text);
                 "COPY 2"
@@ -531,6 +572,21 @@ impl Backend {
 pub(super) fn text_of(bytes: &[u8]) -> (&str, &[u8]) {
     let (text, rest) = tenantry::wire::frame::split_cstr(bytes).expect("a text with its end");
     (std::str::from_utf8(text).expect("text"), rest)
+}
+
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The body of a DataRow.
+fn columns(row: &[Option<String>]) -> Vec<u8> {
+    let mut body = u16::try_from(row.len()).expect("few columns").to_be_bytes().to_vec();
+    for column in row {
+        let len = column.as_ref().map_or(-1, |text| i32::try_from(text.len()).expect("a short text"));
+        body.extend_from_slice(&len.to_be_bytes());
+        body.extend_from_slice(column.as_deref().unwrap_or_default().as_bytes());
+    }
+    body
 }
 
 fn syntax_error(text: &str) -> PgError {

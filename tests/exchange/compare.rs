@@ -5,8 +5,6 @@
 //! - The name in an error about a prepared statement (42P05, 26000): on servers statements have names of ours. Taken out.
 //! - Notices and notifications: they come when they come. Taken out.
 //! - A ParameterStatus comes before its ReadyForQuery; where in between, is not compared.
-//! - Settings that Postgres does not report are not carried from server to server (`my.owner`). Taken out; whose they
-//!   are is checked.
 //! - An answer of ours may come before the Flush or Sync that makes Postgres send its own. Both orders of sending are
 //!   accepted, the order of messages is not.
 //! - A statement that returns no rows can be described by Postgres in a failed transaction; through the proxy it may
@@ -15,8 +13,9 @@
 //!   So is one that an error has left alone while it skipped or failed to prepare the next. Not written.
 //! - Names that changed in a segment (what ends with Sync) still unanswered, used in a later one: they mean what they
 //!   would if the earlier succeeded. Not written.
-//! - DISCARD ALL goes back to the settings of the proxy's login, not to the client's own startup settings. Not written by
-//!   clients that have some.
+//! - Between a RESET and the end of its segment, or of its simple query, the settings are those of the proxy's login; the
+//!   client's startup settings come behind. Not written: RESET stands alone.
+//! - What a client has set on a server whose order of answers is in doubt is lost, and the client with it.
 //! - SQL sees the server's names: PREPARE and EXECUTE as SQL do not mix with Parse and Bind, nor DEALLOCATE with other
 //!   statements in one text or through Parse. Not written.
 //! - A COPY through the extended protocol that fails before it has read a Sync sent in advance: nobody can tell whether
@@ -48,12 +47,6 @@ fn normal(mut message: Message) -> Option<Message> {
         b'N' | b'A' => return None,
         b'E' if code(&message.body) == "42P05" || code(&message.body) == "26000" => {
             message.body = code(&message.body).as_bytes().to_vec();
-        }
-        b'D' => {
-            let text = String::from_utf8_lossy(&message.body).into_owned();
-            let kept: Vec<&str> =
-                text.split(['\0', ',']).filter(|part| !part.starts_with("my.owner=")).collect();
-            message.body = kept.join("\0").into_bytes();
         }
         _ => {}
     }

@@ -26,6 +26,12 @@ pub(super) enum Sql {
     /// `SELECT pg_catalog.set_config(...)`: the proxy's way.
     SetConfig(String, String),
     Reset(String),
+    ResetAll,
+    /// The proxy's question about settings of these names, or about all.
+    AskSettings(Vec<String>),
+    AskAllSettings,
+    /// The proxy's question whether something keeps the client here.
+    AskPins,
     DiscardAll,
     DeallocateAll,
     Deallocate(String),
@@ -59,6 +65,7 @@ pub(super) fn understand(text: &str) -> Sql {
         ["COPY", _, "FROM", ..] => Sql::CopyIn,
         ["SET", "LOCAL", name, "=", value] => Sql::SetLocal((*name).to_owned(), unquoted(value)),
         ["SET", name, "=", value] => Sql::Set((*name).to_owned(), unquoted(value)),
+        ["RESET", "ALL"] => Sql::ResetAll,
         ["RESET", name] => Sql::Reset(name.replace('"', "")),
         ["SELECT", call] if call.starts_with("pg_catalog.set_config(") => {
             let inside = call.split_once('(').map_or("", |(_, inside)| inside);
@@ -66,6 +73,14 @@ pub(super) fn understand(text: &str) -> Sql {
             let mut next = || unquoted(arguments.next().expect("two arguments").trim_start_matches('E'));
             Sql::SetConfig(next(), next())
         }
+        ["SELECT", first, ..] if first.starts_with("pg_catalog.encode(") => {
+            let names = text.split("current_setting(E'").skip(1).filter_map(|rest| rest.split_once('\''));
+            let mut names: Vec<String> = names.map(|(name, _)| name.to_owned()).collect();
+            names.dedup();
+            Sql::AskSettings(names)
+        }
+        ["SELECT", first, ..] if first.starts_with("pg_catalog.lower(") => Sql::AskAllSettings,
+        ["SELECT", first, ..] if first.starts_with("EXISTS(") => Sql::AskPins,
         ["SELECT", "1/0", ..] => Sql::Fails,
         ["SELECT", "big", ..] => Sql::Big(9_000),
         ["SELECT", "rows", count, ..] => Sql::Rows(count.parse().expect("a number of rows")),
@@ -82,7 +97,17 @@ fn unquoted(value: &str) -> String {
 
 impl Sql {
     pub(super) const fn returns_rows(&self) -> bool {
-        matches!(self, Self::Rows(_) | Self::Big(_) | Self::Fails | Self::SetConfig(..) | Self::Execute(_))
+        matches!(
+            self,
+            Self::Rows(_)
+                | Self::Big(_)
+                | Self::Fails
+                | Self::SetConfig(..)
+                | Self::Execute(_)
+                | Self::AskSettings(_)
+                | Self::AskAllSettings
+                | Self::AskPins
+        )
     }
 
     /// Whether it is allowed in a failed transaction.
@@ -136,6 +161,15 @@ impl Variables {
                 None => self.now.remove(&name),
             };
         }
+    }
+
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        self.now.get(name).map(String::as_str)
+    }
+
+    /// What RESET makes of it; a setting that was never known stays unknown, as custom ones do in a new session.
+    pub(super) fn default(&self, name: &str) -> Option<&str> {
+        self.login.get(name).map(String::as_str)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {

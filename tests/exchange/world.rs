@@ -119,6 +119,9 @@ impl World {
         let id = ClientId(self.clients.len() as u64 + 1);
         let mut state = ClientState::nobody(id);
         state.settings = settings(login);
+        let own = login.iter().filter(|(name, value)| self::login().get(*name) != Some(value));
+        let own: Vec<_> = own.map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect();
+        state.startup = own.into();
         state.max_statements = 20;
         self.clients.push(Client {
             state,
@@ -305,6 +308,17 @@ impl World {
         }
         client.received.extend_from_slice(bytes);
         server.carry = input[turn.consumed..].to_vec();
+        // As `Session::settle` does.
+        let mut out = Vec::new();
+        client.exchange.settle(&client.state, &mut server.state, &mut out);
+        if self.traces && !out.is_empty() {
+            eprintln!("client {index} >> {:?}", out.escape_ascii().to_string());
+        }
+        server.to_backend.append(&mut out);
+        let kept = std::mem::take(&mut client.carry);
+        if !client.leaving {
+            self.feed(index, at, &kept, Vec::new());
+        }
         self.end_if_over(index, at);
         true
     }
@@ -321,13 +335,14 @@ impl World {
     fn end_if_over(&mut self, index: usize, at: usize) {
         let (client, server) = (&mut self.clients[index], &mut self.servers[at]);
         let over = client.exchange.is_over(&server.state) && server.carry.is_empty();
+        let over = over && !server.state.is_unsettled();
         if client.leaving && client.exchange.is_exhausted(&server.state) {
             client.phase = Phase::Over;
         } else if over && !server.state.pinned {
             if std::mem::take(&mut server.state.settings_changed) {
                 client.state.settings.params = server.state.settings.params.clone();
             }
-            client.phase = Phase::Parked;
+            client.phase = if server.state.lost_settings { Phase::Over } else { Phase::Parked };
         } else {
             return;
         }

@@ -62,6 +62,18 @@ impl<'a> Tokens<'a> {
         self.clone().next()
     }
 
+    /// Takes a string constant without quotes or backslashes inside, if it stands alone before a comma.
+    pub(super) fn plain_text(&mut self) -> Option<&'a [u8]> {
+        let inside = after_blanks(self.rest)?.strip_prefix(b"'")?;
+        let (text, rest) = split_at_byte(inside, b'\'')?;
+        let mut ahead = Self::new(rest);
+        let is_alone = !text.contains(&b'\\') && !rest.starts_with(b"'") && ahead.next() == Some(Token::Symbol(b','));
+        is_alone.then(|| {
+            self.rest = rest;
+            text
+        })
+    }
+
     fn doubt(&mut self) -> Token<'a> {
         self.rest = &[];
         Token::Doubt

@@ -308,7 +308,7 @@ const LOCKING: [&[u8]; 4] =
 ///
 /// Applications with row level security send this with every transaction. Looks only so far ahead, or many nested calls
 /// would take quadratic time.
-fn is_local_call(after: Tokens<'_>) -> bool {
+pub(super) fn is_local_call(after: Tokens<'_>) -> bool {
     let mut open = 0_usize;
     let mut last_two = (None, None);
     for token in after.take(CALL_TOKENS_MAX) {

@@ -4,7 +4,6 @@ use crate::ids::ClientId;
 use crate::track::fixture::{
     BOUND, CLOSED, DONE, EXECUTE, FAILED, PARSED, READY, SYNC, Talk, fresh_server, messages,
 };
-use crate::track::lexer::StateKind;
 use crate::track::violation::MAX_ASSEMBLED_BYTES;
 use crate::track::{Sink, TxStatus, Violation};
 
@@ -252,9 +251,13 @@ fn a_skipped_parse_does_not_leave_somebody_elses_unnamed_statement_to_be_bound()
     talk.next_client(ClientId(2));
     let own = (b'P', b"\0SELECT 8\0\0\0".as_slice());
     let unknown = (b'B', b"\0nothing\0\0\0\0\0\0\0".as_slice());
-    let sent = talk.say(&messages(&[unknown, own, SYNC, BIND, SYNC]));
+    let (sent, fed) = talk.try_say(&messages(&[unknown, own, SYNC, BIND, SYNC])).unwrap();
     let renamed = (b'B', b"\0tenantry:nothing\0\0\0\0\0\0\0".as_slice());
-    assert_eq!(sent, messages(&[renamed, own, SYNC, own, BIND, SYNC]), "its own again, in the same segment");
+    assert_eq!(sent, messages(&[renamed, own, SYNC]), "whether it is prepared is not known yet");
+    assert!(fed.held);
+    talk.answer(&messages(&[FAILED, READY]));
+    let nobodys = (b'C', b"S\0".as_slice());
+    assert_eq!(talk.say(b""), messages(&[nobodys, BIND, SYNC]), "the server says that there is none");
 }
 
 #[test]
@@ -264,7 +267,7 @@ fn a_query_takes_the_unnamed_statement_away() {
     talk.answer(&messages(&[PARSED, READY, (b'T', b"\0\0"), DONE, READY]));
     talk.next_server(fresh_server());
     let sent = talk.say(&messages(&[BIND, SYNC]));
-    assert_eq!(sent, messages(&[(b'B', b"\0tenantry:\0\0\0\0\0\0\0"), SYNC]));
+    assert_eq!(sent, messages(&[(b'C', b"S\0"), BIND, SYNC]), "in the server's own words");
 }
 
 #[test]
@@ -276,7 +279,7 @@ fn an_unnamed_statement_that_is_prepared_again_leaves_behind_what_it_sets() {
     talk.next_server(fresh_server());
     assert_eq!(talk.server.left_behind, None);
     assert_eq!(talk.say(&messages(&[BIND, EXECUTE, SYNC])), messages(&[set, BIND, EXECUTE, SYNC]));
-    assert_eq!(talk.server.left_behind, Some(StateKind::Settings));
+    assert!(!talk.server.touched.is_none());
     talk.answer(&messages(&[PARSED, BOUND, DONE, READY]));
     assert_eq!(talk.next_client(ClientId(2)), messages(&[(b'Q', b"DISCARD ALL\0")]));
 }
@@ -293,7 +296,7 @@ fn an_unnamed_statement_that_outlives_discard_all_leaves_behind_what_it_sets() {
     talk.answer(&messages(&[PARSED, BOUND, (b'C', b"DISCARD ALL\0"), READY]));
     assert_eq!(talk.server.left_behind, None);
     assert_eq!(talk.say(&messages(&[BIND, EXECUTE, SYNC])), messages(&[BIND, EXECUTE, SYNC]));
-    assert_eq!(talk.server.left_behind, Some(StateKind::Settings));
+    assert!(!talk.server.touched.is_none());
     talk.answer(&messages(&[BOUND, DONE, READY]));
     assert_eq!(talk.next_client(ClientId(2)), messages(&[(b'Q', b"DISCARD ALL\0")]));
 }
@@ -328,4 +331,34 @@ fn short_messages_that_prepare_a_long_text_again_and_again_go_on_piece_by_piece(
         (rest, total) = (&rest[fed.consumed..], total + sent);
     }
     assert!(total > 3_000 * text.len(), "{total} bytes");
+}
+
+#[test]
+fn what_an_unanswered_segment_may_not_have_prepared_waits_for_the_answer() {
+    let failing = (b'B', b"\0nothing\0\0\0\0\0\0\0".as_slice());
+    let parse = (b'P', b"s\0SELECT 7\0\0\0".as_slice());
+    let run = [(b'B', b"\0s\0\0\0\0\0\0\0".as_slice()), EXECUTE, SYNC];
+    for (answers, bound) in [
+        (messages(&[FAILED, READY]), b"\0tenantry:s\0\0\0\0\0\0\0".as_slice()),
+        (messages(&[BOUND, PARSED, READY]), b"\0tenantry_1\0\0\0\0\0\0\0".as_slice()),
+    ] {
+        let mut talk = Talk::new(9);
+        let (_, fed) = talk.try_say(&messages(&[failing, parse, SYNC, run[0], run[1], run[2]])).unwrap();
+        assert!(fed.held);
+        assert!(talk.try_say(b"").unwrap().1.held, "as long as nothing has come");
+        talk.answer(&answers);
+        assert_eq!(talk.say(b""), messages(&[(b'B', bound), EXECUTE, SYNC]));
+    }
+}
+
+#[test]
+fn a_name_that_is_undecided_holds_nobody_up_while_the_server_waits_for_copy_data() {
+    let mut talk = Talk::new(9);
+    talk.say(&messages(&[(b'P', b"s\0SELECT 7\0\0\0"), SYNC]));
+    talk.answer(&messages(&[PARSED, READY]));
+    talk.say(&messages(&[(b'Q', b"COPY t FROM STDIN\0"), (b'C', b"Ss\0"), SYNC]));
+    let bind = messages(&[(b'B', b"\0s\0\0\0\0\0\0\0")]);
+    assert!(talk.try_say(&bind).unwrap().1.held);
+    talk.answer(&messages(&[(b'G', b"\0\0\0")]));
+    assert!(!talk.try_say(b"").unwrap().1.held);
 }

@@ -1,0 +1,332 @@
+//! What the server is asked before a lease ends: the values of settings that a client may have changed, and whether what
+//! it left behind keeps it there.
+//!
+//! Owns those questions and what follows from the answers. The text of a statement says which settings it may change;
+//! what came of it (it failed, was rolled back, was one of many) only the server knows. So it is asked, behind the client's
+//! own answer: once per transaction that may have changed something, never for others.
+//!
+//! | question | when | what follows |
+//! |---|---|---|
+//! | [`Expect::AskSettings`] | settings were named | they follow the client from here on |
+//! | [`Expect::AskAllSettings`] | nobody knows which, or the first question failed | the same |
+//! | [`Expect::AskPins`] | something that works only there may have come or gone | the client stays, or may go |
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
+use super::expect::Expect;
+use super::lexer::{Changes, Names, StateKind};
+use super::params::{self, Extras, is_settable_reported};
+use crate::wire::frame;
+
+/// What a question that is being asked is about, and the rows that have come.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    names: Vec<Box<str>>,
+    rows: Vec<Row>,
+}
+
+/// A row of an answer: texts, or NULL.
+type Row = Vec<Option<Box<[u8]>>>;
+
+impl ServerState {
+    /// Takes note of what a text does to settings. Those that Postgres reports need no question.
+    pub(super) fn touch(&mut self, changes: &Changes, client: &ClientState) {
+        match &changes.touched {
+            Names::None => {}
+            Names::Any => self.touched = Names::Any,
+            Names::These(names) => {
+                let silent: Vec<_> = names.iter().filter(|name| !self.reports(name)).cloned().collect();
+                self.touched.add(silent);
+            }
+        }
+        if changes.reset == Names::Any {
+            let known = client.settings.extras.iter().chain(client.startup.iter());
+            let silent: Vec<_> = known.map(|(name, _)| name).filter(|name| !self.reports(name)).cloned().collect();
+            self.touched.add(silent);
+        }
+    }
+
+    fn reports(&self, name: &str) -> bool {
+        is_settable_reported(name) && self.settings.params.value(name).is_some()
+    }
+
+    /// Whether what it has is not known: it may differ from what its client's settings say.
+    #[must_use]
+    pub(super) const fn is_in_doubt(&self) -> bool {
+        self.left_behind.is_some() || self.asking || self.is_unsettled()
+    }
+
+    /// Whether it has to be asked something before its lease ends.
+    #[must_use]
+    pub const fn is_unsettled(&self) -> bool {
+        !self.touched.is_none() || self.doubted
+    }
+}
+
+impl Exchange {
+    /// Appends, when everything is answered and no transaction is open, what the proxy has to say to the server by itself:
+    /// what a failed reset calls for, and the questions that are due.
+    pub fn settle(&mut self, client: &ClientState, server: &mut ServerState, out: &mut Vec<u8>) {
+        if !self.is_answered() || server.status != TxStatus::Idle {
+            return;
+        }
+        if server.suspect {
+            // It may not even hear the questions, and is closed.
+            server.lost_settings = !server.touched.is_none();
+            (server.touched, server.doubted, self.repair_due) = (Names::None, false, false);
+            return;
+        }
+        self.put_repair(client, server, out);
+        if !server.is_unsettled() {
+            return;
+        }
+        match std::mem::take(&mut server.touched) {
+            Names::None => {}
+            Names::These(names) if names.len() <= MAX_NAMES => {
+                let names = in_order(names);
+                let sql = settings_query(&names);
+                self.ask(server, (Expect::AskSettings, &sql), names, out);
+            }
+            Names::These(_) | Names::Any => self.ask_all(client, server, out),
+        }
+        if std::mem::take(&mut server.doubted) {
+            self.ask(server, (Expect::AskPins, PINS_QUERY), Vec::new(), out);
+        }
+        // A simple query destroys the unnamed statement.
+        server.unnamed_of = None;
+    }
+
+    fn ask_all(&mut self, client: &ClientState, server: &mut ServerState, out: &mut Vec<u8>) {
+        // Those with a class may be in no view.
+        let custom = client.settings.extras.iter().filter(|(name, _)| name.contains('.'));
+        let custom: Vec<Box<str>> = custom.map(|(name, _)| name.clone()).collect();
+        let sql = all_settings_query(&custom);
+        self.ask(server, (Expect::AskAllSettings, &sql), Vec::new(), out);
+    }
+
+    fn ask(
+        &mut self,
+        server: &mut ServerState,
+        (question, sql): (Expect, &str),
+        names: Vec<Box<str>>,
+        out: &mut Vec<u8>,
+    ) {
+        frame::put(out, b'Q', |body| {
+            body.extend_from_slice(sql.as_bytes());
+            body.push(0);
+        });
+        self.expect.push(question);
+        self.asked.push_back(Asked { names, rows: Vec::new() });
+        server.asking = true;
+    }
+
+    /// A row of the answer to the oldest question.
+    pub(super) fn take_row(&mut self, body: &[u8]) {
+        if let Some(asked) = self.asked.front_mut()
+            && let Some(row) = row(body)
+        {
+            asked.rows.push(row);
+        }
+    }
+
+    /// The oldest question has been answered; `failed` if by an error.
+    pub(super) fn take_answer(
+        &mut self,
+        question: Expect,
+        failed: bool,
+        (client, server): (&mut ClientState, &mut ServerState),
+    ) {
+        let asked = self.asked.pop_front().unwrap_or_default();
+        server.asking = !self.asked.is_empty();
+        match question {
+            Expect::AskSettings if failed => server.touched = Names::Any,
+            // Nobody can tell what it has: it is closed.
+            _ if failed => (server.suspect, server.lost_settings) = (true, true),
+            Expect::AskSettings => take_settings(&asked, client, server),
+            Expect::AskAllSettings => take_all_settings(asked.rows, client, server),
+            _ => take_pins(asked.rows.first(), server),
+        }
+    }
+}
+
+/// Role and session authorization come last: what is done under them may not be allowed.
+fn in_order(names: BTreeSet<Box<str>>) -> Vec<Box<str>> {
+    let mut names: Vec<_> = names.into_iter().collect();
+    names.sort_by_key(|name| params::rank(name));
+    names
+}
+
+fn settings_query(names: &[Box<str>]) -> String {
+    let mut sql = String::from("SELECT ");
+    for (i, name) in names.iter().enumerate() {
+        let now = current(name);
+        // What it would go back to is found by doing so, until the end of this query.
+        let local = format!("pg_catalog.set_config({},NULL,true)", params::literal(name));
+        let comma = if i > 0 { "," } else { "" };
+        sql.push_str(&format!("{comma}{},CASE WHEN {now} IS NOT NULL THEN {} END", hex(&now), hex(&local)));
+    }
+    sql
+}
+
+fn all_settings_query(custom: &[Box<str>]) -> String {
+    let mut sql = format!(
+        "SELECT pg_catalog.lower(name),{} FROM pg_catalog.pg_settings \
+         WHERE source='session' AND setting IS DISTINCT FROM reset_val",
+        hex("pg_catalog.current_setting(name)")
+    );
+    for name in custom.iter().map(|name| &**name).chain(["role"]) {
+        let (now, name) = (current(name), params::literal(name));
+        sql.push_str(&format!(" UNION ALL SELECT {name},{} WHERE {now} NOT IN ('','none')", hex(&now)));
+    }
+    sql
+}
+
+fn current(name: &str) -> String {
+    format!("pg_catalog.current_setting({},true)", params::literal(name))
+}
+
+/// A text's bytes in the encoding of the database, whatever the client encoding is; a very long one is cut.
+fn hex(expression: &str) -> String {
+    format!(
+        "pg_catalog.encode(pg_catalog.substr(pg_catalog.convert_to({expression},\
+         pg_catalog.getdatabaseencoding()),1,{}),'hex')",
+        MAX_VALUE_BYTES.saturating_add(1)
+    )
+}
+
+/// Whether there is something that works on this server only: statements prepared by SQL, held cursors, LISTEN, advisory
+/// locks, temporary objects. Outside a transaction none of them ends with one.
+const PINS_QUERY: &str = "SELECT EXISTS(SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) \
+     OR EXISTS(SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
+     OR EXISTS(SELECT FROM pg_catalog.pg_depend WHERE refclassid='pg_catalog.pg_namespace'::pg_catalog.regclass \
+     AND refobjid=pg_catalog.pg_my_temp_schema()) \
+     OR EXISTS(SELECT FROM pg_catalog.pg_locks WHERE locktype='advisory' AND pid=pg_catalog.pg_backend_pid()), \
+     EXISTS(SELECT pg_catalog.pg_listening_channels())";
+
+fn take_settings(asked: &Asked, client: &mut ClientState, server: &mut ServerState) {
+    let values = asked.rows.first().map(Vec::as_slice).unwrap_or_default();
+    let mut extras = Extras::clone(&client.settings.extras);
+    for (name, pair) in asked.names.iter().zip(values.chunks_exact(2)) {
+        extras.retain(|(known, _)| known != name);
+        let [now, default] = pair else { continue };
+        if now != default
+            && let Some(now) = now
+        {
+            match value(now) {
+                Some(value) => extras.push((name.clone(), value)),
+                None => server.holds_more = true,
+            }
+        }
+    }
+    adopt(extras, client, server);
+}
+
+fn take_all_settings(rows: Vec<Row>, client: &mut ClientState, server: &mut ServerState) {
+    let mut extras = Extras::new();
+    for row in rows {
+        let [Some(name), Some(now)] = row.as_slice() else { continue };
+        let Ok(name) = std::str::from_utf8(name) else { continue };
+        if server.reports(name) {
+            continue;
+        }
+        match value(now) {
+            Some(value) => extras.push((name.into(), value)),
+            None => server.holds_more = true,
+        }
+    }
+    adopt(extras, client, server);
+}
+
+/// From here on these are the client's settings, and the server has them.
+fn adopt(mut extras: Extras, client: &mut ClientState, server: &mut ServerState) {
+    extras.sort();
+    if *client.settings.extras != extras {
+        client.settings.extras = Rc::new(extras);
+    }
+    server.settings.extras = client.settings.extras.clone();
+    if server.holds_more {
+        // A value that cannot be carried keeps its client.
+        server.pinned = true;
+        server.left_behind = server.left_behind.max(Some(StateKind::Settings));
+    }
+}
+
+fn take_pins(row: Option<&Row>, server: &mut ServerState) {
+    let is = |n: usize| row.and_then(|row| row.get(n)).is_some_and(|value| value.as_deref() == Some(b"t"));
+    server.pinned = is(0) || is(1) || server.holds_more;
+    if !server.pinned && server.left_behind < Some(StateKind::Unknown) {
+        server.left_behind = None;
+    }
+}
+
+/// A value from its hexadecimal digits; `None` if it is too long, or not UTF-8.
+fn value(hex: &[u8]) -> Option<Box<str>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let bytes: Option<Vec<u8>> = hex
+        .chunks_exact(2)
+        .map(|pair| match pair {
+            [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+            _ => None,
+        })
+        .collect();
+    let bytes = bytes.filter(|bytes| bytes.len() <= MAX_VALUE_BYTES)?;
+    String::from_utf8(bytes).ok().map(String::into_boxed_str)
+}
+
+/// The columns of a DataRow (PostgreSQL manual, "Message Formats").
+fn row(body: &[u8]) -> Option<Row> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut row = Row::with_capacity(usize::from(u16::from_be_bytes(*count)));
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (len, tail) = rest.split_first_chunk::<4>()?;
+        rest = tail;
+        row.push(match usize::try_from(i32::from_be_bytes(*len)) {
+            Ok(len) => {
+                let (text, tail) = rest.split_at_checked(len)?;
+                rest = tail;
+                Some(text.into())
+            }
+            Err(_) => None,
+        });
+    }
+    Some(row)
+}
+
+/// Settings asked for by name in one query.
+const MAX_NAMES: usize = 50;
+/// A longer value is not carried: its client stays where it is.
+const MAX_VALUE_BYTES: usize = 8 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data_row(columns: &[Option<&str>]) -> Vec<u8> {
+        let mut body = u16::try_from(columns.len()).unwrap().to_be_bytes().to_vec();
+        for column in columns {
+            let len = column.map_or(-1, |text| i32::try_from(text.len()).unwrap());
+            body.extend_from_slice(&len.to_be_bytes());
+            body.extend_from_slice(column.unwrap_or_default().as_bytes());
+        }
+        body
+    }
+
+    #[test]
+    fn a_row_is_read_whole_or_not_at_all() {
+        let body = data_row(&[Some("ab"), None, Some("")]);
+        assert_eq!(row(&body), Some(vec![Some(b"ab".as_slice().into()), None, Some(b"".as_slice().into())]));
+        for len in 0..body.len() {
+            assert_eq!(row(&body[..len]), None, "{len}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_carried_is_none() {
+        assert_eq!(value(b"354d42").as_deref(), Some("5MB"));
+        assert_eq!(value(b"e9"), None, "LATIN1");
+        assert_eq!(value("61".repeat(MAX_VALUE_BYTES + 1).as_bytes()), None);
+        assert!(value("61".repeat(MAX_VALUE_BYTES).as_bytes()).is_some());
+    }
+}
