@@ -87,6 +87,12 @@ pub struct TenantCounters {
     pub servers_lost: u64,
     /// Servers that had to be reset before another client could use them.
     pub resets: u64,
+    /// Servers that clients began to keep between transactions.
+    pub pins: u64,
+    /// Statements refused because they would keep one server too many.
+    pub refused_pins: u64,
+    /// Statements refused because they would have left the tenant.
+    pub refused_outside: u64,
 }
 
 /// The servers and clients of one tenant at one instant.
@@ -106,6 +112,8 @@ pub struct TenantGauges {
     pub sv_active: u32,
     /// Servers being closed (or being cancelled before that), still counted in the budget.
     pub sv_closing: u32,
+    /// Servers that clients keep between transactions; among those leased.
+    pub sv_pinned: u32,
     /// Age of the oldest waiter, in microseconds; 0 if nobody waits.
     pub oldest_wait_us: u64,
 }

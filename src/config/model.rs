@@ -151,6 +151,7 @@ pub(super) struct TenantModel {
     pub(super) database_aliases: Value<Vec<Spanned<String>>>,
     pub(super) schema: Value<String>,
     pub(super) search_path: Value<Vec<Spanned<String>>>,
+    pub(super) allowed_schemas: Value<Vec<Spanned<String>>>,
     pub(super) role: Value<String>,
     pub(super) server_auth: Value<ServerAuthModel>,
     pub(super) tier: Value<TierName>,

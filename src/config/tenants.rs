@@ -85,6 +85,7 @@ impl Builder<'_> {
             database_aliases: self.aliases(model),
             role,
             search_path: search_path(schemas.iter().map(String::as_str)).into(),
+            allowed_schemas: self.allowed_schemas(model, &schemas),
             settings: self.settings(model),
             tier,
             allowance: self.allowance(name, model, tier, defaults, cluster),
@@ -185,6 +186,17 @@ impl Builder<'_> {
             self.schema(index, schema);
         }
         Some((list.into_iter().map(Spanned::into_inner).collect(), span))
+    }
+
+    /// The schemas that clients may name: those of the search path and those that are allowed besides; `None` is all.
+    fn allowed_schemas(&mut self, model: &model::TenantModel, path: &[String]) -> Option<Vec<Arc<str>>> {
+        let more = model.allowed_schemas.as_ref().map(|list| list.get_ref().as_slice()).unwrap_or_default();
+        if more.iter().any(|schema| schema.get_ref() == "*") {
+            return None;
+        }
+        let mut allowed: Vec<Arc<str>> = path.iter().map(|schema| schema.as_str().into()).collect();
+        allowed.extend(more.iter().map(|schema| self.name("the schema", schema)));
+        Some(allowed)
     }
 
     /// One schema of a search path.

@@ -101,6 +101,8 @@ pub(super) struct Desk {
     pub(super) table: Table,
     pub(super) wake_at: Moment,
     pub(super) login_failures: HashMap<&'static str, u64>,
+    /// Servers that clients keep between transactions.
+    pub(super) pins: u32,
     /// The newest failed login that was the cluster's fault.
     pub(super) unavailable: Option<Box<ClientError>>,
     outputs: Vec<Output>,
@@ -345,6 +347,7 @@ impl Desk {
             table: Table::default(),
             wake_at: Moment::NEVER,
             login_failures: HashMap::new(),
+            pins: 0,
             unavailable: None,
             outputs: Vec::new(),
             last_request: 0,

@@ -33,6 +33,8 @@ pub struct Lease {
     tenant: Rc<TenantState>,
     /// `None` only after `give_back`.
     server: Option<Box<Server>>,
+    /// The client keeps the server between transactions, because of what it left there.
+    pinned: bool,
 }
 
 impl Lease {
@@ -43,7 +45,7 @@ impl Lease {
             let mut counters = tenant.counters.borrow_mut();
             counters.leases = counters.leases.saturating_add(1);
         }
-        Self { pool, tenant, server: Some(server) }
+        Self { pool, tenant, server: Some(server), pinned: false }
     }
 
     /// The server.
@@ -52,12 +54,27 @@ impl Lease {
         self.server.as_deref_mut()
     }
 
+    /// Counts, in transaction mode, whether the client keeps the server between transactions: such leases are limited
+    /// ([`Pool::pins_left`]).
+    pub fn count_pin(&mut self) {
+        let pinned = self.server.as_ref().is_some_and(|server| server.state.pinned);
+        self.set_pinned(pinned);
+    }
+
+    fn set_pinned(&mut self, pinned: bool) {
+        if self.pinned != pinned {
+            self.pinned = pinned;
+            self.pool.count_pin(&self.tenant, pinned);
+        }
+    }
+
     /// Ends the lease.
     pub fn give_back(mut self, leftover: Leftover) {
         self.end(leftover);
     }
 
     fn end(&mut self, leftover: Leftover) {
+        self.set_pinned(false);
         let Some(mut server) = self.server.take() else { return };
         let active = &self.tenant.clients.active;
         active.set(active.get().saturating_sub(1));

@@ -13,7 +13,7 @@ use crate::error::ClientError;
 use crate::ids::{ClusterId, TenantId};
 use crate::stats::TenantCounters;
 use crate::tenant::{Tenant, Tier};
-use crate::track::{Extras, Params, Settings, StatementCache};
+use crate::track::{Bounds, Extras, Params, Settings, StatementCache};
 
 /// Clients of a tenant, by what they do.
 #[derive(Debug, Default)]
@@ -33,9 +33,12 @@ pub struct TenantState {
     pub counters: RefCell<TenantCounters>,
     /// Clients.
     pub clients: ClientCounts,
+    /// Servers that its clients keep between transactions.
+    pub pins: Cell<u32>,
     /// Texts of prepared statements.
     pub statements: RefCell<StatementCache>,
     tenant: RefCell<Arc<Tenant>>,
+    bounds: RefCell<Rc<Bounds>>,
     profile: RefCell<Profile>,
     /// Rises when servers logged in before must not be used any longer.
     epoch: Cell<u32>,
@@ -54,7 +57,9 @@ impl TenantState {
             id: tenant.id,
             counters: RefCell::default(),
             clients: ClientCounts::default(),
+            pins: Cell::new(0),
             statements: RefCell::default(),
+            bounds: RefCell::new(Rc::new(bounds_of(&tenant))),
             tenant: RefCell::new(tenant),
             profile: RefCell::new(profile),
             epoch: Cell::new(0),
@@ -75,6 +80,18 @@ impl TenantState {
     #[must_use]
     pub fn cluster(&self) -> ClusterId {
         self.tenant.borrow().cluster
+    }
+
+    /// What its clients may not do.
+    #[must_use]
+    pub fn bounds(&self) -> Rc<Bounds> {
+        self.bounds.borrow().clone()
+    }
+
+    /// How many servers it may have at most.
+    #[must_use]
+    pub fn ceiling(&self) -> u32 {
+        self.tenant.borrow().allowance.ceiling
     }
 
     /// Its tier.
@@ -116,6 +133,7 @@ impl TenantState {
 
     /// Takes over a new configuration. With a new login, servers of the old one are closed when they are released.
     pub fn update(&self, tenant: Arc<Tenant>, profile: Option<Profile>) {
+        *self.bounds.borrow_mut() = Rc::new(bounds_of(&tenant));
         *self.tenant.borrow_mut() = tenant;
         if let Some(profile) = profile {
             *self.profile.borrow_mut() = profile;
@@ -172,6 +190,11 @@ impl TenantState {
         }
         greetings.by_wishes.insert(wishes, greeting);
     }
+}
+
+fn bounds_of(tenant: &Tenant) -> Bounds {
+    let schemas = tenant.allowed_schemas.as_ref();
+    Bounds { schemas: schemas.map(|schemas| schemas.iter().map(|schema| (**schema).into()).collect()) }
 }
 
 /// The settings of a client that has just logged in, and those of them that it asked for.

@@ -18,7 +18,7 @@ use crate::error::{ClientError, ClientFacing, Fault, Severity, SqlState};
 use crate::net::{PortableStream, Stream};
 use crate::pool::{Acquired, Lease, Leftover, Refusal};
 use crate::tenant::{PoolMode, Tenant};
-use crate::track::{ClientState, Exchange, Extras, ServerFault, Settings, Sink, params};
+use crate::track::{Bounds, ClientState, Exchange, Extras, ServerFault, Settings, Sink, lexer, params};
 use crate::wire::messages;
 
 /// A client that has just proved who it is, on its way to its worker.
@@ -79,6 +79,7 @@ pub async fn greet(
     }
     let mut client = ClientState::new(cell.id, settings, floor.max_client_statements.get());
     client.startup = startup;
+    client.bounds = cell.tenant.bounds();
     Some(Session::new(stream, admission, client, mode).with_carry(&unread))
 }
 
@@ -119,8 +120,8 @@ async fn settings_for(
     cell: &Rc<ClientCell>,
     parameters: Vec<(String, String)>,
 ) -> Result<(Settings, Rc<Extras>), NotGreeted> {
-    let wishes =
-        wishes(&cell.tenant.tenant(), parameters).map_err(|error| NotGreeted::Told(Box::new(error)))?;
+    let wishes = wishes(&cell.tenant.tenant(), &cell.tenant.bounds(), parameters)
+        .map_err(|error| NotGreeted::Told(Box::new(error)))?;
     if let Some(found) = cell.tenant.greeting(&wishes) {
         return Ok(found);
     }
@@ -142,12 +143,17 @@ async fn settings_for(
 }
 
 /// Startup settings in a canonical order, refused where they would leave the tenant.
-fn wishes(tenant: &Tenant, parameters: Vec<(String, String)>) -> Result<Extras, ClientError> {
+fn wishes(
+    tenant: &Tenant,
+    bounds: &Bounds,
+    parameters: Vec<(String, String)>,
+) -> Result<Extras, ClientError> {
     let mut wishes = Extras::new();
     for (name, value) in parameters {
         let lower = name.to_ascii_lowercase();
         match lower.as_str() {
             "search_path" if same_path(&value, &tenant.search_path) => {}
+            "search_path" if stays_inside(&value, bounds) => wishes.push((lower.into(), value.into())),
             "search_path" | "role" | "session_authorization" => {
                 return Err(ClientError::fatal(
                     SqlState::INSUFFICIENT_PRIVILEGE,
@@ -171,6 +177,13 @@ fn startup(wishes: &Extras, settings: &Settings) -> Rc<Extras> {
     let all: Extras =
         wishes.iter().map(|(name, value)| (name.clone(), understood(name).unwrap_or(value).into())).collect();
     if all.is_empty() { Rc::default() } else { Rc::new(all) }
+}
+
+fn stays_inside(path: &str, bounds: &Bounds) -> bool {
+    match lexer::split_path(path) {
+        Some(schemas) => bounds.allow(schemas.iter().map(String::as_str)),
+        None => bounds.schemas.is_none(),
+    }
 }
 
 fn same_path(a: &str, b: &str) -> bool {

@@ -200,19 +200,24 @@ impl Session {
     fn settle(&mut self, cx: &mut Context<'_>) {
         let Phase::Leased(Leased { lease, talk, .. }) = &mut self.phase else { return };
         let Some(server) = lease.server() else { return };
+        let strayed = std::mem::take(&mut server.state.strayed);
         let asks = self.mode == PoolMode::Transaction && server.state.is_unsettled();
-        if !asks && !talk.exchange.owes_repair() {
-            return;
+        if asks || talk.exchange.owes_repair() {
+            let mut out = self.floor.take_assembly();
+            talk.exchange.settle(&self.client, &mut server.state, &mut out);
+            if !out.is_empty() && talk.to_server.send(&mut server.stream, cx, &out).is_err() {
+                // The next read tells.
+                talk.to_server = Outbox::default();
+            }
+            self.floor.put_assembly(out);
         }
-        let mut out = self.floor.take_assembly();
-        talk.exchange.settle(&self.client, &mut server.state, &mut out);
-        if !out.is_empty() && talk.to_server.send(&mut server.stream, cx, &out).is_err() {
-            // The next read tells.
-            talk.to_server = Outbox::default();
+        if self.mode == PoolMode::Transaction {
+            lease.count_pin();
         }
-        self.floor.put_assembly(out);
+        if strayed {
+            self.audit("outside_tenant");
+        }
     }
-
     fn forward_to_client(
         &mut self,
         cx: &mut Context<'_>,
@@ -287,6 +292,9 @@ impl Session {
         let Phase::Leased(Leased { lease, talk, paused, held, leaving }) = &mut self.phase else {
             return Ok(input.len());
         };
+        if self.mode == PoolMode::Transaction {
+            self.client.pins_left = Some(self.floor.pool.pins_left(&self.cell.tenant));
+        }
         let Some(server) = lease.server() else { return Err(Stop::ServerGone) };
         let mut answers = Vec::new();
         let mut sink = Sink::new(input, out);
@@ -307,6 +315,7 @@ impl Session {
             // The server may have said why before it went: the next read tells.
             talk.to_server = Outbox::default();
         }
+        let refused = talk.exchange.take_refused();
         *paused = fed.paused;
         *held = fed.held;
         if fed.terminated {
@@ -314,6 +323,12 @@ impl Session {
             if talk.exchange.is_exhausted(&server.state) {
                 return Err(Stop::ClientGone);
             }
+        }
+        if self.mode == PoolMode::Transaction {
+            lease.count_pin();
+        }
+        if let Some(reason) = refused {
+            self.audit(reason);
         }
         if !answers.is_empty() {
             self.say(cx, &answers).map_err(|_| Stop::ClientGone)?;
@@ -423,6 +438,18 @@ impl Session {
             return Step::Again;
         }
         self.fail(cx, &error)
+    }
+
+    /// Logs and counts a statement that was refused, or a path that was found outside the tenant.
+    fn audit(&self, reason: &'static str) {
+        let (name, request_id) = (&self.tenant().tenant().name, self.cell.request_id);
+        tracing::warn!(customer_id = %name, request_id, reason, "statement refused");
+        let mut counters = self.cell.tenant.counters.borrow_mut();
+        let counter = match reason {
+            "pin_limit" => &mut counters.refused_pins,
+            _ => &mut counters.refused_outside,
+        };
+        *counter = counter.saturating_add(1);
     }
 
     fn count_lost(&self) {

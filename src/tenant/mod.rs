@@ -129,6 +129,8 @@ pub struct Tenant {
     pub role: Arc<str>,
     /// The pinned search_path, as SQL text (`tenant_acme`, or `tenant_acme, shared`).
     pub search_path: Arc<str>,
+    /// Schemas that its clients may name in search_path; `None`: any.
+    pub allowed_schemas: Option<Vec<Arc<str>>>,
     /// Role settings applied at server login (`statement_timeout = 30s`, ...).
     pub settings: Vec<(Arc<str>, Arc<str>)>,
     /// Its tier.

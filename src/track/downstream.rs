@@ -80,7 +80,9 @@ impl Exchange {
             };
             let own = self.expect.head().filter(|head| head.is_own());
             let body = message.get(HEADER_BYTES..header.total_len());
-            if body.is_none() && (own.is_some() || is_inspected(header.tag)) {
+            let refused = header.tag == b'E'
+                && matches!(self.expect.head(), Some(Expect::Refused | Expect::RefusedQuery));
+            if body.is_none() && (own.is_some() || refused || is_inspected(header.tag)) {
                 let most = if own.is_some() { MAX_OWN_BYTES } else { MAX_INSPECTED_BYTES };
                 if header.body_len > most {
                     return Err(ServerFault::Protocol(header.tag));
@@ -91,7 +93,17 @@ impl Exchange {
             let part = message.get(HEADER_BYTES..here).unwrap_or_default();
             if let Some(own) = own {
                 sink.drop_input(here);
-                self.own_answer(own, (header.tag, body.unwrap_or_default()), (client, server), sink, &mut turn)?;
+                self.own_answer(
+                    own,
+                    (header.tag, body.unwrap_or_default()),
+                    (client, server),
+                    sink,
+                    &mut turn,
+                )?;
+            } else if refused && body.is_some_and(|body| self.is_refusal(body)) {
+                sink.drop_input(here);
+                self.put_refusal(sink.insert());
+                self.error(body.unwrap_or_default(), client, server);
             } else if self.answer(header, body.unwrap_or(part), (client, server), &mut turn)? {
                 sink.keep(here);
                 self.server_rest = header.total_len().saturating_sub(here);
@@ -255,7 +267,7 @@ impl Exchange {
         }
         match self.expect.head() {
             // ReadyForQuery follows. What the command was to take away is still there.
-            Some(Expect::Deallocate | Expect::DeallocateAll) => {
+            Some(Expect::Deallocate | Expect::DeallocateAll | Expect::RefusedQuery) => {
                 if let Some(note) = self.take_note() {
                     note.undo(&mut self.notes, client, server);
                 }
@@ -297,12 +309,7 @@ impl Exchange {
     }
 
     /// Returns whether it is the client's.
-    fn ready(
-        &mut self,
-        body: &[u8],
-        server: &mut ServerState,
-        turn: &mut Turn,
-    ) -> Result<bool, ServerFault> {
+    fn ready(&mut self, body: &[u8], server: &mut ServerState, turn: &mut Turn) -> Result<bool, ServerFault> {
         let status = body.first().and_then(|byte| TxStatus::from_byte(*byte)).filter(|_| body.len() == 1);
         self.last_was_error = false;
         server.status = status.ok_or(ServerFault::Protocol(b'Z'))?;

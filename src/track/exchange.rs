@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::expect::{Expect, Expectations};
+use super::forbid::{Bounds, PinsLeft};
 use super::lexer::{Names, StateKind, Traces};
 use super::notes::Note;
 use super::params::{Extras, Settings};
@@ -71,6 +72,8 @@ pub struct ServerState {
     pub doubted: bool,
     /// Questions that it has been asked are not answered yet.
     pub asking: bool,
+    /// Its search_path was found outside the tenant's schemas.
+    pub strayed: bool,
     /// What a client set on it is not known, and never will be.
     pub lost_settings: bool,
     /// It has a setting that cannot be carried to another server.
@@ -98,6 +101,7 @@ impl ServerState {
             doubted: false,
             asking: false,
             lost_settings: false,
+            strayed: false,
             holds_more: false,
             unnamed_of: None,
             settings_changed: false,
@@ -122,6 +126,10 @@ pub struct ClientState {
     pub settings: Settings,
     /// Those of them that it asked for at startup: RESET goes back to them.
     pub startup: Rc<Extras>,
+    /// What it may not do.
+    pub bounds: Rc<Bounds>,
+    /// How many more clients of its tenant may keep their servers; `None`: any number.
+    pub pins_left: Option<PinsLeft>,
     /// Its named statements.
     pub statements: ClientStatements,
     /// The unnamed statement (a Parse body behind its name), if it was prepared but not bound at once.
@@ -142,6 +150,8 @@ impl ClientState {
             id,
             settings,
             startup: Rc::default(),
+            bounds: Rc::default(),
+            pins_left: None,
             statements: ClientStatements::default(),
             unnamed: None,
             unnamed_version: 0,
@@ -174,6 +184,10 @@ pub struct Exchange {
     noted_bytes: usize,
     /// Bytes of a client message that have not come yet; its beginning has been forwarded.
     pub(super) client_rest: usize,
+    /// They are thrown away.
+    pub(super) drops_rest: bool,
+    /// Why a message was refused that nobody has asked about yet.
+    pub(super) refused: Option<&'static str>,
     /// Bytes of a server message that have not come yet; its beginning has been forwarded.
     pub(super) server_rest: usize,
     /// An extended-protocol message was sent behind the last Sync.
@@ -305,6 +319,8 @@ impl Exchange {
         self.noted_bytes = 0;
         self.notes_here = 0;
         self.client_rest = 0;
+        self.drops_rest = false;
+        self.refused = None;
         self.server_rest = 0;
         self.unsynced = false;
         self.ignoring = false;
@@ -396,6 +412,8 @@ const fn own_answer(expect: Expect) -> Option<OwnAnswer> {
         | Expect::Deallocate
         | Expect::DeallocateAll
         | Expect::Own
+        | Expect::RefusedQuery
+        | Expect::Refused
         | Expect::Restore
         | Expect::AskSettings
         | Expect::AskAllSettings

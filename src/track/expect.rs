@@ -15,6 +15,10 @@ pub(super) enum Expect {
     DeallocateAll,
     /// A simple query of the proxy's own: everything up to ReadyForQuery is swallowed.
     Own,
+    /// A stand-in for a simple query that is refused. Has a note.
+    RefusedQuery,
+    /// A stand-in for a message of the extended protocol that is refused. Has a note.
+    Refused,
     /// A query of the proxy's own behind a request that sends settings back to those of the login: gives the client its
     /// startup settings again. The request's ReadyForQuery waits for it.
     Restore,
@@ -71,22 +75,17 @@ pub(super) enum Expect {
 impl Expect {
     /// Whether its answer ends with ReadyForQuery for the client.
     pub(super) const fn is_request(self) -> bool {
-        matches!(self, Self::Query | Self::Deallocate | Self::DeallocateAll | Self::Sync)
+        self.is_simple() || matches!(self, Self::Sync)
     }
 
     /// Whether its answer is not the client's.
     pub(super) const fn is_own(self) -> bool {
-        matches!(
-            self,
-            Self::Own
-                | Self::Restore
-                | Self::AskSettings | Self::AskAllSettings | Self::AskPins
-        )
+        matches!(self, Self::Own | Self::Restore | Self::AskSettings | Self::AskAllSettings | Self::AskPins)
     }
 
     /// Whether it is a simple query (or function call) of the client's.
     pub(super) const fn is_simple(self) -> bool {
-        matches!(self, Self::Query | Self::Deallocate | Self::DeallocateAll)
+        matches!(self, Self::Query | Self::Deallocate | Self::DeallocateAll | Self::RefusedQuery)
     }
 
     /// Whether something changed when it was sent that must be taken back if the server refuses it.
@@ -95,6 +94,8 @@ impl Expect {
             self,
             Self::Deallocate
                 | Self::DeallocateAll
+                | Self::RefusedQuery
+                | Self::Refused
                 | Self::NamedParse { .. }
                 | Self::SynthParse
                 | Self::SynthClose

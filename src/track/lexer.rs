@@ -26,6 +26,7 @@
 //! sight. The wall between tenants is that a server only ever belongs to one of them; what is found here keeps the
 //! clients of one tenant out of each other's way.
 
+mod path;
 mod quiet;
 mod settings;
 #[cfg(test)]
@@ -33,6 +34,7 @@ mod tests;
 mod tokens;
 mod verdict;
 
+pub use path::{Path, path, split_path};
 pub use settings::{Changes, Names};
 use tokens::Tokens;
 
@@ -80,6 +82,12 @@ pub fn classify(sql: &[u8]) -> Effect {
         return Effect::SessionState(StateKind::Unknown);
     }
     if quiet::is_plainly_transient(sql) { Effect::Transient } else { classify_by_tokens(sql) }
+}
+
+/// Whether a text is one of an application's usual ones: it certainly changes nothing that outlives it, no setting either.
+#[must_use]
+pub fn is_plain(sql: &[u8]) -> bool {
+    quiet::is_plainly_transient(sql)
 }
 
 /// What running a text leaves behind on a server, beside what ends with the transaction.

@@ -14,6 +14,7 @@ mod exchange;
 mod expect;
 #[cfg(test)]
 mod fixture;
+mod forbid;
 pub mod lexer;
 mod notes;
 pub mod params;
@@ -29,6 +30,7 @@ mod violation;
 
 pub use downstream::{ServerFault, Turn};
 pub use exchange::{ClientState, Exchange, ServerState, TxStatus, Unnamed};
+pub use forbid::{Bounds, PinsLeft};
 pub use params::{Extras, Params, Settings};
 pub use refuse::{Skipped, skip_request, skip_to_sync};
 pub use sink::Sink;

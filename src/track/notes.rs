@@ -9,12 +9,15 @@ use std::rc::Rc;
 use super::exchange::{ClientState, ServerState};
 use super::lexer::StateKind;
 use super::statement::{ClientStatements, ServerStatements, Statement};
+use crate::error::ClientError;
 
 /// One change.
 #[derive(Debug)]
 pub(super) enum Note {
     /// A name got or lost a meaning.
     Name { name: Box<[u8]>, before: Option<Rc<Statement>>, after: Option<Rc<Statement>> },
+    /// The message was refused, with this error.
+    Refused(Box<ClientError>),
     /// All names were given up, and what the server had prepared.
     All(Box<Everything>),
 }
@@ -35,6 +38,7 @@ impl Note {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Name { name, .. } => name.len(),
+            Self::Refused(error) => size_of_val(&**error),
             Self::All(all) => all.bytes,
         }
     }
@@ -43,6 +47,7 @@ impl Note {
     pub(super) fn changes(&self, name: &[u8]) -> bool {
         match self {
             Self::Name { name: changed, .. } => **changed == *name,
+            Self::Refused(_) => false,
             Self::All(_) => true,
         }
     }
@@ -52,7 +57,7 @@ impl Note {
         // What was there when everything was given up is in that note now.
         let shelved = later.iter_mut().find_map(|note| match note {
             Self::All(all) => Some(&mut **all),
-            Self::Name { .. } => None,
+            Self::Name { .. } | Self::Refused(_) => None,
         });
         let (names, prepared, left_behind, pinned) = match shelved {
             Some(all) => (&mut all.names, &mut all.prepared, &mut all.left.0, &mut all.left.1),
@@ -67,6 +72,7 @@ impl Note {
                     names.set(&name, before);
                 }
             }
+            Self::Refused(_) => {}
             Self::All(all) => {
                 names.take_back(all.names);
                 prepared.take_back(all.prepared);

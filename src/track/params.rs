@@ -95,7 +95,8 @@ impl Settings {
         if Rc::ptr_eq(&self.extras, &client.extras) {
             return;
         }
-        let gone = |(name, _): &&(Box<str>, Box<str>)| !client.extras.iter().any(|(wanted, _)| wanted == name);
+        let gone =
+            |(name, _): &&(Box<str>, Box<str>)| !client.extras.iter().any(|(wanted, _)| wanted == name);
         for (name, _) in by_rank(&self.extras).into_iter().rev().filter(gone) {
             put_reset(sql, name);
         }

@@ -50,6 +50,9 @@ impl Exchange {
         if !parties.cache.has_room_for(body) {
             return Err(Violation::StatementsTooLong);
         }
+        if let Some(error) = frame::split_cstr(body).and_then(|(text, _)| Self::text_refusal(parties, text)) {
+            return Ok(self.refuse_extended(header, message, error, sink));
+        }
         sink.drop_input(header.total_len());
         let statement = parties.statement(body);
         self.parse_named(parties, name, statement, sink.insert());
@@ -94,6 +97,9 @@ impl Exchange {
         let left = match body {
             Some(body) => {
                 let text = frame::split_cstr(body).ok_or(Violation::Malformed(b'P'))?.0;
+                if let Some(error) = Self::text_refusal(parties, text) {
+                    return Ok(self.refuse_extended(header, message, error, sink));
+                }
                 parties.look_for_ends(text);
                 traces(text)
             }
@@ -126,11 +132,19 @@ impl Exchange {
         if self.is_held(parties, name) {
             return Ok(Next::Hold);
         }
+        let traces = if name.is_empty() {
+            parties.client.unnamed_leaves.clone()
+        } else {
+            parties.client.statements.find(name).and_then(|statement| statement.leaves.clone())
+        };
+        if let Some(error) = traces.as_deref().and_then(|traces| Self::pin_refusal(parties, traces)) {
+            return Ok(self.refuse_extended(header, message, error, sink));
+        }
         if name.is_empty() && self.unnamed_is_at_hand(parties, sink) {
             parties.unnamed_is_bound = true;
             // Not only when it is prepared: it outlives a DISCARD ALL that is not a simple query, and what that took away
             // is left behind anew.
-            if let Some(traces) = parties.client.unnamed_leaves.clone() {
+            if let Some(traces) = traces {
                 parties.leave_behind(&traces);
                 self.reset_here.merge(&traces.changes.reset);
             }

@@ -16,6 +16,7 @@ use std::rc::Rc;
 
 use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
+use super::forbid::allows_path;
 use super::lexer::{Changes, Names, StateKind};
 use super::params::{self, Extras, is_settable_reported};
 use crate::wire::frame;
@@ -43,9 +44,16 @@ impl ServerState {
         }
         if changes.reset == Names::Any {
             let known = client.settings.extras.iter().chain(client.startup.iter());
-            let silent: Vec<_> = known.map(|(name, _)| name).filter(|name| !self.reports(name)).cloned().collect();
+            let silent: Vec<_> =
+                known.map(|(name, _)| name).filter(|name| !self.reports(name)).cloned().collect();
             self.touched.add(silent);
         }
+    }
+
+    /// What it has is not the client's, and ends with it.
+    const fn stray(&mut self) {
+        self.suspect = true;
+        self.strayed = true;
     }
 
     fn reports(&self, name: &str) -> bool {
@@ -211,6 +219,10 @@ fn take_settings(asked: &Asked, client: &mut ClientState, server: &mut ServerSta
     for (name, pair) in asked.names.iter().zip(values.chunks_exact(2)) {
         extras.retain(|(known, _)| known != name);
         let [now, default] = pair else { continue };
+        if now.as_deref().is_some_and(|now| has_strayed(name, now, client)) {
+            server.stray();
+            continue;
+        }
         if now != default
             && let Some(now) = now
         {
@@ -231,12 +243,21 @@ fn take_all_settings(rows: Vec<Row>, client: &mut ClientState, server: &mut Serv
         if server.reports(name) {
             continue;
         }
+        if has_strayed(name, now, client) {
+            server.stray();
+            continue;
+        }
         match value(now) {
             Some(value) => extras.push((name.into(), value)),
             None => server.holds_more = true,
         }
     }
     adopt(extras, client, server);
+}
+
+/// Whether a search_path was set, out of our sight, to one that leaves the tenant's schemas.
+fn has_strayed(name: &str, hex: &[u8], client: &ClientState) -> bool {
+    name == "search_path" && !value(hex).is_some_and(|path| allows_path(client, &path))
 }
 
 /// From here on these are the client's settings, and the server has them.

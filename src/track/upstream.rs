@@ -72,7 +72,12 @@ impl Exchange {
     ) -> Result<Fed, Violation> {
         let mut parties = Parties { client, server, cache, unnamed: None, unnamed_is_bound: false };
         let rest = self.client_rest.min(input.len());
-        sink.keep(rest);
+        if self.drops_rest {
+            sink.drop_input(rest);
+            self.drops_rest = rest < self.client_rest;
+        } else {
+            sink.keep(rest);
+        }
         self.client_rest = self.client_rest.saturating_sub(rest);
         let mut fed = Fed { consumed: rest, paused: false, held: false, terminated: false };
         while let Some(message) = input.get(fed.consumed..).filter(|bytes| !bytes.is_empty()) {
@@ -196,12 +201,18 @@ impl Exchange {
             return Ok(self.forward_query(parties, Expect::Query, header, message, sink));
         };
         let Some((text, [])) = frame::split_cstr(body) else { return Err(Violation::Malformed(b'Q')) };
+        if let Some(error) = Self::text_refusal(parties, text) {
+            return Ok(self.refuse_query(parties, header, error, sink));
+        }
         parties.look_for_ends(text);
         let mut reset = Names::None;
         let expect = match classify(text) {
             Effect::Transient => Expect::Query,
             Effect::SessionState(kind) => {
                 let traces = Traces::of(text, kind);
+                if let Some(error) = Self::pin_refusal(parties, &traces) {
+                    return Ok(self.refuse_query(parties, header, error, sink));
+                }
                 parties.leave_behind(&traces);
                 reset = traces.changes.reset;
                 Expect::Query
@@ -237,7 +248,7 @@ impl Exchange {
         self.forward(header, message, sink)
     }
 
-    fn expect_query(&mut self, parties: &mut Parties<'_>, expect: Expect) {
+    pub(super) fn expect_query(&mut self, parties: &mut Parties<'_>, expect: Expect) {
         self.expect.push(expect);
         self.unsynced = false;
         self.notes_here = 0;

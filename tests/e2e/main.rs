@@ -17,6 +17,7 @@ mod limits;
 mod logins;
 mod logs;
 mod modes;
+mod pins;
 mod queries;
 mod reloading;
 mod settings;

@@ -161,14 +161,16 @@ async fn settings_that_postgres_does_not_report_follow_their_client() {
     way(&mut client, &mut other, query("RESET work_mem"), &before).await;
     way(&mut client, &mut other, query("SELECT set_config('work_mem', '77MB', false)"), "77MB").await;
     way(&mut client, &mut other, query("SET work_mem TO DEFAULT"), &before).await;
-    way(&mut client, &mut other, Batch::new().run("SET SESSION work_mem TO '77MB'", &[]).sync(), "77MB").await;
+    way(&mut client, &mut other, Batch::new().run("SET SESSION work_mem TO '77MB'", &[]).sync(), "77MB")
+        .await;
     way(&mut client, &mut other, query("RESET ALL"), &before).await;
     way(&mut client, &mut other, query("BEGIN; SET work_mem = '77MB'; COMMIT"), "77MB").await;
     way(&mut client, &mut other, query("BEGIN; SET work_mem = '88MB'; ROLLBACK"), "77MB").await;
     way(&mut client, &mut other, query("BEGIN; SET LOCAL work_mem = '88MB'; COMMIT"), "77MB").await;
     way(&mut client, &mut other, query("SET work_mem = '88MB'; SELECT 1/0"), "77MB").await;
     way(&mut client, &mut other, query("DISCARD ALL"), &before).await;
-    let savepoints = "BEGIN; SET work_mem = '77MB'; SAVEPOINT a; SET work_mem = '88MB'; ROLLBACK TO a; COMMIT";
+    let savepoints =
+        "BEGIN; SET work_mem = '77MB'; SAVEPOINT a; SET work_mem = '88MB'; ROLLBACK TO a; COMMIT";
     way(&mut client, &mut other, query(savepoints), "77MB").await;
     way(&mut client, &mut other, query("DO $$ BEGIN SET work_mem = '76MB'; END $$"), "76MB").await;
 }

@@ -167,6 +167,7 @@ pub(crate) fn tenant(role: &str) -> Tenant {
         database_aliases: Vec::new(),
         role: role.into(),
         search_path: "public".into(),
+        allowed_schemas: None,
         settings: Vec::new(),
         tier: Tier::Hot,
         allowance: Allowance { reserve: 0, floor: 1, share: 5, ceiling: 5, weight: 5, max_waiters: 10 },

@@ -51,6 +51,7 @@ async fn scram_works_over_tcp_and_over_a_unix_socket() {
 async fn search_path_and_settings_hold_from_the_first_query_and_survive_discard_all() {
     let tenant = Tenant {
         search_path: r#""odd \ name", public"#.into(),
+        allowed_schemas: None,
         settings: settings(&[
             ("timezone", "Europe/Zurich"),
             ("statement_timeout", "31s"),

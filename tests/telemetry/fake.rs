@@ -68,6 +68,7 @@ pub(crate) fn tenant(name: &str, tier: Tier) -> Tenant {
         database_aliases: Vec::new(),
         role: name.into(),
         search_path: "app".into(),
+        allowed_schemas: None,
         settings: Vec::new(),
         tier,
         allowance: Allowance { reserve: 0, floor: 1, share: 5, ceiling: 20, weight: 5, max_waiters: 50 },
@@ -162,6 +163,9 @@ fn tenant_report(id: TenantId) -> TenantReport {
         closes: 3 + n,
         servers_lost: n % 9,
         resets: n % 10,
+        pins: n % 11,
+        refused_pins: n % 12,
+        refused_outside: n % 13,
     };
     let gauges = TenantGauges {
         cl_idle: 10,
@@ -171,6 +175,7 @@ fn tenant_report(id: TenantId) -> TenantReport {
         sv_idle: 3,
         sv_active: 2,
         sv_closing: 1,
+        sv_pinned: 1,
         oldest_wait_us: 1_234_567 * u64::from(id.0 % 2),
     };
     TenantReport { tenant: id, counters, gauges }

@@ -5,7 +5,7 @@
 use crate::stats::{TenantCounters, TenantGauges};
 
 /// How many counters a tenant has.
-pub(super) const CELLS: usize = 20;
+pub(super) const CELLS: usize = 23;
 
 /// A tenant's counters, one per cell.
 pub(super) type Cells = [u64; CELLS];
@@ -33,6 +33,9 @@ pub(super) const fn cells(counters: &TenantCounters) -> Cells {
         closes,
         servers_lost,
         resets,
+        pins,
+        refused_pins,
+        refused_outside,
     } = *counters;
     [
         transactions,
@@ -55,6 +58,9 @@ pub(super) const fn cells(counters: &TenantCounters) -> Cells {
         closes,
         servers_lost,
         resets,
+        pins,
+        refused_pins,
+        refused_outside,
     ]
 }
 
@@ -81,6 +87,9 @@ pub(super) const fn counters(cells: Cells) -> TenantCounters {
         closes,
         servers_lost,
         resets,
+        pins,
+        refused_pins,
+        refused_outside,
     ] = cells;
     TenantCounters {
         transactions,
@@ -103,6 +112,9 @@ pub(super) const fn counters(cells: Cells) -> TenantCounters {
         closes,
         servers_lost,
         resets,
+        pins,
+        refused_pins,
+        refused_outside,
     }
 }
 
@@ -123,6 +135,7 @@ pub(super) fn add_gauges(sum: &mut TenantGauges, more: &TenantGauges) {
         sv_idle,
         sv_active,
         sv_closing,
+        sv_pinned,
         oldest_wait_us,
     } = *more;
     sum.cl_idle = sum.cl_idle.saturating_add(cl_idle);
@@ -132,6 +145,7 @@ pub(super) fn add_gauges(sum: &mut TenantGauges, more: &TenantGauges) {
     sum.sv_idle = sum.sv_idle.saturating_add(sv_idle);
     sum.sv_active = sum.sv_active.saturating_add(sv_active);
     sum.sv_closing = sum.sv_closing.saturating_add(sv_closing);
+    sum.sv_pinned = sum.sv_pinned.saturating_add(sv_pinned);
     sum.oldest_wait_us = sum.oldest_wait_us.max(oldest_wait_us);
 }
 

@@ -20,6 +20,7 @@ pub(super) fn tenant(name: &str, tier: Tier) -> Tenant {
         database_aliases: Vec::new(),
         role: name.clone(),
         search_path: name,
+        allowed_schemas: None,
         settings: Vec::new(),
         tier,
         allowance: Allowance { reserve: 0, floor: 1, share: 2, ceiling: 4, weight: 2, max_waiters: 50 },

@@ -142,6 +142,7 @@ const NO_GAUGES: TenantGauges = TenantGauges {
     sv_idle: 0,
     sv_active: 0,
     sv_closing: 0,
+    sv_pinned: 0,
     oldest_wait_us: 0,
 };
 

@@ -103,6 +103,11 @@ pub(super) const FAMILIES: &[TenantFamily] = &[
         &[("", |row| Value::Count(row.ceiling))],
     ),
     gauge(
+        "tenantry_tenant_servers_pinned",
+        "Servers that clients keep between transactions, for what works there only; among the active ones.",
+        &[("", |row| Value::Count(row.gauges.sv_pinned.into()))],
+    ),
+    gauge(
         "tenantry_tenant_oldest_wait_seconds",
         "How long the client at the head of the queue has waited; 0 if nobody waits.",
         &[("", |row| Value::Micros(row.gauges.oldest_wait_us))],
@@ -162,6 +167,8 @@ pub(super) const FAMILIES: &[TenantFamily] = &[
             ("queue_full", |row| Value::Count(row.counters.refused_queue_full)),
             ("unavailable", |row| Value::Count(row.counters.refused_unavailable)),
             ("client_limit", |row| Value::Count(row.counters.refused_clients)),
+            ("pin_limit", |row| Value::Count(row.counters.refused_pins)),
+            ("outside_tenant", |row| Value::Count(row.counters.refused_outside)),
         ],
     },
     counter(
@@ -203,5 +210,10 @@ pub(super) const FAMILIES: &[TenantFamily] = &[
         "tenantry_tenant_server_resets_total",
         "Servers that had to be reset before another client could use them.",
         &[("", |row| Value::Count(row.counters.resets))],
+    ),
+    counter(
+        "tenantry_tenant_server_pins_total",
+        "Servers that clients began to keep between transactions.",
+        &[("", |row| Value::Count(row.counters.pins))],
     ),
 ];

@@ -154,15 +154,14 @@ const fn is_assignment(token: Option<Token<'_>>) -> bool {
 /// The names behind a notation of its own, such as TIME ZONE.
 fn special(tokens: &mut Tokens<'_>) -> Option<Vec<Box<str>>> {
     let mut ahead = tokens.clone();
-    let mut two =
-        |first: &[u8], second: &[u8]| {
-            let mut here = ahead.clone();
-            let both = here.eat_word(&[first]) && here.eat_word(&[second]);
-            if both {
-                ahead = here;
-            }
-            both
-        };
+    let mut two = |first: &[u8], second: &[u8]| {
+        let mut here = ahead.clone();
+        let both = here.eat_word(&[first]) && here.eat_word(&[second]);
+        if both {
+            ahead = here;
+        }
+        both
+    };
     let names: &[&str] = if two(b"time", b"zone") {
         &["timezone"]
     } else if two(b"session", b"authorization") {
@@ -224,7 +223,8 @@ fn call(after: &Tokens<'_>, found: &mut Changes) {
         return;
     }
     let mut ahead = after.clone();
-    match ahead.eat_symbol(b'(').then(|| ahead.plain_text()).flatten().and_then(|text| std::str::from_utf8(text).ok()) {
+    let name = if ahead.eat_symbol(b'(') { ahead.text().filter(|_| ahead.eat_symbol(b',')) } else { None };
+    match name.and_then(|text| std::str::from_utf8(text).ok()) {
         Some(name) if name.is_ascii() && !is_of_transaction(name) => {
             found.touched.add([name.to_ascii_lowercase().into()]);
         }
@@ -243,7 +243,11 @@ mod tests {
     }
 
     fn assert_changes(sql: &str, touched: &[&str], reset: &[&str]) {
-        assert_eq!(changes(sql.as_bytes()), Changes { touched: these(touched), reset: these(reset) }, "{sql}");
+        assert_eq!(
+            changes(sql.as_bytes()),
+            Changes { touched: these(touched), reset: these(reset) },
+            "{sql}"
+        );
     }
 
     #[test]
@@ -264,7 +268,11 @@ mod tests {
         assert_changes("SET XML OPTION DOCUMENT", &["xmloption"], &[]);
         assert_changes("SET session.x = 1", &["session.x"], &[]);
         assert_changes("SET local.x = 1", &["local.x"], &[]);
-        let session = ["default_transaction_isolation", "default_transaction_read_only", "default_transaction_deferrable"];
+        let session = [
+            "default_transaction_isolation",
+            "default_transaction_read_only",
+            "default_transaction_deferrable",
+        ];
         assert_changes("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", &session, &[]);
     }
 
@@ -288,7 +296,11 @@ mod tests {
         assert_changes("RESET work_mem", &["work_mem"], &["work_mem"]);
         assert_changes("SET work_mem TO DEFAULT", &["work_mem"], &["work_mem"]);
         assert_changes("RESET TIME ZONE", &["timezone"], &["timezone"]);
-        assert_changes("RESET SESSION AUTHORIZATION", &["role", "session_authorization"], &["role", "session_authorization"]);
+        assert_changes(
+            "RESET SESSION AUTHORIZATION",
+            &["role", "session_authorization"],
+            &["role", "session_authorization"],
+        );
         let all = changes(b"CLOSE ALL; RESET ALL");
         assert_eq!(all, Changes { touched: Names::None, reset: Names::Any });
     }
@@ -297,7 +309,9 @@ mod tests {
     fn a_call_of_set_config_names_its_setting_or_nobody_knows_it() {
         assert_changes("SELECT set_config('My.User', $1, false)", &["my.user"], &[]);
         assert_changes("SELECT pg_catalog.set_config( 'a.b' , x, FALSE), 1", &["a.b"], &[]);
-        for sql in ["SELECT set_config($1, $2, false)", "SELECT set_config('a'||'b', 'x', false)", "SET 'x' = 1"] {
+        for sql in
+            ["SELECT set_config($1, $2, false)", "SELECT set_config('a'||'b', 'x', false)", "SET 'x' = 1"]
+        {
             assert_eq!(changes(sql.as_bytes()).touched, Names::Any, "{sql}");
         }
         assert_eq!(changes(b"SELECT 'abc"), Changes::anything());

@@ -62,13 +62,14 @@ impl<'a> Tokens<'a> {
         self.clone().next()
     }
 
-    /// Takes a string constant without quotes or backslashes inside, if it stands alone before a comma.
-    pub(super) fn plain_text(&mut self) -> Option<&'a [u8]> {
+    /// Takes a string constant if nothing in it is written otherwise than it is.
+    pub(super) fn text(&mut self) -> Option<&'a [u8]> {
         let inside = after_blanks(self.rest)?.strip_prefix(b"'")?;
         let (text, rest) = split_at_byte(inside, b'\'')?;
-        let mut ahead = Self::new(rest);
-        let is_alone = !text.contains(&b'\\') && !rest.starts_with(b"'") && ahead.next() == Some(Token::Symbol(b','));
-        is_alone.then(|| {
+        let is_plain = !text.contains(&b'\\') && !rest.starts_with(b"'");
+        // One on the next line would continue it.
+        let ends = is_plain && Self::new(rest).next() != Some(Token::Text);
+        ends.then(|| {
             self.rest = rest;
             text
         })

@@ -43,7 +43,11 @@ fn what_is_prepared_behind_discard_all_outlives_its_answer() {
     let again = (b'P', b"t\0SELECT 1\0\0\0".as_slice());
     let set = (b'Q', b"SET statement_timeout = 1\0".as_slice());
     let (sent, fed) = talk.try_say(&messages(&[(b'Q', b"DISCARD ALL\0"), again, SYNC, set])).unwrap();
-    assert_eq!((sent, fed.held), (messages(&[(b'Q', b"DISCARD ALL\0")]), true), "what `t` is comes out first");
+    assert_eq!(
+        (sent, fed.held),
+        (messages(&[(b'Q', b"DISCARD ALL\0")]), true),
+        "what `t` is comes out first"
+    );
     talk.answer(&messages(&[(b'C', b"DISCARD ALL\0".as_slice()), READY]));
     let parse = (b'P', b"tenantry_2\0SELECT 1\0\0\0".as_slice());
     assert_eq!(talk.say(b""), messages(&[parse, SYNC, set]));

@@ -1,0 +1,249 @@
+//! Statements that are refused before Postgres sees them, with an error of ours in exactly the place of Postgres' own.
+//!
+//! Owns the stand-in: instead of the refused message a message goes out that certainly fails in the same way (a simple
+//! query, or a part of a segment), so that Postgres aborts the transaction and skips what is to be skipped. Its error
+//! is replaced by ours on the way back.
+
+use super::exchange::{ClientState, Exchange};
+use super::expect::Expect;
+use super::lexer::{self, Path, StateKind, Traces};
+use super::notes::Note;
+use super::sink::Sink;
+use super::upstream::{Next, Parties};
+use crate::error::{ClientError, Fault, SqlState};
+use crate::wire::frame::{self, Header};
+use crate::wire::messages::{parse_error_fields, put_error};
+
+/// What a client may not do, beside what Postgres refuses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// Schemas that its search_path may name; `None`: any.
+    pub schemas: Option<Box<[Box<str>]>>,
+}
+
+impl Bounds {
+    /// Whether a search_path of these schemas stays inside.
+    #[must_use]
+    pub fn allow<'a>(&self, schemas: impl IntoIterator<Item = &'a str>) -> bool {
+        let Some(allowed) = &self.schemas else { return true };
+        schemas.into_iter().all(|schema| {
+            let is_everybodys = ["pg_catalog", "pg_temp", "information_schema", "$user"].contains(&schema);
+            is_everybodys || allowed.iter().any(|known| **known == *schema)
+        })
+    }
+
+    /// Why a text is refused, if it is.
+    fn refusal(&self, text: &[u8]) -> Option<ClientError> {
+        let allowed = self.schemas.as_ref()?;
+        let Path::To(schemas) = lexer::path(text) else { return None };
+        (!self.allow(schemas.iter().map(String::as_str))).then(|| {
+            ClientError::error(
+                SqlState::INSUFFICIENT_PRIVILEGE,
+                Fault::Client,
+                "outside_tenant",
+                "search_path cannot leave the tenant's schemas",
+            )
+            .with_detail(format!("The schemas of this tenant: {}.", allowed.join(", ")))
+            .with_hint("Name some of them, in any order.")
+        })
+    }
+}
+
+impl Exchange {
+    /// The refusal of a text that is about to be sent as a simple query or prepared, if there is one.
+    pub(super) fn text_refusal(parties: &Parties<'_>, text: &[u8]) -> Option<ClientError> {
+        if lexer::is_plain(text) { None } else { parties.client.bounds.refusal(text) }
+    }
+
+    /// The refusal of what would keep the client at its server, if that is one client too many.
+    pub(super) fn pin_refusal(parties: &Parties<'_>, traces: &Traces) -> Option<ClientError> {
+        let limit = parties.client.pins_left.filter(|_| !parties.server.pinned)?;
+        let what = pinning(traces.kind)?;
+        (limit.left == 0).then(|| {
+            ClientError::error(
+                SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+                Fault::Client,
+                "pin_limit",
+                format!("{what} would keep this client at its server, and too many are kept already"),
+            )
+            .with_detail(format!(
+                "In transaction mode {} servers of this tenant may be kept by clients.",
+                limit.of
+            ))
+            .with_hint("Use session mode for this user, end what keeps other clients, or raise the tenant's ceiling.")
+        })
+    }
+
+    /// Refuses a simple query.
+    pub(super) fn refuse_query(
+        &mut self,
+        parties: &mut Parties<'_>,
+        header: Header,
+        error: ClientError,
+        sink: &mut Sink<'_>,
+    ) -> Next {
+        sink.drop_input(header.total_len());
+        frame::put(sink.insert(), b'Q', |out| out.extend_from_slice(b"SELECT \"tenantry:refused\"\0"));
+        self.refused = Some(error.reason);
+        self.note(Note::Refused(Box::new(error)));
+        self.expect_query(parties, Expect::RefusedQuery);
+        Next::Done(header.total_len())
+    }
+
+    /// Refuses a message of the extended protocol; what is still to come of it is thrown away.
+    pub(super) fn refuse_extended(
+        &mut self,
+        header: Header,
+        message: &[u8],
+        error: ClientError,
+        sink: &mut Sink<'_>,
+    ) -> Next {
+        let len = header.total_len().min(message.len());
+        sink.drop_input(len);
+        self.client_rest = header.total_len().saturating_sub(len);
+        self.drops_rest = true;
+        // No statement of that name was ever prepared.
+        frame::put(sink.insert(), b'B', |out| out.extend_from_slice(b"\0tenantry:refused\0\0\0\0\0\0\0"));
+        self.refused = Some(error.reason);
+        self.note(Note::Refused(Box::new(error)));
+        self.expect_extended(Expect::Refused);
+        Next::Done(len)
+    }
+
+    /// Whether this error is that of the stand-in: Postgres may have found another one first.
+    pub(super) fn is_refusal(&self, body: &[u8]) -> bool {
+        matches!(self.notes.front(), Some(Note::Refused(_)))
+            && matches!(parse_error_fields(body).code(), Some(b"26000" | b"42703"))
+    }
+
+    /// Puts our error in the place of the stand-in's.
+    pub(super) fn put_refusal(&self, out: &mut Vec<u8>) {
+        if let Some(Note::Refused(error)) = self.notes.front() {
+            put_error(out, error);
+        }
+    }
+
+    /// The reason of the newest refusal, once.
+    pub fn take_refused(&mut self) -> Option<&'static str> {
+        self.refused.take()
+    }
+}
+
+/// How many more clients may keep their servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PinsLeft {
+    /// How many more.
+    pub left: u32,
+    /// Of how many at most.
+    pub of: u32,
+}
+
+/// What keeps a client at its server, in words; `None` if this does not.
+const fn pinning(kind: StateKind) -> Option<&'static str> {
+    match kind {
+        StateKind::Listen => Some("LISTEN"),
+        StateKind::TempObject => Some("a temporary object"),
+        StateKind::Cursor => Some("a cursor WITH HOLD"),
+        StateKind::AdvisoryLock => Some("an advisory lock of the session"),
+        StateKind::PreparedStatement => Some("PREPARE"),
+        StateKind::Settings | StateKind::Unknown => None,
+    }
+}
+
+/// Whether a value of search_path that a server tells stays inside.
+pub(super) fn allows_path(client: &ClientState, value: &str) -> bool {
+    match lexer::split_path(value) {
+        Some(schemas) => client.bounds.allow(schemas.iter().map(String::as_str)),
+        None => client.bounds.schemas.is_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{Talk, messages};
+    use super::*;
+    use crate::wire::messages::parse_error_fields;
+
+    const SYNC: (u8, &[u8]) = (b'S', b"");
+
+    fn bounded() -> Talk {
+        let mut talk = Talk::new(9);
+        talk.client.bounds = Bounds { schemas: Some(["mine".into(), "shared".into()].into()) }.into();
+        talk
+    }
+
+    /// The error that the client gets when its message is sent and Postgres refuses the stand-in with this code.
+    fn refused(talk: &mut Talk, message: (u8, &[u8]), code: &str) -> String {
+        let is_query = message.0 == b'Q';
+        let sent = talk.say(&messages(&if is_query { vec![message] } else { vec![message, SYNC] }));
+        assert!(sent.windows(16).any(|part| part == b"tenantry:refused"), "{}", sent.escape_ascii());
+        let error = format!("SERROR\0C{code}\0Mx\0\0");
+        let heard = talk.answer(&messages(&[(b'E', error.as_bytes()), (b'Z', b"I")]));
+        assert!(talk.is_over());
+        let body = frame::peek(&heard).unwrap().map(|header| &heard[5..header.total_len()]).unwrap();
+        String::from_utf8(parse_error_fields(body).code().unwrap().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_path_outside_the_tenant_is_refused_in_both_protocols() {
+        for text in [
+            "SET search_path = theirs",
+            "BEGIN; SET LOCAL search_path TO mine, \"theirs\"",
+            "SET SCHEMA 'theirs'",
+        ] {
+            let text = [text.as_bytes(), b"\0"].concat();
+            assert_eq!(refused(&mut bounded(), (b'Q', &text), "42703"), "42501");
+            let parse = [b"s\0", text.as_slice(), b"\0\0"].concat();
+            assert_eq!(refused(&mut bounded(), (b'P', &parse), "26000"), "42501");
+            let parse = [b"\0", text.as_slice(), b"\0\0"].concat();
+            assert_eq!(refused(&mut bounded(), (b'P', &parse), "26000"), "42501");
+        }
+        let query = (b'Q', b"SET search_path = theirs\0".as_slice());
+        assert_eq!(refused(&mut bounded(), query, "25P02"), "25P02", "what Postgres says first is said");
+    }
+
+    #[test]
+    fn a_path_inside_the_tenant_goes_through() {
+        for text in [
+            "SET search_path = shared, mine",
+            "SET search_path TO DEFAULT",
+            "SELECT set_config('search_path', 'mine', true)",
+        ] {
+            let query = messages(&[(b'Q', &[text.as_bytes(), b"\0"].concat())]);
+            assert_eq!(bounded().say(&query), query);
+        }
+    }
+
+    #[test]
+    fn one_pin_too_many_is_refused_and_one_that_is_there_may_grow() {
+        let none = Some(PinsLeft { left: 0, of: 3 });
+        let listen = (b'Q', b"LISTEN a\0".as_slice());
+        let mut talk = Talk::new(9);
+        talk.client.pins_left = none;
+        assert_eq!(refused(&mut talk, listen, "42703"), "53400");
+        assert!(!talk.server.pinned && talk.server.left_behind.is_none());
+        let mut talk = Talk::new(9);
+        talk.client.pins_left = none;
+        talk.server.pinned = true;
+        assert_eq!(talk.say(&messages(&[listen])), messages(&[listen]));
+        let mut talk = Talk::new(9);
+        talk.client.pins_left = none;
+        talk.say(&messages(&[(b'P', b"s\0LISTEN a\0\0\0"), SYNC]));
+        talk.answer(&messages(&[(b'1', b""), (b'Z', b"I")]));
+        assert_eq!(refused(&mut talk, (b'B', b"\0s\0\0\0\0\0\0\0"), "26000"), "53400");
+    }
+
+    #[test]
+    fn the_rest_of_a_refused_message_is_thrown_away() {
+        let mut talk = Talk::new(9);
+        talk.client.pins_left = Some(PinsLeft { left: 0, of: 3 });
+        talk.say(&messages(&[(b'P', b"s\0LISTEN a\0\0\0"), SYNC]));
+        talk.answer(&messages(&[(b'1', b""), (b'Z', b"I")]));
+        let bind = messages(&[(b'B', b"\0s\0\0\0\0\x01\0\0\0\x04long\0\0")]);
+        let stand_in = messages(&[(b'B', b"\0tenantry:refused\0\0\0\0\0\0\0")]);
+        assert_eq!(talk.say(&bind[..20]), stand_in);
+        assert_eq!(talk.say(&bind[20..22]), b"");
+        let rest = [&bind[22..], &messages(&[SYNC])].concat();
+        assert_eq!(talk.say(&rest), messages(&[SYNC]));
+    }
+}

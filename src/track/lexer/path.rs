@@ -1,0 +1,162 @@
+//! Which schemas a text puts into search_path.
+//!
+//! Owns the notations: SET, SET LOCAL, SET SCHEMA and `set_config` with constants. What is computed is not seen.
+
+use super::tokens::{Token, Tokens, is};
+
+/// What a text makes of search_path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// Nothing, or what it was at the login, or something that the text does not show.
+    Kept,
+    /// It names these schemas.
+    To(Vec<String>),
+}
+
+/// Reads a text; it may be anything.
+#[must_use]
+pub fn path(sql: &[u8]) -> Path {
+    let mut schemas = Vec::new();
+    let mut tokens = Tokens::new(sql);
+    let mut is_first = true;
+    while let Some(token) = tokens.next() {
+        match token {
+            Token::Symbol(b';') => {
+                is_first = true;
+                continue;
+            }
+            Token::Word(word) if is_first && is(word, b"set") => set(&mut tokens, &mut schemas),
+            Token::Word(word) | Token::Name(word) if is(word, b"set_config") => call(&tokens, &mut schemas),
+            Token::Word(_)
+            | Token::Name(_)
+            | Token::Text
+            | Token::Number
+            | Token::Symbol(_)
+            | Token::Doubt => {}
+        }
+        is_first = false;
+    }
+    if schemas.is_empty() { Path::Kept } else { Path::To(schemas) }
+}
+
+/// The schemas in a value of search_path, as Postgres' `SplitIdentifierString` reads it; `None` if it cannot be read.
+#[must_use]
+pub fn split_path(value: &str) -> Option<Vec<String>> {
+    let mut schemas = Vec::new();
+    let mut tokens = Tokens::new(value.as_bytes());
+    loop {
+        match tokens.next() {
+            None if schemas.is_empty() => return Some(schemas),
+            Some(Token::Word(name)) => schemas.push(plain(name)?.to_ascii_lowercase()),
+            Some(Token::Name(name)) => schemas.push(quoted(name)?),
+            // `$user` without quotes is two tokens.
+            Some(Token::Symbol(b'$')) if tokens.eat_word(&[b"user"]) => schemas.push("$user".to_owned()),
+            Some(Token::Text | Token::Number | Token::Symbol(_) | Token::Doubt) | None => return None,
+        }
+        match tokens.next() {
+            None => return Some(schemas),
+            Some(Token::Symbol(b',')) => {}
+            Some(_) => return None,
+        }
+    }
+}
+
+/// What follows SET.
+fn set(tokens: &mut Tokens<'_>, schemas: &mut Vec<String>) {
+    while tokens.eat_word(&[b"session", b"local"]) {}
+    if tokens.eat_word(&[b"schema"]) {
+        schemas.extend(tokens.text().and_then(plain));
+        return;
+    }
+    let is_path = match tokens.peek() {
+        Some(Token::Word(name) | Token::Name(name)) => is(name, b"search_path"),
+        Some(Token::Text | Token::Number | Token::Symbol(_) | Token::Doubt) | None => false,
+    };
+    if !is_path {
+        return;
+    }
+    tokens.next();
+    if !(tokens.eat_word(&[b"to"]) || tokens.eat_symbol(b'=')) || tokens.eat_word(&[b"default"]) {
+        return;
+    }
+    loop {
+        if let Some(text) = tokens.text() {
+            schemas.extend(plain(text));
+        } else {
+            match tokens.next() {
+                Some(Token::Word(name)) => schemas.extend(plain(name).map(|name| name.to_ascii_lowercase())),
+                Some(Token::Name(name)) => schemas.extend(quoted(name)),
+                Some(Token::Text | Token::Number | Token::Symbol(_) | Token::Doubt) | None => return,
+            }
+        }
+        if !tokens.eat_symbol(b',') {
+            return;
+        }
+    }
+}
+
+/// A call of `set_config`, given what follows the name.
+fn call(after: &Tokens<'_>, schemas: &mut Vec<String>) {
+    let mut ahead = after.clone();
+    if ahead.eat_symbol(b'(')
+        && ahead.text().is_some_and(|name| is(name, b"search_path"))
+        && ahead.eat_symbol(b',')
+        && let Some(value) = ahead.text().and_then(plain)
+    {
+        schemas.extend(split_path(&value).unwrap_or_else(|| vec![value]));
+    }
+}
+
+fn plain(bytes: &[u8]) -> Option<String> {
+    std::str::from_utf8(bytes).ok().map(str::to_owned)
+}
+
+fn quoted(bytes: &[u8]) -> Option<String> {
+    plain(bytes).map(|name| name.replace("\"\"", "\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_notation_is_read() {
+        for (sql, expected) in [
+            ("SET search_path = a", ["a"].as_slice()),
+            ("SET search_path TO A, \"B\", 'c d'", &["a", "B", "c d"]),
+            ("set session Search_Path to 'a';select 1", &["a"]),
+            ("BEGIN; SET LOCAL search_path = a, b; COMMIT", &["a", "b"]),
+            ("SET SCHEMA 'a'", &["a"]),
+            ("SELECT set_config('search_path', 'a, \"B\"', true), 1", &["a", "B"]),
+            ("SET \"search_path\" = a", &["a"]),
+        ] {
+            assert_eq!(
+                path(sql.as_bytes()),
+                Path::To(expected.iter().map(|&name| name.into()).collect()),
+                "{sql}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_does_not_name_a_path_keeps_it() {
+        for sql in [
+            "SET search_path TO DEFAULT",
+            "RESET search_path",
+            "SET work_mem = 5",
+            "SELECT set_config('search_path', $1, true)",
+            "SELECT 'SET search_path = a'",
+            "CREATE FUNCTION f() RETURNS void LANGUAGE sql SET search_path = a AS ''",
+        ] {
+            assert_eq!(path(sql.as_bytes()), Path::Kept, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_split_as_postgres_does() {
+        assert_eq!(split_path("a, \"B c\",D"), Some(vec!["a".into(), "B c".into(), "d".into()]));
+        assert_eq!(split_path("\"$user\", $user"), Some(vec!["$user".into(), "$user".into()]));
+        assert_eq!(split_path(""), Some(vec![]));
+        assert_eq!(split_path("a b"), None);
+    }
+}

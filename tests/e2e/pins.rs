@@ -1,0 +1,164 @@
+//! What works on one server only keeps its client there, for as long as it lasts, within limits, and visibly.
+
+use crate::support::{Batch, Plan, Stage, Wire, eventually};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+async fn pinned(stage: &Stage) -> f64 {
+    stage.proxy().metrics().await.sum("tenantry_tenant_servers_pinned", &[("tenant", "acme")])
+}
+
+async fn has_pins(stage: &Stage, count: f64) {
+    eventually("as many pinned servers", PATIENCE, async || (pinned(stage).await == count).then_some(()))
+        .await;
+}
+
+async fn all_right(client: &mut Wire, sql: &str) {
+    let reply = client.query(sql).await;
+    assert!(reply.errors.is_empty(), "{sql}: {reply:?}");
+}
+
+#[tokio::test]
+async fn a_pin_ends_with_what_caused_it() {
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    let (mut client, mut other) = (stage.client("acme").await, stage.client("acme").await);
+    for (keeps, ends) in [
+        ("LISTEN news", "UNLISTEN news"),
+        ("LISTEN news; LISTEN more", "UNLISTEN *"),
+        ("SELECT pg_advisory_lock(7)", "SELECT pg_advisory_unlock(7)"),
+        ("SELECT pg_advisory_lock_shared(7)", "SELECT pg_advisory_unlock_all()"),
+        ("CREATE TEMP TABLE mine (x int)", "DROP TABLE mine"),
+        ("CREATE TEMP TABLE mine (x int)", "DISCARD TEMP"),
+        ("CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP FUNCTION pg_temp.f()"),
+        ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", "CLOSE c"),
+        ("PREPARE p AS SELECT 1", "DEALLOCATE p"),
+        ("PREPARE p AS SELECT 1", "SELECT 1; DEALLOCATE p"),
+        ("SELECT pg_advisory_lock(7)", "DISCARD ALL"),
+        ("BEGIN; CREATE TEMP TABLE mine (x int)", "ROLLBACK"),
+        (
+            "DO $$ BEGIN PERFORM pg_advisory_lock(7); END $$",
+            "DO $$ BEGIN PERFORM pg_advisory_unlock(7); END $$",
+        ),
+    ] {
+        for is_extended in [false, true] {
+            all_right(&mut client, keeps).await;
+            all_right(&mut client, "SELECT 1").await;
+            let open = keeps.starts_with("DO");
+            if !open {
+                assert_eq!(pinned(&stage).await, 1.0, "{keeps}");
+            }
+            if is_extended && !ends.contains(';') {
+                let reply = client.ask(Batch::new().run(ends, &[]).sync()).await;
+                assert!(reply.errors.is_empty(), "{ends}: {reply:?}");
+            } else {
+                all_right(&mut client, ends).await;
+            }
+            all_right(&mut other, "SELECT 'after'").await;
+            has_pins(&stage, 0.0).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_only_looks_like_a_pin_is_none() {
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    let (mut client, mut other) = (stage.client("acme").await, stage.client("acme").await);
+    for harmless in [
+        "SELECT pg_try_advisory_lock(7), pg_advisory_unlock(7)",
+        "BEGIN; LISTEN news; ROLLBACK",
+        "CREATE TEMP TABLE mine (x int); DROP TABLE mine",
+        "DEALLOCATE ALL; SELECT 1",
+        "BEGIN; PREPARE p AS SELECT 1; DEALLOCATE p; COMMIT",
+        "DO $$ BEGIN PERFORM 1; END $$",
+    ] {
+        all_right(&mut client, harmless).await;
+        all_right(&mut other, "SELECT 'after'").await;
+        has_pins(&stage, 0.0).await;
+    }
+}
+
+#[tokio::test]
+async fn one_pin_too_many_is_refused_before_it_is_sent_and_the_session_goes_on() {
+    let mut plan = Plan::new(&["acme"]).budget(20);
+    plan.tenants[0].lines.push("limits = { ceiling = 3 }".to_owned());
+    let stage = Stage::start(plan).await;
+    let mut keepers = vec![stage.client("acme").await, stage.client("acme").await];
+    for keeper in &mut keepers {
+        all_right(keeper, "CREATE TEMP TABLE mine (x int)").await;
+    }
+    let mut client = stage.client("acme").await;
+    let refused = client.query("SELECT pg_advisory_lock(8)").await;
+    assert_eq!((refused.code(), refused.status), ("53400", Some('I')), "{refused:?}");
+    let error = &refused.errors[0];
+    assert!(error.message.contains("advisory lock") && error.detail.contains('2') && !error.hint.is_empty());
+    let refused = client.ask(Batch::new().run("LISTEN news", &[]).sync()).await;
+    assert_eq!((refused.code(), refused.status), ("53400", Some('I')), "{refused:?}");
+    let inside =
+        Batch::new().query("BEGIN").query("PREPARE p AS SELECT 1").query("SELECT 1").query("ROLLBACK");
+    client.send(&inside.0).await;
+    let codes: Vec<_> = [client.until_ready().await, client.until_ready().await, client.until_ready().await]
+        .iter()
+        .map(|reply| reply.errors.first().map_or_else(String::new, |error| error.code.clone()))
+        .collect();
+    assert_eq!(codes, ["", "53400", "25P02"], "it aborts the transaction, as any error does");
+    client.until_ready().await;
+    assert_eq!(client.query("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").await.value(), "0");
+    // Those who have a pin may have more of it.
+    all_right(&mut keepers[0], "LISTEN news; SELECT pg_advisory_lock(8)").await;
+    drop(keepers);
+    has_pins(&stage, 0.0).await;
+    all_right(&mut client, "SELECT pg_advisory_lock(8)").await;
+    let metrics = stage.proxy().metrics().await;
+    assert_eq!(metrics.sum("tenantry_tenant_refusals_total", &[("reason", "pin_limit")]), 3.0);
+}
+
+#[tokio::test]
+async fn a_search_path_may_be_reordered_and_narrowed_but_not_left() {
+    let mut plan = Plan::new(&["acme", "bolt"]).one_server_each();
+    plan.tenants[0].lines.push("allowed_schemas = [\"public\"]".to_owned());
+    let stage = Stage::start(plan).await;
+    let (mut client, mut other) = (stage.client("acme").await, stage.client("acme").await);
+    let path = async |client: &mut Wire| client.query("SHOW search_path").await.value().to_owned();
+    let before = path(&mut client).await;
+    for inside in ["public, schema_acme", "\"schema_acme\"", "public", "pg_catalog, schema_acme"] {
+        all_right(&mut client, &format!("SET search_path TO {inside}")).await;
+        assert_eq!(path(&mut other).await, before, "it stays with its client");
+        assert_eq!(path(&mut client).await.replace('"', ""), inside.replace('"', ""));
+    }
+    for outside in [
+        "SET search_path = schema_bolt",
+        "BEGIN; SET LOCAL search_path TO public, schema_bolt; COMMIT",
+        "SELECT set_config('search_path', 'schema_bolt', false)",
+        "SET SCHEMA 'schema_bolt'",
+    ] {
+        let reply = client.query(outside).await;
+        assert_eq!((reply.code(), reply.status), ("42501", Some('I')), "{outside}: {reply:?}");
+        assert!(reply.errors[0].detail.contains("schema_acme") && !reply.errors[0].hint.is_empty());
+    }
+    assert_eq!(path(&mut client).await, "pg_catalog, schema_acme");
+    // Out of sight it is found afterwards, and does not stay.
+    all_right(&mut client, "DO $$ BEGIN SET search_path = schema_bolt; END $$").await;
+    assert!(!path(&mut other).await.contains("bolt"));
+    assert!(!path(&mut client).await.contains("bolt"));
+    let metrics = stage.proxy().metrics().await;
+    assert!(metrics.sum("tenantry_tenant_refusals_total", &[("reason", "outside_tenant")]) >= 4.0);
+}
+
+#[tokio::test]
+async fn a_role_that_was_given_up_stays_given_up() {
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    stage.postgres.psql("CREATE ROLE lesser; GRANT lesser TO role_acme").await.unwrap();
+    let (mut client, mut other) = (stage.client("acme").await, stage.client("acme").await);
+    for set in ["SET ROLE lesser", "SELECT set_config('role', 'lesser', false)"] {
+        all_right(&mut client, set).await;
+        for _ in 0..2 {
+            assert_eq!(other.query("SELECT current_user").await.value(), "role_acme");
+            assert_eq!(client.query("SELECT current_user").await.value(), "lesser");
+        }
+        all_right(&mut client, "RESET ROLE").await;
+        assert_eq!(other.query("SELECT current_user").await.value(), "role_acme");
+        assert_eq!(client.query("SELECT current_user").await.value(), "role_acme");
+    }
+    assert_eq!(client.query("SET ROLE postgres").await.code(), "42501");
+}
