@@ -68,7 +68,7 @@ fn opened(
     let server = Box::new(Server {
         id,
         stream: login.stream,
-        state: ServerState::new(settings, shared.limits.get().max_prepared_statements),
+        state: ServerState::new(settings, shared.limits.get().max_prepared_statements).marked(mark()),
         carry: Vec::new(),
         pid: login.pid,
         permit,
@@ -83,6 +83,14 @@ fn opened(
         slot.place = Place::Idle(server);
     }
     desk.handle(shared, now, Input::Opened { server: id });
+}
+
+/// What the names of a server's prepared statements are marked with. Should the system have no random bytes, the names can
+/// be guessed, as all poolers' names can.
+fn mark() -> u64 {
+    let mut bytes = [0; 8];
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    u64::from_ne_bytes(bytes)
 }
 
 fn close_stale(shared: &Rc<Shared>, tenant: &Rc<TenantState>, login: backend::Server, permit: Permit) {

@@ -35,6 +35,8 @@ pub struct TenantState {
     pub clients: ClientCounts,
     /// Servers that its clients keep between transactions.
     pub pins: Cell<u32>,
+    /// Whether a client has ever asked what a sequence gave it last.
+    pub reads_sequences: Rc<Cell<bool>>,
     /// Texts of prepared statements.
     pub statements: RefCell<StatementCache>,
     tenant: RefCell<Arc<Tenant>>,
@@ -58,6 +60,7 @@ impl TenantState {
             counters: RefCell::default(),
             clients: ClientCounts::default(),
             pins: Cell::new(0),
+            reads_sequences: Rc::default(),
             statements: RefCell::default(),
             bounds: RefCell::new(Rc::new(bounds_of(&tenant))),
             tenant: RefCell::new(tenant),

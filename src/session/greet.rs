@@ -80,6 +80,7 @@ pub async fn greet(
     let mut client = ClientState::new(cell.id, settings, floor.max_client_statements.get());
     client.startup = startup;
     client.bounds = cell.tenant.bounds();
+    client.reads_sequences = cell.tenant.reads_sequences.clone();
     Some(Session::new(stream, admission, client, mode).with_carry(&unread))
 }
 

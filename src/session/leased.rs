@@ -447,7 +447,8 @@ impl Session {
         let mut counters = self.cell.tenant.counters.borrow_mut();
         let counter = match reason {
             "pin_limit" => &mut counters.refused_pins,
-            _ => &mut counters.refused_outside,
+            "outside_tenant" => &mut counters.refused_outside,
+            _ => return,
         };
         *counter = counter.saturating_add(1);
     }

@@ -3,6 +3,7 @@
 //! Owns the state that both directions share. `upstream` and `downstream` move it; this file creates it, asks it and
 //! prepares a server for the next client.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -74,6 +75,8 @@ pub struct ServerState {
     pub asking: bool,
     /// Its search_path was found outside the tenant's schemas.
     pub strayed: bool,
+    /// What its sequences gave last may have been given to another client than the last one.
+    pub sequences_mixed: bool,
     /// What a client set on it is not known, and never will be.
     pub lost_settings: bool,
     /// It has a setting that cannot be carried to another server.
@@ -102,11 +105,21 @@ impl ServerState {
             asking: false,
             lost_settings: false,
             strayed: false,
+            sequences_mixed: false,
             holds_more: false,
             unnamed_of: None,
             settings_changed: false,
             suspect: false,
         }
+    }
+}
+
+impl ServerState {
+    /// The same with names of prepared statements that only who knows `mark` can name.
+    #[must_use]
+    pub fn marked(mut self, mark: u64) -> Self {
+        self.statements = self.statements.marked(mark);
+        self
     }
 }
 
@@ -128,6 +141,8 @@ pub struct ClientState {
     pub startup: Rc<Extras>,
     /// What it may not do.
     pub bounds: Rc<Bounds>,
+    /// Whether a client of its tenant has ever asked what a sequence gave it last.
+    pub reads_sequences: Rc<Cell<bool>>,
     /// How many more clients of its tenant may keep their servers; `None`: any number.
     pub pins_left: Option<PinsLeft>,
     /// Its named statements.
@@ -151,6 +166,7 @@ impl ClientState {
             settings,
             startup: Rc::default(),
             bounds: Rc::default(),
+            reads_sequences: Rc::default(),
             pins_left: None,
             statements: ClientStatements::default(),
             unnamed: None,
@@ -273,6 +289,11 @@ impl Exchange {
         let reset = server.is_in_doubt() && !same_client;
         if reset {
             self.reset(server, out);
+        } else if !same_client && server.last_client.is_some() {
+            server.sequences_mixed = true;
+            if client.reads_sequences.get() {
+                self.discard_sequences(server, out);
+            }
         }
         server.last_client = Some(client.id);
         if reset || !server.settings.serves(&client.settings) {
@@ -294,12 +315,20 @@ impl Exchange {
         server.statements.clear();
         server.left_behind = None;
         server.pinned = false;
+        server.sequences_mixed = false;
         server.touched = Names::None;
         server.doubted = false;
         server.asking = false;
         server.holds_more = false;
         server.unnamed_of = None;
         server.settings.extras = Rc::default();
+    }
+
+    /// Makes the server forget what its sequences gave last.
+    pub(super) fn discard_sequences(&mut self, server: &mut ServerState, out: &mut Vec<u8>) {
+        self.own_query(b"DISCARD SEQUENCES", out);
+        server.sequences_mixed = false;
+        server.unnamed_of = None;
     }
 
     /// Appends a simple query of the proxy's own; its answer does not reach the client.

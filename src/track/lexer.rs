@@ -90,6 +90,20 @@ pub fn is_plain(sql: &[u8]) -> bool {
     quiet::is_plainly_transient(sql)
 }
 
+/// Whether a text asks what a sequence gave this session last.
+#[must_use]
+pub fn reads_sequences(sql: &[u8]) -> bool {
+    !is_plain(sql)
+        && Tokens::new(sql).any(|token| match token {
+            tokens::Token::Word(name) | tokens::Token::Name(name) => {
+                tokens::is(name, b"currval") || tokens::is(name, b"lastval")
+            }
+            tokens::Token::Text | tokens::Token::Number | tokens::Token::Symbol(_) | tokens::Token::Doubt => {
+                false
+            }
+        })
+}
+
 /// What running a text leaves behind on a server, beside what ends with the transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traces {

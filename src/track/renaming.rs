@@ -10,9 +10,7 @@ use super::expect::Expect;
 use super::lexer::Traces;
 use super::notes::Note;
 use super::sink::Sink;
-use super::statement::{
-    Statement, put_close, put_context, put_parse, put_parse_unnamed, put_server_name, traces,
-};
+use super::statement::{Statement, put_context, put_parse_unnamed, traces};
 use super::upstream::{Next, Parties};
 use super::violation::{MAX_INSPECTED_BYTES, MAX_NAME_BYTES, MAX_NAMED_PARSE_BYTES, Violation, whole_body};
 use crate::wire::frame::{self, HEADER_BYTES, Header};
@@ -33,25 +31,32 @@ impl Exchange {
             return self.parse_unnamed(parties, header, body, message, sink);
         }
         if header.body_len > MAX_NAMED_PARSE_BYTES {
-            return Err(Violation::StatementTooLong(header.body_len));
+            let refusal = Violation::StatementTooLong(header.body_len).to_refusal();
+            return Ok(self.refuse_extended(header, message, refusal, sink));
         }
         let Some(body) = body else { return Ok(Next::Wait) };
         let Some((name, body)) = frame::split_cstr(body) else { return Err(Violation::Malformed(b'P')) };
         let max = parties.client.max_statements;
-        if parties.client.statements.len() >= max {
-            return Err(Violation::TooManyStatements(max));
-        }
-        if name.len() > MAX_NAME_BYTES {
-            return Err(Violation::NameTooLong(name.len()));
+        let beyond = if parties.client.statements.len() >= max {
+            Some(Violation::TooManyStatements(max))
+        } else if name.len() > MAX_NAME_BYTES {
+            Some(Violation::NameTooLong(name.len()))
+        } else if !parties.cache.has_room_for(body) {
+            Some(Violation::StatementsTooLong)
+        } else {
+            None
+        };
+        if let Some(violation) = beyond {
+            return Ok(self.refuse_extended(header, message, violation.to_refusal(), sink));
         }
         if self.is_undecided(name, parties.server) {
             return Ok(Next::Hold);
         }
-        if !parties.cache.has_room_for(body) {
-            return Err(Violation::StatementsTooLong);
-        }
         if let Some(error) = frame::split_cstr(body).and_then(|(text, _)| Self::text_refusal(parties, text)) {
             return Ok(self.refuse_extended(header, message, error, sink));
+        }
+        if let Some((text, _)) = frame::split_cstr(body) {
+            self.look_for_sequences(parties, text, sink);
         }
         sink.drop_input(header.total_len());
         let statement = parties.statement(body);
@@ -69,7 +74,7 @@ impl Exchange {
         if parties.client.statements.find(name).is_some() {
             // The name is taken: let the server say so, by preparing what it has prepared.
             let serial = self.prepare_here(parties, &statement, out);
-            put_parse(out, serial, &statement.body);
+            parties.server.statements.put_parse(out, serial, &statement.body);
             self.expect_extended(Expect::ParseAgain);
             return;
         }
@@ -101,6 +106,7 @@ impl Exchange {
                     return Ok(self.refuse_extended(header, message, error, sink));
                 }
                 parties.look_for_ends(text);
+                self.look_for_sequences(parties, text, sink);
                 traces(text)
             }
             None if header.body_len <= MAX_INSPECTED_BYTES => return Ok(Next::Wait),
@@ -162,7 +168,7 @@ impl Exchange {
             }
             None => self.foreign(parties, name, sink),
         };
-        Ok(self.bind_under(header, message, (portal, name), &new_name, sink))
+        Ok(self.bind_under(header, message, (portal, name), (&new_name, parties.server), sink))
     }
 
     /// Forwards a Bind with another statement name. Its parameters may still be on their way.
@@ -171,7 +177,7 @@ impl Exchange {
         header: Header,
         message: &[u8],
         (portal, old_name): (&[u8], &[u8]),
-        name: &Name<'_>,
+        (name, server): (&Name<'_>, &ServerState),
         sink: &mut Sink<'_>,
     ) -> Next {
         let old_names = portal.len().saturating_add(old_name.len()).saturating_add(2);
@@ -182,7 +188,7 @@ impl Exchange {
         out.extend_from_slice(&[b'B', 0, 0, 0, 0]);
         out.extend_from_slice(portal);
         out.push(0);
-        name.put(out);
+        name.put(server, out);
         out.push(0);
         let new_names = out.len().saturating_sub(length_at).saturating_sub(4);
         let length = header.body_len.saturating_sub(old_names).saturating_add(new_names).saturating_add(4);
@@ -221,7 +227,7 @@ impl Exchange {
         };
         frame::put(sink.insert(), b'D', |out| {
             out.push(kind);
-            name.put(out);
+            name.put(parties.server, out);
             out.push(0);
         });
         self.expect_extended(Expect::Describe);
@@ -318,11 +324,11 @@ impl Exchange {
     /// Prepares a statement under a new number, after closing what must go for that. The caller expects the answer.
     fn send_parse(&mut self, server: &mut ServerState, id: u64, body: &[u8], out: &mut Vec<u8>) -> u32 {
         while let Some(victim) = server.statements.victim_for(id) {
-            put_close(out, victim);
+            server.statements.put_close(out, victim);
             self.expect_extended(Expect::OwnClose { serial: victim });
         }
         let serial = server.statements.insert(id, self.this_segment());
-        put_parse(out, serial, body);
+        server.statements.put_parse(out, serial, body);
         serial
     }
 
@@ -381,9 +387,9 @@ enum Name<'a> {
 }
 
 impl Name<'_> {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, server: &ServerState, out: &mut Vec<u8>) {
         match self {
-            Self::Ours(serial) => put_server_name(out, *serial),
+            Self::Ours(serial) => server.statements.put_name(out, *serial),
             Self::Foreign([]) => {}
             Self::Foreign(name) => {
                 out.extend_from_slice(b"tenantry:");

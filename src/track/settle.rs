@@ -42,7 +42,10 @@ impl ServerState {
                 self.touched.add(silent);
             }
         }
-        if changes.reset == Names::Any {
+        if changes.reset == Names::Any && self.asking {
+            // What the client has is about to be told.
+            self.touched = Names::Any;
+        } else if changes.reset == Names::Any {
             let known = client.settings.extras.iter().chain(client.startup.iter());
             let silent: Vec<_> =
                 known.map(|(name, _)| name).filter(|name| !self.reports(name)).cloned().collect();
@@ -322,6 +325,7 @@ const MAX_VALUE_BYTES: usize = 8 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::{Talk, messages};
     use super::*;
 
     fn data_row(columns: &[Option<&str>]) -> Vec<u8> {
@@ -341,6 +345,31 @@ mod tests {
         for len in 0..body.len() {
             assert_eq!(row(&body[..len]), None, "{len}");
         }
+    }
+
+    #[test]
+    fn a_reset_that_overtakes_the_answer_about_a_setting_is_asked_about_as_well() {
+        let mut talk = Talk::new(9);
+        let set = (b'Q', b"SET work_mem = '8MB'\0".as_slice());
+        let reset = (b'Q', b"RESET ALL\0".as_slice());
+        let ready = (b'Z', b"I".as_slice());
+        talk.say(&messages(&[set]));
+        talk.answer(&messages(&[(b'C', b"SET\0"), ready]));
+        let ask = |talk: &mut Talk| {
+            let mut out = Vec::new();
+            talk.exchange.settle(&talk.client, &mut talk.server, &mut out);
+            out
+        };
+        assert!(ask(&mut talk).starts_with(b"Q"));
+        talk.say(&messages(&[reset]));
+        let row = data_row(&[Some("384d42"), Some("344d42")]);
+        talk.answer(&messages(&[(b'T', b""), (b'D', &row), (b'C', b"SELECT 1\0"), ready]));
+        assert_eq!(&*talk.client.settings.extras[0].1, "8MB");
+        talk.answer(&messages(&[(b'C', b"RESET\0"), ready]));
+        assert!(talk.server.is_unsettled());
+        assert!(ask(&mut talk).starts_with(b"Q"));
+        talk.answer(&messages(&[(b'T', b""), (b'C', b"SELECT 0\0"), ready]));
+        assert!(talk.client.settings.extras.is_empty() && !talk.server.is_unsettled());
     }
 
     #[test]

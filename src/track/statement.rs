@@ -67,35 +67,11 @@ pub(super) fn put_context(settings: &Settings, out: &mut Vec<u8>) {
 /// How the names that statements have on servers begin.
 pub(super) const SERVER_NAME_PREFIX: &[u8] = b"tenantry_";
 
-/// Appends the name that a statement has on a server.
-pub(super) fn put_server_name(out: &mut Vec<u8>, serial: u32) {
-    out.extend_from_slice(SERVER_NAME_PREFIX);
-    out.extend_from_slice(itoa::Buffer::new().format(serial).as_bytes());
-}
-
-/// Appends a Parse that prepares a statement on a server.
-pub(super) fn put_parse(out: &mut Vec<u8>, serial: u32, body: &[u8]) {
-    frame::put(out, b'P', |out| {
-        put_server_name(out, serial);
-        out.push(0);
-        out.extend_from_slice(body);
-    });
-}
-
 /// Appends a Parse that prepares the unnamed statement.
 pub(super) fn put_parse_unnamed(out: &mut Vec<u8>, body: &[u8]) {
     frame::put(out, b'P', |out| {
         out.push(0);
         out.extend_from_slice(body);
-    });
-}
-
-/// Appends a Close that makes a server forget the statement.
-pub(super) fn put_close(out: &mut Vec<u8>, serial: u32) {
-    frame::put(out, b'C', |out| {
-        out.push(b'S');
-        put_server_name(out, serial);
-        out.push(0);
     });
 }
 
@@ -314,6 +290,8 @@ impl ClientStatements {
 /// taken, whatever an error has made the server skip before.
 #[derive(Debug)]
 pub struct ServerStatements {
+    /// How their names begin.
+    prefix: Box<[u8]>,
     here: HashMap<u64, Here, foldhash::fast::FixedState>,
     /// Numbers that were to be closed, but the server skipped it.
     unclosed: Vec<u32>,
@@ -335,7 +313,45 @@ impl ServerStatements {
     /// An empty set of at most `max` statements.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { here: HashMap::default(), unclosed: Vec::new(), last_serial: 0, clock: 0, max: max.max(1) }
+        Self {
+            prefix: SERVER_NAME_PREFIX.into(),
+            here: HashMap::default(),
+            unclosed: Vec::new(),
+            last_serial: 0,
+            clock: 0,
+            max: max.max(1),
+        }
+    }
+
+    /// Makes their names such that nobody who does not know `mark` can say EXECUTE or DEALLOCATE to one of them.
+    #[must_use]
+    pub fn marked(mut self, mark: u64) -> Self {
+        self.prefix = [SERVER_NAME_PREFIX, format!("{mark:x}_").as_bytes()].concat().into();
+        self
+    }
+
+    /// Appends the name of a statement.
+    pub(super) fn put_name(&self, out: &mut Vec<u8>, serial: u32) {
+        out.extend_from_slice(&self.prefix);
+        out.extend_from_slice(itoa::Buffer::new().format(serial).as_bytes());
+    }
+
+    /// Appends a Parse that prepares a statement.
+    pub(super) fn put_parse(&self, out: &mut Vec<u8>, serial: u32, body: &[u8]) {
+        frame::put(out, b'P', |out| {
+            self.put_name(out, serial);
+            out.push(0);
+            out.extend_from_slice(body);
+        });
+    }
+
+    /// Appends a Close that makes the server forget a statement.
+    pub(super) fn put_close(&self, out: &mut Vec<u8>, serial: u32) {
+        frame::put(out, b'C', |out| {
+            out.push(b'S');
+            self.put_name(out, serial);
+            out.push(0);
+        });
     }
 
     /// The number of a statement that the server certainly has for a message sent now; notes that it is used.
@@ -401,7 +417,8 @@ impl ServerStatements {
 
     /// The server is about to forget everything. Returns what it had.
     pub(super) fn take_all(&mut self) -> Self {
-        let emptied = Self { last_serial: self.last_serial, clock: self.clock, ..Self::new(self.max) };
+        let (prefix, last_serial, clock) = (self.prefix.clone(), self.last_serial, self.clock);
+        let emptied = Self { prefix, last_serial, clock, ..Self::new(self.max) };
         std::mem::replace(self, emptied)
     }
 

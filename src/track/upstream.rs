@@ -14,9 +14,9 @@
 
 use std::rc::Rc;
 
-use super::exchange::{ClientState, Exchange, ServerState};
+use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
-use super::lexer::{Effect, Names, StateKind, Traces, classify};
+use super::lexer::{self, Effect, Names, StateKind, Traces, classify};
 use super::notes::{Everything, Note};
 use super::sink::Sink;
 use super::statement::StatementCache;
@@ -205,6 +205,7 @@ impl Exchange {
             return Ok(self.refuse_query(parties, header, error, sink));
         }
         parties.look_for_ends(text);
+        self.look_for_sequences(parties, text, sink);
         let mut reset = Names::None;
         let expect = match classify(text) {
             Effect::Transient => Expect::Query,
@@ -246,6 +247,19 @@ impl Exchange {
     ) -> Next {
         self.expect_query(parties, expect);
         self.forward(header, message, sink)
+    }
+
+    /// A text that asks what a sequence gave last must not be told what it gave another client. From the first such text of
+    /// a tenant on a server forgets it when it changes hands; what was given before that is forgotten now.
+    pub(super) fn look_for_sequences(&mut self, parties: &mut Parties<'_>, text: &[u8], sink: &mut Sink<'_>) {
+        if !lexer::reads_sequences(text) {
+            return;
+        }
+        parties.client.reads_sequences.set(true);
+        let is_free = self.is_answered() && parties.server.status == TxStatus::Idle;
+        if parties.server.sequences_mixed && is_free {
+            self.discard_sequences(parties.server, sink.insert());
+        }
     }
 
     pub(super) fn expect_query(&mut self, parties: &mut Parties<'_>, expect: Expect) {

@@ -3,7 +3,7 @@
 //! Owns the limits on a client's messages and the error it gets beyond them.
 
 use super::statement::MAX_TENANT_BYTES;
-use crate::error::{ClientError, ClientFacing, Fault, SqlState};
+use crate::error::{ClientError, ClientFacing, Fault, Severity, SqlState};
 use crate::wire::frame::{self, HEADER_BYTES, Header};
 
 /// What no well-behaved client sends.
@@ -33,6 +33,14 @@ pub enum Violation {
     /// More named statements than a client may have.
     #[error("too many prepared statements")]
     TooManyStatements(usize),
+}
+
+impl Violation {
+    /// What the client is told where the message alone can be refused: the session goes on.
+    #[must_use]
+    pub(super) fn to_refusal(&self) -> ClientError {
+        ClientError { severity: Severity::Error, ..self.to_client() }
+    }
 }
 
 impl ClientFacing for Violation {
@@ -70,7 +78,7 @@ impl ClientFacing for Violation {
 /// A simple query or an unnamed Parse up to this size is read whole before it is forwarded.
 pub(super) const MAX_INSPECTED_BYTES: usize = 16 * 1024;
 /// A named Parse is kept, so it has an end.
-pub(super) const MAX_NAMED_PARSE_BYTES: usize = 1024 * 1024;
+pub(super) const MAX_NAMED_PARSE_BYTES: usize = 16 * 1024 * 1024;
 /// So is its name.
 pub(super) const MAX_NAME_BYTES: usize = 256;
 /// When one pass over a client's bytes has become more than this on its way to the server, it pauses.

@@ -162,3 +162,44 @@ async fn a_role_that_was_given_up_stays_given_up() {
     }
     assert_eq!(client.query("SET ROLE postgres").await.code(), "42501");
 }
+
+#[tokio::test]
+async fn nobody_is_told_what_a_sequence_gave_another_client() {
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    let (mut client, mut other) = (stage.client("acme").await, stage.client("acme").await);
+    all_right(&mut client, "CREATE SEQUENCE numbers").await;
+    assert_eq!(client.query("SELECT nextval('numbers')").await.value(), "1");
+    for ask in ["SELECT lastval()", "SELECT currval('numbers')", "SELECT pg_catalog.lastval ()"] {
+        for is_extended in [false, true] {
+            let reply = match is_extended {
+                false => other.query(ask).await,
+                true => other.ask(Batch::new().run(ask, &[]).sync()).await,
+            };
+            assert_eq!(reply.code(), "55000", "{ask}: {reply:?}");
+            client.query("SELECT nextval('numbers')").await;
+        }
+    }
+    // On a server that has not changed hands it is there.
+    let given = client.query("SELECT nextval('numbers')").await.value().to_owned();
+    assert_eq!(client.query("SELECT lastval()").await.value(), given);
+    other.query("BEGIN").await;
+    let given = other.query("SELECT nextval('numbers')").await.value().to_owned();
+    assert_eq!(other.query("SELECT currval('numbers')").await.value(), given);
+    other.query("COMMIT").await;
+    assert_eq!(other.query("SELECT lastval()").await.value(), given);
+}
+
+#[tokio::test]
+async fn what_others_have_prepared_cannot_be_named() {
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    let (mut client, mut other) = (stage.client("acme").await, stage.client("acme").await);
+    client.ask(Batch::new().parse("s", "SELECT 'secret'").sync()).await;
+    for number in 0..5 {
+        for verb in ["EXECUTE", "DEALLOCATE"] {
+            let reply = other.query(&format!("{verb} tenantry_{number}")).await;
+            assert_eq!(reply.code(), "26000", "{verb}: {reply:?}");
+        }
+    }
+    let run = Batch::new().bind("", "s", &[]).execute("").sync();
+    assert_eq!(client.ask(run).await.value(), "secret");
+}

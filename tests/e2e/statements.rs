@@ -256,11 +256,29 @@ async fn texts_that_a_tenant_keeps_are_bounded() {
         }
     }
     let (number, reply) = refused.expect("the texts have an end");
-    assert_eq!((reply.code(), reply.status), ("53400", None));
+    assert_eq!((reply.code(), reply.status), ("53400", Some('I')), "the session goes on");
     assert!((60..80).contains(&number), "{number}");
+    drop(client);
     let mut next = stage.client("acme").await;
     prepare(&mut next, "s", OWNER).await;
     assert_eq!(next.ask(execute("s", "x")).await.value(), "acme x", "what the other one held is free again");
+}
+
+#[tokio::test]
+async fn a_named_text_of_megabytes_is_prepared_and_one_beyond_is_refused_alone() {
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    let mut client = stage.client("acme").await;
+    for (size, expected) in [(8_000_000, ""), (40_000_000, "54000")] {
+        let text = format!("SELECT length('{}')", "x".repeat(size));
+        let batch = Batch::new().parse("s", &text).bind("", "s", &[]).execute("").sync();
+        let reply = client.ask(batch).await;
+        let code = reply.errors.first().map_or("", |error| &error.code);
+        assert_eq!((code, reply.status), (expected, Some('I')), "{size}");
+        if expected.is_empty() {
+            assert_eq!(reply.value(), size.to_string());
+        }
+        client.ask(Batch::new().close_statement("s").sync()).await;
+    }
 }
 
 #[tokio::test]
@@ -284,7 +302,7 @@ async fn statements_of_one_client_are_limited_by_the_proxy() {
         prepare(&mut client, &format!("s{number}"), "SELECT $1").await;
     }
     let reply = client.ask(Batch::new().parse("one too many", "SELECT $1").sync()).await;
-    assert_eq!((reply.code(), reply.status), ("53400", None));
+    assert_eq!((reply.code(), reply.status), ("53400", Some('I')), "the session goes on");
     assert!(reply.errors[0].hint.contains("max_client_statements"), "{reply:?}");
 }
 

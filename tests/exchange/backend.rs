@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::asked;
 use super::copy::CopyIn;
 use super::messages::{self, put};
 use super::rng::Rng;
@@ -452,31 +453,11 @@ impl Backend {
                 self.echo(text, "");
                 "SELECT 1".to_owned()
             }
-            Sql::AskSettings(names) => {
-                let pairs = |name: &String| {
-                    let now = self.variables.value(name).map(hex);
-                    let default = now.as_ref().map(|_| hex(self.variables.default(name).unwrap_or_default()));
-                    [now, default]
-                };
-                let row: Vec<Option<String>> = names.iter().flat_map(pairs).collect();
-                put(&mut self.buffered, b'D', &[&columns(&row)]);
-                "SELECT 1".to_owned()
-            }
-            Sql::AskAllSettings => {
-                let changed = |(name, value): &(&str, &str)| self.variables.default(name) != Some(value);
-                let rows: Vec<_> = self.variables.iter().filter(changed).collect();
-                for (name, value) in &rows {
-                    let row = [Some((*name).to_owned()), Some(hex(value))];
-                    put(&mut self.buffered, b'D', &[&columns(&row)]);
-                }
-                format!("SELECT {}", rows.len())
-            }
-            Sql::AskPins => {
+            Sql::AskSettings(_) | Sql::AskAllSettings | Sql::AskPins => {
                 let by_sql = self.prepared_by_sql.iter().any(|name| self.prepared.contains_key(name));
-                let pinned = if self.holds_cursor || by_sql { "t" } else { "f" };
-                let row = [Some(pinned.to_owned()), Some("f".to_owned())];
-                put(&mut self.buffered, b'D', &[&columns(&row)]);
-                "SELECT 1".to_owned()
+                let rows = asked::rows(&understand(text), &self.variables, self.holds_cursor || by_sql);
+                rows.iter().for_each(|row| put(&mut self.buffered, b'D', &[row]));
+                format!("SELECT {}", rows.len())
             }
             sql => self.command(sql, text)?,
         };
@@ -572,21 +553,6 @@ impl Backend {
 pub(super) fn text_of(bytes: &[u8]) -> (&str, &[u8]) {
     let (text, rest) = tenantry::wire::frame::split_cstr(bytes).expect("a text with its end");
     (std::str::from_utf8(text).expect("text"), rest)
-}
-
-fn hex(text: &str) -> String {
-    text.bytes().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The body of a DataRow.
-fn columns(row: &[Option<String>]) -> Vec<u8> {
-    let mut body = u16::try_from(row.len()).expect("few columns").to_be_bytes().to_vec();
-    for column in row {
-        let len = column.as_ref().map_or(-1, |text| i32::try_from(text.len()).expect("a short text"));
-        body.extend_from_slice(&len.to_be_bytes());
-        body.extend_from_slice(column.as_deref().unwrap_or_default().as_bytes());
-    }
-    body
 }
 
 fn syntax_error(text: &str) -> PgError {

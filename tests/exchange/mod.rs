@@ -1,5 +1,6 @@
 //! The parts of the simulation: a model of Postgres, scripts for clients, the world that plays them, what may differ.
 
+mod asked;
 mod author;
 mod backend;
 mod compare;

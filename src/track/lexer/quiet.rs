@@ -27,6 +27,7 @@ fn is_quiet(sql: &[u8], mut at: usize) -> bool {
         let (before, after) = (sql.get(..here).unwrap_or_default(), sql.get(at..).unwrap_or_default());
         let rest = match byte {
             b'_' if !is_in_wanted_name(before, after) => continue,
+            b'(' if !is_behind_val(before) => continue,
             b'm' | b'M' if !is_in_temp(before, after) => continue,
             b'$' if is_parameter(before, after) => continue,
             b'-' if after.first() != Some(&b'-') => continue,
@@ -47,11 +48,11 @@ fn is_loud(byte: u8) -> bool {
     LOUD.get(usize::from(byte)).copied().unwrap_or(true)
 }
 
-/// Bytes that need a second look, or that are for the tokens to judge. The names we look for have an underscore, and
-/// `INTO TEMP` has an m.
+/// Bytes that need a second look, or that are for the tokens to judge. The names we look for have an underscore or, being
+/// functions, a parenthesis behind them, and `INTO TEMP` has an m.
 const LOUD: [bool; 256] = {
     let mut loud = [false; 256];
-    let mut rest: &[u8] = b"_mM$-/'\";\x0b";
+    let mut rest: &[u8] = b"_(mM$-/'\";\x0b";
     while let [byte, tail @ ..] = rest {
         loud[*byte as usize] = true;
         rest = tail;
@@ -66,6 +67,11 @@ const fn is_in_wanted_name(before: &[u8], after: &[u8]) -> bool {
         [.., b'p' | b'P', b'g' | b'G'] => matches!(after, [b'a' | b'A' | b't' | b'T', ..]),
         _ => false,
     }
+}
+
+/// Whether a parenthesis opens the arguments of `currval` or `lastval`, as far as three letters tell.
+fn is_behind_val(before: &[u8]) -> bool {
+    matches!(before.trim_ascii_end(), [.., b'v' | b'V', b'a' | b'A', b'l' | b'L'])
 }
 
 /// Whether an m is that of the word `temp` or of a word that starts with `tempo`.

@@ -130,7 +130,7 @@ fn reset(tokens: &mut Tokens<'_>, found: &mut Changes) {
         found.reset = Names::Any;
         return;
     }
-    match special(tokens).map(Vec::from).or_else(|| name(tokens).map(|name| vec![name])) {
+    match special(tokens).or_else(|| name(tokens).map(|name| vec![name])) {
         Some(names) => note(found, names, true),
         None => found.touched = Names::Any,
     }
@@ -143,7 +143,7 @@ fn note(found: &mut Changes, names: impl IntoIterator<Item = Box<str>> + Clone, 
     found.touched.add(names);
 }
 
-const fn is_assignment(token: Option<Token<'_>>) -> bool {
+fn is_assignment(token: Option<Token<'_>>) -> bool {
     match token {
         Some(Token::Symbol(b'=' | b'.')) => true,
         Some(Token::Word(word)) => word.eq_ignore_ascii_case(b"to"),
