@@ -96,11 +96,23 @@ fn the_example_is_read_without_a_warning() {
 }
 
 #[test]
+fn trusted_load_balancers_are_networks_or_one_address() {
+    for trusted in ["\"192.0.2.7\"", "[\"10.0.0.0/8\", \"192.0.2.0/28\"]"] {
+        let head = format!("listen.proxy_protocol = {{ trusted = {trusted} }}");
+        let proxies = settings(&file(&head, &["acme"], "")).listen.trusted_proxies;
+        assert!(proxies.contain("192.0.2.7".parse().unwrap()), "{trusted}");
+        assert!(!proxies.contain("192.0.2.77".parse().unwrap()), "{trusted}");
+    }
+}
+
+#[test]
 fn the_example_shows_the_defaults() {
     let text = fs::read_to_string("config/tenantry.example.toml").unwrap();
     // Everything that is commented out as `# key = value`, except what has no default or needs files.
-    let shown =
-        uncommented(&text, &["unix_socket_dir", "cert", "key", "client_ca", "sni_domain", "tenants_dir"]);
+    let shown = uncommented(
+        &text,
+        &["unix_socket_dir", "cert", "key", "client_ca", "sni_domain", "tenants_dir", "proxy_protocol"],
+    );
     let env = |name: &str| name.ends_with("_PASSWORD").then(|| "secret".to_owned());
     let load = |text: &str| config::load_text(text, Path::new(""), &env, None).unwrap().settings;
     let (plain, shown) = (load(&text), load(&shown));

@@ -24,7 +24,9 @@ fn seeds() -> Vec<Vec<u8>> {
     put_authentication_sasl(offer, &["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"]);
     put_parameter_status(status, "client_encoding", "UTF8");
     let with_name = [b"acme.db.test\0", seeds[0].as_slice()].concat();
-    let texts: [&[u8]; 4] = [
+    let texts: [&[u8]; 6] = [
+        b"PROXY TCP4 192.0.2.1 198.51.100.7 51234 5432\r\n",
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x11\xc0\0\x02\x01\xc6\x33\x64\x07\xc8\x22\x15\x38\x04\0\x02\x01\x01",
         b"-c tenantry.tenant=acme --search-path=a\\ b -cx=y",
         b"n,,n=,r=abc\0c=biws,r=abcnonce,p=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
         b"p=tls-server-end-point,,n=u,r=abc\0c=cD10bHMtc2VydmVyLWVuZC1wb2ludCwsAQ==,r=abcnonce,\

@@ -54,6 +54,7 @@ impl Builder<'_> {
         Listen {
             addresses,
             unix_socket_dir,
+            trusted_proxies: self.trusted_proxies(model.proxy_protocol.as_ref()),
             tls,
             login_timeout: self.positive_duration("listen.login_timeout", &model.login_timeout, 15),
             max_half_open: self.count("listen.max_half_open", &model.max_half_open, 1_000),

@@ -21,6 +21,7 @@ pub fn all_keys() -> Vec<String> {
     let mut keys = vec!["tenants_dir".to_owned()];
     let sections = [
         ("listen", fields::<model::ListenModel>()),
+        ("listen.proxy_protocol", fields::<model::ProxyProtocolModel>()),
         ("listen.tls", fields::<model::TlsModel>()),
         ("http", fields::<model::HttpModel>()),
         ("threads", fields::<model::ThreadsModel>()),

@@ -21,6 +21,7 @@ mod logins;
 mod model;
 pub mod names;
 mod places;
+mod proxies;
 mod read;
 pub mod reload;
 mod scram;
@@ -39,6 +40,6 @@ pub use places::{Place, Places};
 pub use settings::{
     AdminLogin, ChannelBinding, Cluster, Drain, Endpoint, Host, Listen, ListenTls, Log, LogFormat,
     MaxConnections, Servers, Settings, SslMode, TargetSessionAttrs, TenantSource, Threads, TlsIdentity,
-    TlsMode, TlsVersion,
+    TlsMode, TlsVersion, TrustedProxies,
 };
 pub use url::parse_endpoint;

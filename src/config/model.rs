@@ -53,11 +53,19 @@ pub(super) struct Section<T> {
 pub(super) struct ListenModel {
     pub(super) address: Value<OneOrMany>,
     pub(super) unix_socket_dir: Value<PathBuf>,
+    pub(super) proxy_protocol: Value<ProxyProtocolModel>,
     pub(super) tls: Value<TlsModel>,
     pub(super) login_timeout: Value<DurationText>,
     pub(super) max_half_open: Value<u32>,
     pub(super) max_clients: Value<u32>,
     pub(super) backlog: Value<u32>,
+}
+
+/// `listen.proxy_protocol`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProxyProtocolModel {
+    pub(super) trusted: Value<OneOrMany>,
 }
 
 /// `listen.tls`

@@ -2,10 +2,12 @@
 //!
 //! Owns the validated values that every other module uses. Must not know TOML.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use crate::ids::ClusterId;
 pub use crate::tenant::TenantSource;
@@ -54,6 +56,8 @@ pub struct Listen {
     pub addresses: Vec<SocketAddr>,
     /// Directory for a Unix socket named `.s.PGSQL.<port of the first address, or 6432>`.
     pub unix_socket_dir: Option<PathBuf>,
+    /// Load balancers that say where their clients are.
+    pub trusted_proxies: TrustedProxies,
     /// TLS towards clients.
     pub tls: ListenTls,
     /// From accept to authenticated.
@@ -64,6 +68,19 @@ pub struct Listen {
     pub max_clients: usize,
     /// Kernel backlog.
     pub backlog: u32,
+}
+
+/// Networks from which connections begin with a PROXY protocol header.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustedProxies(pub Vec<IpNet>);
+
+impl TrustedProxies {
+    /// Whether the address lies in one of the networks. An IPv4 address is the same in an IPv6 one.
+    #[must_use]
+    pub fn contain(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
 }
 
 /// TLS towards clients.

@@ -22,7 +22,7 @@ use tracing::{debug, error, info, warn};
 use super::admitted::Reception;
 use super::counters::{LoginCounters, LoginResult};
 use super::failure::LoginFailure;
-use super::handshake::{Handshake, Opening, Visit};
+use super::handshake::{Accepted, Handshake, Opening, Visit};
 use super::limits::{Clients, HalfOpen, HalfOpenGuard};
 use crate::auth::refusal::shown;
 use crate::auth::scram_server::MockSecret;
@@ -147,24 +147,25 @@ impl Shared {
         let now = Instant::now();
         let deadline = now.checked_add(settings.listen.login_timeout).unwrap_or(now);
         let visit = Visit { shared: self.clone(), settings, peer, request_id, deadline };
-        let handshake = Handshake::new(stream, visit, shutdown);
-        let outcome = timeout_at(deadline, self.see_through(handshake)).await;
-        let outcome = outcome.unwrap_or(Err(LoginFailure::Timeout));
+        let mut client = peer;
+        let outcome = timeout_at(deadline, async {
+            let handshake = Handshake::new(stream, visit, shutdown).locate().await?;
+            client = handshake.visit.peer;
+            self.see_through(handshake).await
+        });
+        let outcome = outcome.await.unwrap_or(Err(LoginFailure::Timeout));
         drop(half_open);
         match outcome {
             Ok(result) => self.counters.count(result),
             Err(failure) => {
                 self.counters.count(failure.result());
-                log_failure(&failure, request_id, peer);
+                log_failure(&failure, request_id, client);
             }
         }
     }
 
     /// All stages of one login.
-    async fn see_through(
-        &self,
-        handshake: Handshake<super::handshake::Accepted>,
-    ) -> Result<LoginResult, LoginFailure> {
+    async fn see_through(&self, handshake: Handshake<Accepted>) -> Result<LoginResult, LoginFailure> {
         let login = match handshake.open().await? {
             Opening::Login(login) => login,
             Opening::Cancel(key, connection) => {
@@ -191,7 +192,8 @@ impl Shared {
     }
 }
 
-/// One line per failed login. Those who only connect and leave (health checks, port scans) are not worth one.
+/// One line per failed login, with the address of the client as far as it was known then. Those who only connect and leave
+/// (health checks, port scans) are not worth one.
 fn log_failure(failure: &LoginFailure, request_id: u64, peer: Option<SocketAddr>) {
     let (reason, client) = (failure.reason(), place(peer));
     let user = match failure {

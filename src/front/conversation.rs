@@ -11,6 +11,7 @@ use super::failure::LoginFailure;
 use crate::net::Stream;
 use crate::net::tls::{ServerTls, Start};
 use crate::wire::messages::{put_error, split_message};
+use crate::wire::proxy_header::{self, Origin};
 use crate::wire::startup::{FirstMessage, StartupLimits, parse_first};
 
 /// A client that is logging in. No method is cancel-safe: the connection closes with the future.
@@ -29,14 +30,30 @@ impl Conversation {
         Self { stream, input: Vec::new(), output: Vec::new(), shutdown }
     }
 
+    /// Reads a PROXY protocol header and nothing that follows it: that may be a TLS handshake. Only for TCP.
+    pub(super) async fn proxy_header(&mut self) -> Result<Origin, LoginFailure> {
+        let mut header = Vec::new();
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            let known = header.len();
+            let seen = self.peek(&mut chunk).await?;
+            header.extend_from_slice(chunk.get(..seen).unwrap_or_default());
+            let verdict = proxy_header::parse(&header)?;
+            let whole = verdict.map_or(header.len(), |(_, consumed)| consumed);
+            // At once: these bytes were seen just now.
+            let own = chunk.get_mut(..whole.saturating_sub(known)).unwrap_or_default();
+            self.stream.read_exact(own).await.map_err(|_| LoginFailure::Disconnected)?;
+            if let Some((origin, _)) = verdict {
+                return Ok(origin);
+            }
+        }
+    }
+
     /// Whether the client starts with a TLS handshake. Nothing is consumed. Only for TCP.
     pub(super) async fn starts_with_tls(&self) -> Result<bool, LoginFailure> {
         let mut first = [0];
-        let peeked = self.shutdown.run_until_cancelled(self.stream.peek(&mut first)).await;
-        match peeked.ok_or(LoginFailure::ShuttingDown)? {
-            Ok(0) | Err(_) => Err(LoginFailure::Disconnected),
-            Ok(_) => Ok(first == [TLS_HANDSHAKE]),
-        }
+        self.peek(&mut first).await?;
+        Ok(first == [TLS_HANDSHAKE])
     }
 
     /// Does the TLS handshake. Nothing may have been read that is not understood.
@@ -113,6 +130,15 @@ impl Conversation {
     /// The stream, and what was read past the login.
     pub(super) fn into_parts(self) -> (Stream, Vec<u8>) {
         (self.stream, self.input)
+    }
+
+    /// Looks at what has arrived, at least one byte.
+    async fn peek(&self, buf: &mut [u8]) -> Result<usize, LoginFailure> {
+        let peeked = self.shutdown.run_until_cancelled(self.stream.peek(buf)).await;
+        match peeked.ok_or(LoginFailure::ShuttingDown)? {
+            Ok(0) | Err(_) => Err(LoginFailure::Disconnected),
+            Ok(count) => Ok(count),
+        }
     }
 
     async fn fill(&mut self) -> Result<(), LoginFailure> {

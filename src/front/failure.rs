@@ -10,6 +10,7 @@ use crate::auth::scram_server::ScramError;
 use crate::error::{ClientError, ClientFacing, Fault, SqlState};
 use crate::wire::messages::MessageError;
 use crate::wire::options::OptionsError;
+use crate::wire::proxy_header::ProxyHeaderError;
 use crate::wire::startup::StartupError;
 
 /// Why a login failed.
@@ -24,6 +25,9 @@ pub(super) enum LoginFailure {
     /// We are stopping.
     #[error("the proxy is stopping")]
     ShuttingDown,
+    /// A trusted address must begin with a PROXY protocol header, and did not.
+    #[error(transparent)]
+    ProxyHeader(#[from] ProxyHeaderError),
     /// The TLS handshake failed; rustls has sent its alert.
     #[error("the TLS handshake failed: {0}")]
     TlsFailed(io::Error),
@@ -100,7 +104,8 @@ impl LoginFailure {
             Self::TlsFailed(_) | Self::TlsNotOffered => LoginResult::TlsFailed,
             Self::TlsRequired => LoginResult::TlsRequired,
             Self::Startup(StartupError::Protocol(_)) | Self::Replication => LoginResult::Unsupported,
-            Self::EarlyData
+            Self::ProxyHeader(_)
+            | Self::EarlyData
             | Self::Misplaced(_)
             | Self::Startup(_)
             | Self::Message(_)
@@ -136,6 +141,11 @@ impl LoginFailure {
             Self::Startup(error) => error.to_client(),
             Self::Options(error) => error.to_client(),
             Self::Scram { user, why } => why.to_client(user),
+            Self::ProxyHeader(_) => {
+                protocol("bad_proxy_header", "expected a PROXY protocol header from this address").with_hint(
+                    "Have the load balancer send one, or take its address out of listen.proxy_protocol.",
+                )
+            }
             Self::EarlyData => protocol(
                 "early_data",
                 "received unencrypted data after a request for encryption",

@@ -2,6 +2,8 @@
 //!
 //! Owns the order of stages and what is allowed in each. Must not know how a proof is made (`authenticate`).
 //!
+//! `Connected` hears a PROXY protocol header from a trusted address, and nothing from others. Then:
+//!
 //! | `Accepted` hears | answer | then |
 //! |---|---|---|
 //! | a TLS handshake (TCP, first byte 0x16) | TLS with ALPN `postgresql` | `Accepted`, nothing more may be asked for |
@@ -28,6 +30,7 @@ use crate::config::settings::{Settings, TenantSource, TlsMode};
 use crate::net::Stream;
 use crate::net::tls::{ServerTls, Start};
 use crate::wire::messages::put_negotiate_protocol_version;
+use crate::wire::proxy_header::Origin;
 use crate::wire::startup::{CancelKey, FirstMessage, StartupPacket};
 
 /// A login in the stage `S`. Its methods are not cancel-safe: the connection closes with the future.
@@ -42,13 +45,16 @@ pub(super) struct Visit {
     pub(super) shared: Arc<Shared>,
     /// As they were when the client connected.
     pub(super) settings: Arc<Settings>,
-    /// `None` on a Unix socket.
+    /// Where the client is: as the load balancer says, if there is one. `None` on a Unix socket.
     pub(super) peer: Option<SocketAddr>,
     pub(super) request_id: u64,
     pub(super) deadline: Instant,
 }
 
-/// Connected; may still ask for encryption.
+/// Connected. Where the client is remains to be seen if a load balancer may stand in front of it.
+pub(super) struct Connected;
+
+/// It is known where the client is; it may still ask for encryption.
 pub(super) struct Accepted {
     ssl: Request,
     gss: Request,
@@ -98,12 +104,27 @@ impl<S> Handshake<S> {
     }
 }
 
-impl Handshake<Accepted> {
-    pub(super) fn new(stream: Stream, visit: Visit, shutdown: CancellationToken) -> Self {
-        let state = Accepted { ssl: Request::Possible, gss: Request::Possible };
-        Self { talk: Conversation::new(stream, shutdown), visit, state }
+impl Handshake<Connected> {
+    pub(super) const fn new(stream: Stream, visit: Visit, shutdown: CancellationToken) -> Self {
+        Self { talk: Conversation::new(stream, shutdown), visit, state: Connected }
     }
 
+    /// Hears from a load balancer where the client is. From a trusted address the header must come: whether bytes are one
+    /// cannot be guessed safely.
+    pub(super) async fn locate(mut self) -> Result<Handshake<Accepted>, LoginFailure> {
+        let proxies = &self.visit.settings.listen.trusted_proxies;
+        if self.visit.peer.is_some_and(|peer| proxies.contain(peer.ip())) {
+            match self.talk.proxy_header().await {
+                Ok(Origin::Client(client)) => self.visit.peer = Some(client),
+                Ok(Origin::Sender) => {}
+                Err(failure) => return Err(self.refuse(failure).await),
+            }
+        }
+        Ok(self.next(|Connected| Accepted { ssl: Request::Possible, gss: Request::Possible }))
+    }
+}
+
+impl Handshake<Accepted> {
     /// Encryption, as far as wanted, and the startup packet.
     pub(super) async fn open(mut self) -> Result<Opening, LoginFailure> {
         if self.visit.peer.is_some() && self.talk.starts_with_tls().await? {

@@ -4,10 +4,12 @@
 //! clients in all, a deadline over the whole login. Must not know workers or servers: it ends at [`Reception`].
 //!
 //! ```text
-//! accept ─► Handshake<Accepted> ─open─► Handshake<Introduced> ─authenticate─► Handshake<Proved> ─admit─► Reception
-//!            SSLRequest, TLS,            startup packet read,    SCRAM or          database checked
-//!            GSSENCRequest               slot taken              certificate
-//!               └─► CancelRequest ─► Reception
+//! accept ─► Handshake<Connected> ─locate─► Handshake<Accepted> ─open─► Handshake<Introduced> ─authenticate─►
+//!            PROXY header                   SSLRequest, TLS,            startup packet read,    SCRAM or
+//!                                           GSSENCRequest               slot taken              certificate
+//!                                              └─► CancelRequest ─► Reception
+//! ─► Handshake<Proved> ─admit─► Reception
+//!     database checked
 //! ```
 //!
 //! `docs/login.md` says the same from a client's side.

@@ -4,6 +4,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`proxy_header`] | what a load balancer sends before anything else |
 //! | [`startup`] | the untagged packets that open a connection |
 //! | [`options`] | the startup parameter `options` |
 //! | [`messages`] | single messages that the proxy writes or reads itself |
@@ -12,4 +13,5 @@
 pub mod frame;
 pub mod messages;
 pub mod options;
+pub mod proxy_header;
 pub mod startup;

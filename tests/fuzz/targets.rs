@@ -17,6 +17,7 @@ use tenantry::wire::messages::{
     parse_sasl_initial, split_message,
 };
 use tenantry::wire::options::{parse_options, put_option};
+use tenantry::wire::proxy_header;
 use tenantry::wire::startup::{FirstMessage, StartupLimits, parse_first, put_startup};
 
 /// A function of this file.
@@ -30,6 +31,7 @@ pub(crate) struct Target {
 /// All targets.
 pub(crate) const TARGETS: &[Target] = &[
     Target { name: "startup", run: fuzz_startup },
+    Target { name: "proxy_header", run: fuzz_proxy_header },
     Target { name: "frames", run: fuzz_frames },
     Target { name: "messages", run: fuzz_messages },
     Target { name: "options", run: fuzz_options },
@@ -63,6 +65,28 @@ pub(crate) fn fuzz_startup(data: &[u8]) {
         Err(error) => {
             let longer = [data, b"more"].concat();
             assert_eq!(parse_first(&longer, limits).as_ref(), Err(error), "an error stays one");
+        }
+    }
+}
+
+/// PROXY protocol headers: nothing is taken that follows one, and a verdict never changes when more bytes come.
+pub(crate) fn fuzz_proxy_header(data: &[u8]) {
+    match proxy_header::parse(data) {
+        Ok(Some((origin, consumed))) => {
+            let exactly = data.get(..consumed).unwrap_or_default();
+            assert_eq!(exactly.len(), consumed, "no more is consumed than there is");
+            assert_eq!(
+                proxy_header::parse(exactly),
+                Ok(Some((origin, consumed))),
+                "what follows does not matter"
+            );
+            let short = exactly.get(..consumed.saturating_sub(1)).unwrap_or_default();
+            assert_eq!(proxy_header::parse(short), Ok(None), "no header is read before its last byte");
+        }
+        Ok(None) => assert!(data.len() < proxy_header::BODY_BYTES_MAX + 16, "a header has a limit"),
+        Err(error) => {
+            let longer = [data, b"more"].concat();
+            assert_eq!(proxy_header::parse(&longer), Err(error), "an error stays one");
         }
     }
 }

@@ -10,6 +10,7 @@ mod limits;
 mod opening;
 mod papers;
 mod passwords;
+mod proxies;
 mod raw;
 mod rig;
 mod tls;

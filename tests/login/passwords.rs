@@ -6,10 +6,11 @@ use tenantry::auth::scram_client::Binding;
 use tenantry::config::settings::TenantSource;
 use tenantry::front::LoginResult;
 use tenantry::wire::messages::{put_sasl_initial_response, put_sasl_response};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_postgres::NoTls;
 
-use crate::raw::{answer, scram, startup};
+use crate::raw::{Raw, answer, scram, startup};
 use crate::rig::{ALL_SOURCES, Rig};
 
 #[tokio::test]
@@ -196,8 +197,12 @@ async fn a_client_may_send_its_first_message_late() {
 
 /// A login with a proof of nothing, which costs no computation; how long the verdict took.
 async fn guess(rig: &Rig, user: &str) -> Duration {
+    guess_as(rig.connect().await, user).await
+}
+
+/// As [`guess`], by a client that has connected.
+pub(crate) async fn guess_as(mut client: Raw<TcpStream>, user: &str) -> Duration {
     let start = Instant::now();
-    let mut client = rig.connect().await;
     client.send(&startup(&[("user", user)])).await.offered().await;
     let mut out = Vec::new();
     put_sasl_initial_response(&mut out, "SCRAM-SHA-256", b"n,,n=,r=abc");

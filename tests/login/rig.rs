@@ -1,5 +1,6 @@
 //! A front with listeners, tenants and a reception that greets.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use arc_swap::ArcSwap;
 use tenantry::auth::verifier::Verifier;
 use tenantry::config::settings::{
     Drain, Listen, ListenTls, Log, LogFormat, Servers, Settings, TenantSource, Threads, TlsMode, TlsVersion,
+    TrustedProxies,
 };
 use tenantry::front::{Admitted, Front, LoginCounters, LoginResult, Reception};
 use tenantry::ids::{ClusterId, TenantId};
@@ -46,7 +48,7 @@ pub(crate) struct Guest {
     pub(crate) protocol_minor: u32,
     pub(crate) parameters: Vec<(String, String)>,
     pub(crate) unread: Vec<u8>,
-    pub(crate) has_peer: bool,
+    pub(crate) peer: Option<SocketAddr>,
 }
 
 /// Greets clients as a worker would, and keeps them until they leave.
@@ -75,7 +77,7 @@ impl Reception for Doorman {
             protocol_minor,
             parameters,
             unread,
-            has_peer: peer.is_some(),
+            peer,
         };
         let seen = self.0.clone();
         tokio::spawn(async move {
@@ -227,6 +229,7 @@ fn settings() -> Settings {
         listen: Listen {
             addresses: Vec::new(),
             unix_socket_dir: None,
+            trusted_proxies: TrustedProxies::default(),
             tls,
             login_timeout: Duration::from_secs(30),
             max_half_open: 100,
