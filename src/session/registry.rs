@@ -70,6 +70,8 @@ pub struct ClientCell {
     index: usize,
     whereabouts: Cell<Whereabouts>,
     wish: Cell<Wish>,
+    /// Its cancel key has all bytes of the secret.
+    long_key: Cell<bool>,
     /// Requests answered, to tell one from the next.
     answered: Cell<u32>,
     /// Answers are outstanding: there is something that a cancel can be meant for.
@@ -175,6 +177,7 @@ impl Registry {
             index,
             whereabouts,
             wish,
+            long_key: Cell::new(false),
             answered: Cell::new(0),
             busy: Cell::new(false),
             waker,
@@ -194,9 +197,17 @@ impl Registry {
     /// The process id and the secret that the client is told. `long` gives 32 bytes (protocol 3.2) instead of 4.
     #[must_use]
     pub fn key(&self, cell: &ClientCell, long: bool) -> (u32, Vec<u8>) {
-        let tag = self.keys.secret(self.worker, cell.id);
-        let secret = if long { tag.as_ref() } else { tag.as_ref().get(..4).unwrap_or_default() };
-        (pid(self.worker, cell.index), secret.to_vec())
+        cell.long_key.set(long);
+        (pid(self.worker, cell.index), self.secret(cell))
+    }
+
+    /// Whole, or the part that protocol 3.0 has room for. A part of a long key must not do: it is guessed more easily.
+    fn secret(&self, cell: &ClientCell) -> Vec<u8> {
+        let mut secret = self.keys.secret(self.worker, cell.id).as_ref().to_vec();
+        if !cell.long_key.get() {
+            secret.truncate(SHORT_SECRET_BYTES);
+        }
+        secret
     }
 
     /// The worker whose client a cancel key names.
@@ -210,12 +221,7 @@ impl Registry {
     pub fn find(&self, pid: u32, secret: &[u8]) -> Option<Rc<ClientCell>> {
         let index = usize::try_from(pid & INDEX_MASK).ok()?.checked_sub(1)?;
         let cell = self.clients.borrow().get(index)?.clone();
-        let tag = self.keys.secret(self.worker, cell.id);
-        let expected = match secret.len() {
-            4 => tag.as_ref().get(..4)?,
-            _ => tag.as_ref(),
-        };
-        bool::from(expected.ct_eq(secret)).then_some(cell)
+        bool::from(self.secret(&cell).ct_eq(secret)).then_some(cell)
     }
 
     /// Asks a queued client to give its request up.
@@ -263,5 +269,49 @@ fn pid(worker: WorkerId, index: usize) -> u32 {
     u32::from(worker.0) << INDEX_BITS | index
 }
 
+/// What BackendKeyData has room for in protocol 3.0.
+const SHORT_SECRET_BYTES: usize = 4;
 const INDEX_BITS: u32 = 24;
 const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::backend::{Connector, Profile};
+    use crate::config::load_text;
+
+    fn tenant() -> Rc<TenantState> {
+        let text = "listen.tls = { cert = \"c\", key = \"k\", client_ca = \"ca\" }\n\
+            [cluster.main]\nurl = \"postgres://127.0.0.1/app?sslmode=disable\"\nmax_connections = 40\n\
+            [[tenant]]\nname = \"acme\"\nrole = \"acme\"\nschema = \"acme\"\nclient_auth = { certificate = \"x\" }\n";
+        let settings = load_text(text, Path::new(""), &|_| None, None).unwrap().settings;
+        let connector = Connector::new(&settings.clusters[0], &settings.servers).unwrap();
+        let tenant = settings.catalog.by_name("acme").unwrap().clone();
+        let profile = Profile::new(&connector, &tenant);
+        TenantState::new(tenant, profile)
+    }
+
+    #[test]
+    fn a_cancel_key_is_right_as_a_whole_only() {
+        let registry = Registry::new(WorkerId(0), CancelKeys::new(&[7; 32]));
+        let tenant = tenant();
+        let (long, short) = (registry.admit(tenant.clone(), 1), registry.admit(tenant, 2));
+        for (cell, is_long, length) in [(&long, true, 32), (&short, false, 4)] {
+            let (pid, secret) = registry.key(cell, is_long);
+            assert_eq!(secret.len(), length);
+            assert_eq!(registry.find(pid, &secret).map(|found| found.id), Some(cell.id));
+            let whole = registry.keys.secret(WorkerId(0), cell.id);
+            for part in (0..=32).filter(|part| *part != length) {
+                assert!(registry.find(pid, &whole.as_ref()[..part]).is_none(), "{part} bytes of {length}");
+            }
+            let mut wrong = secret.clone();
+            wrong[0] ^= 1;
+            assert!(registry.find(pid, &wrong).is_none());
+            assert!(registry.find(pid + 7, &secret).is_none());
+        }
+        registry.remove(&long);
+        registry.remove(&short);
+    }
+}
