@@ -11,6 +11,8 @@ mod fake;
 mod fixtures;
 #[path = "server_login/hostile.rs"]
 mod hostile;
+#[path = "server_login/protocol.rs"]
+mod protocol;
 #[path = "server_login/real.rs"]
 mod real;
 #[path = "server_login/shot.rs"]

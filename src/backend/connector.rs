@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::config::settings::{Cluster, Endpoint, Host, Servers, SslMode};
+use crate::config::settings::{Cluster, Endpoint, Host, MaxProtocol, Servers, SslMode};
 use crate::net::dial::SocketOptions;
 use crate::net::tls::{ClientTls, TlsError};
+use crate::wire::startup::ProtocolVersion;
 
 /// A cluster as seen by server logins. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -57,6 +58,15 @@ impl Connector {
     /// TLS settings; `None` if TLS is never wanted.
     pub(super) fn tls(&self) -> Option<&ClientTls> {
         self.0.tls.as_ref()
+    }
+
+    /// The version of the protocol to ask for.
+    pub(super) fn protocol(&self) -> ProtocolVersion {
+        let minor = match self.0.endpoint.max_protocol {
+            MaxProtocol::V3_0 => 0,
+            MaxProtocol::V3_2 => 2,
+        };
+        ProtocolVersion { major: 3, minor }
     }
 
     /// The limit of one attempt.

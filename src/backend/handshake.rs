@@ -3,7 +3,8 @@
 //! Owns authentication and greeting. No password ever leaves the proxy: SCRAM proves it, cleartext and MD5 are refused.
 //!
 //! ```text
-//! startup ─► Ok ───────────────────────────────────────────┐
+//! startup ─► NegotiateProtocolVersion, if we asked for more than the server has; then
+//!        ├─► Ok ───────────────────────────────────────────┐
 //!        └─► SASL ─► SASLContinue ─► SASLFinal (proven) ─► Ok ─► ParameterStatus*, BackendKeyData, ReadyForQuery
 //! ```
 
@@ -13,9 +14,10 @@ use super::profile::Profile;
 use crate::auth::scram_client::{BindingPolicy, NONCE_BYTES, Proven, ScramClient, ScramError, choose};
 use crate::config::settings::ChannelBinding;
 use crate::wire::messages::{
-    Authentication, parse_authentication, parse_backend_key_data, parse_parameter_status,
-    put_sasl_initial_response, put_sasl_response,
+    Authentication, parse_authentication, parse_backend_key_data, parse_negotiate_protocol_version,
+    parse_parameter_status, put_sasl_initial_response, put_sasl_response,
 };
+use crate::wire::startup::ProtocolVersion;
 
 /// What a server says about itself before its first query.
 #[derive(Debug, Default)]
@@ -32,7 +34,7 @@ pub(super) async fn authenticate(link: &mut Link, profile: &Profile) -> Result<(
         ChannelBinding::Prefer => BindingPolicy::Prefer,
         ChannelBinding::Require => BindingPolicy::Require,
     };
-    let request = next_authentication(link, true).await?;
+    let request = first_authentication(link, profile.connector().protocol()).await?;
     match parse(&request)? {
         // A server that asks for nothing proves nothing either.
         Authentication::Ok if policy == BindingPolicy::Require => {
@@ -134,14 +136,41 @@ async fn prove(link: &mut Link, profile: &Profile, client: ScramClient) -> Resul
     }
 }
 
+/// As [`next_authentication`], for the first message after the startup packet. A server that does not speak the version
+/// we asked for says so before anything else (PostgreSQL manual, "Message Flow"), and the login goes on with the one it
+/// names. What depends on the version for us is the length of the cancel key, which the key itself tells.
+async fn first_authentication(link: &mut Link, asked: ProtocolVersion) -> Result<Vec<u8>, LoginFailure> {
+    let first = link.next().await?;
+    if first.tag != b'v' {
+        return authentication_of(first, link, true).await;
+    }
+    let (spoken, unknown_options) = parse_negotiate_protocol_version(&first.body)
+        .map_err(|_| LoginFailure::Protocol("malformed NegotiateProtocolVersion"))?;
+    if spoken >= asked || unknown_options > 0 {
+        return Err(LoginFailure::Protocol(
+            "a NegotiateProtocolVersion for something that was not asked for",
+        ));
+    }
+    next_authentication(link, true).await
+}
+
 /// The body of the next `R` message; notices are passed over.
 async fn next_authentication(link: &mut Link, early: bool) -> Result<Vec<u8>, LoginFailure> {
+    let message = link.next().await?;
+    authentication_of(message, link, early).await
+}
+
+/// The body of this message if it is an `R`, or of the next one.
+async fn authentication_of(
+    mut message: Incoming,
+    link: &mut Link,
+    early: bool,
+) -> Result<Vec<u8>, LoginFailure> {
     loop {
-        let Incoming { tag, body } = link.next().await?;
-        match tag {
-            b'R' => return Ok(body),
-            b'E' => return Err(server_error(&body, early)),
-            b'N' => {}
+        match message.tag {
+            b'R' => return Ok(message.body),
+            b'E' => return Err(server_error(&message.body, early)),
+            b'N' => message = link.next().await?,
             _ => return Err(LoginFailure::Protocol("unexpected message during authentication")),
         }
     }

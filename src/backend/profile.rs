@@ -31,6 +31,7 @@ impl Profile {
             database: &tenant.database,
             search_path: Some(&tenant.search_path),
             settings: &tenant.settings,
+            protocol: connector.protocol(),
         };
         let password = match &tenant.server_auth {
             ServerAuth::Password(password) => Some(password.clone()),
@@ -42,8 +43,13 @@ impl Profile {
     /// The proxy's own login.
     #[must_use]
     pub fn for_admin(connector: &Connector, login: &AdminLogin) -> Self {
-        let wishes =
-            Wishes { role: &login.user, database: &login.database, search_path: None, settings: &[] };
+        let wishes = Wishes {
+            role: &login.user,
+            database: &login.database,
+            search_path: None,
+            settings: &[],
+            protocol: connector.protocol(),
+        };
         Self::build(connector, &wishes, login.password.clone())
     }
 

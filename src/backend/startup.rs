@@ -26,6 +26,7 @@ pub(super) struct Wishes<'a> {
     pub(super) database: &'a str,
     pub(super) search_path: Option<&'a str>,
     pub(super) settings: &'a [(Arc<str>, Arc<str>)],
+    pub(super) protocol: ProtocolVersion,
 }
 
 /// Builds the packet. `search_path` wins over a setting of that name.
@@ -57,7 +58,7 @@ pub(super) fn packet(wishes: &Wishes<'_>) -> Result<Vec<u8>, StartupRefusal> {
         return Err(StartupRefusal::Nul);
     }
     let mut out = Vec::new();
-    put_startup(&mut out, ProtocolVersion { major: 3, minor: 0 }, &parameters);
+    put_startup(&mut out, wishes.protocol, &parameters);
     if out.len() > PACKET_BYTES_MAX { Err(StartupRefusal::TooLong) } else { Ok(out) }
 }
 
@@ -94,7 +95,8 @@ mod tests {
     }
 
     fn wishes<'a>(settings: &'a [(Arc<str>, Arc<str>)], search_path: &'a str) -> Wishes<'a> {
-        Wishes { role: "acme", database: "app", search_path: Some(search_path), settings }
+        let protocol = ProtocolVersion { major: 3, minor: 2 };
+        Wishes { role: "acme", database: "app", search_path: Some(search_path), settings, protocol }
     }
 
     fn read_back(packet: &[u8]) -> StartupPacket {
@@ -110,6 +112,7 @@ mod tests {
         let settings =
             settings(&[("timezone", "Europe/Zurich"), ("statement_timeout", "30s"), ("search_path", "x")]);
         let startup = read_back(&packet(&wishes(&settings, "tenant_acme, \"my schema\"")).unwrap());
+        assert_eq!(startup.protocol, ProtocolVersion { major: 3, minor: 2 });
         assert_eq!(startup.parameter("user"), Some("acme"));
         assert_eq!(startup.parameter("database"), Some("app"));
         assert_eq!(startup.parameter("application_name"), Some("tenantry"));

@@ -11,7 +11,8 @@ use super::error::Problem;
 use super::model;
 use super::names::check_plain_name;
 use super::settings::{
-    AdminLogin, ChannelBinding, Cluster, Endpoint, Host, MaxConnections, SslMode, TargetSessionAttrs,
+    AdminLogin, ChannelBinding, Cluster, Endpoint, Host, MaxConnections, MaxProtocol, SslMode,
+    TargetSessionAttrs,
 };
 use super::source::Span;
 use super::url::parse_endpoint;
@@ -142,6 +143,7 @@ fn unknown_endpoint() -> Endpoint {
         ssl_direct: false,
         target_session_attrs: TargetSessionAttrs::Any,
         channel_binding: ChannelBinding::Prefer,
+        max_protocol: MaxProtocol::V3_2,
     }
 }
 

@@ -39,7 +39,7 @@ pub use load::{Env, Loaded, load, load_strictly, load_text, load_with_warnings};
 pub use places::{Place, Places};
 pub use settings::{
     AdminLogin, ChannelBinding, Cluster, Drain, Endpoint, Host, Listen, ListenTls, Log, LogFormat,
-    MaxConnections, Servers, Settings, SslMode, TargetSessionAttrs, TenantSource, Threads, TlsIdentity,
-    TlsMode, TlsVersion, TrustedProxies,
+    MaxConnections, MaxProtocol, Servers, Settings, SslMode, TargetSessionAttrs, TenantSource, Threads,
+    TlsIdentity, TlsMode, TlsVersion, TrustedProxies,
 };
 pub use url::parse_endpoint;

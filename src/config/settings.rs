@@ -211,6 +211,8 @@ pub struct Endpoint {
     pub target_session_attrs: TargetSessionAttrs,
     /// Whether SCRAM must bind to the TLS channel.
     pub channel_binding: ChannelBinding,
+    /// The newest version of the protocol asked for.
+    pub max_protocol: MaxProtocol,
 }
 
 /// One host of a cluster.
@@ -275,6 +277,15 @@ pub enum ChannelBinding {
     Prefer,
     /// Always.
     Require,
+}
+
+/// libpq's `max_protocol_version`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaxProtocol {
+    /// 3.0: for servers and poolers that end the connection instead of negotiating.
+    V3_0,
+    /// 3.2, with long cancel keys from PostgreSQL 18 on; older servers negotiate 3.0.
+    V3_2,
 }
 
 /// Stopping.

@@ -6,7 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::settings::{ChannelBinding, Endpoint, Host, SslMode, TargetSessionAttrs, TlsIdentity};
+use super::settings::{
+    ChannelBinding, Endpoint, Host, MaxProtocol, SslMode, TargetSessionAttrs, TlsIdentity,
+};
 
 /// What is wrong with a URL. The text holds no password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -168,6 +170,7 @@ fn endpoint(parameters: &Parameters, base: &Path) -> Result<Endpoint, UrlError> 
         target_session_attrs: find("target_session_attrs")
             .map_or(Ok(TargetSessionAttrs::Any), session_attrs)?,
         channel_binding: find("channel_binding").map_or(Ok(ChannelBinding::Prefer), channel_binding)?,
+        max_protocol: find("max_protocol_version").map_or(Ok(MaxProtocol::V3_2), max_protocol)?,
     };
     consistent(&endpoint, root == Some("system"))?;
     Ok(endpoint)
@@ -292,6 +295,15 @@ fn channel_binding(word: &str) -> Result<ChannelBinding, UrlError> {
     })
 }
 
+/// `max_protocol_version`
+fn max_protocol(word: &str) -> Result<MaxProtocol, UrlError> {
+    match word {
+        "3.0" => Ok(MaxProtocol::V3_0),
+        "3.2" | "latest" => Ok(MaxProtocol::V3_2),
+        _ => not_a_word("max_protocol_version", word, "3.0, 3.2, latest"),
+    }
+}
+
 /// The error for a word outside of a list.
 fn not_a_word<T>(key: &str, word: &str, known: &str) -> Result<T, UrlError> {
     fail(format!("`{key}={word}` is unknown; known are {known}"))
@@ -306,7 +318,7 @@ fn fail<T>(message: impl Into<String>) -> Result<T, UrlError> {
 const DEFAULT_PORT: u16 = 5432;
 
 /// Keywords that mean something here.
-const TAKEN: [&str; 10] = [
+const TAKEN: [&str; 11] = [
     "host",
     "port",
     "dbname",
@@ -317,6 +329,7 @@ const TAKEN: [&str; 10] = [
     "sslnegotiation",
     "target_session_attrs",
     "channel_binding",
+    "max_protocol_version",
 ];
 
 /// libpq's keywords that are written elsewhere, or not at all.
@@ -360,6 +373,13 @@ mod tests {
         assert_eq!(endpoint.ssl_root_cert.as_deref(), Some(Path::new("/etc/tenantry/ca.pem")));
         assert_eq!(endpoint.target_session_attrs, TargetSessionAttrs::ReadWrite);
         assert!(endpoint.ssl_direct);
+        assert_eq!(endpoint.max_protocol, MaxProtocol::V3_2);
+        for (word, version) in
+            [("3.0", MaxProtocol::V3_0), ("3.2", MaxProtocol::V3_2), ("latest", MaxProtocol::V3_2)]
+        {
+            let endpoint = parse(&format!("postgres://db1/app?max_protocol_version={word}")).unwrap();
+            assert_eq!(endpoint.max_protocol, version, "{word}");
+        }
     }
 
     #[test]
@@ -389,6 +409,7 @@ mod tests {
             ("postgres://h:0/db", "not a port"),
             ("postgres://h:99999/db", "not a port"),
             ("postgres://h/db?sslmode=on", "sslmode=on"),
+            ("postgres://h/db?max_protocol_version=3.1", "3.0, 3.2, latest"),
             ("postgres://h/db?user=x", "role"),
             ("postgres://h/db?hots=x", "unknown parameter"),
             ("postgres://h/%zz", "hexadecimal"),

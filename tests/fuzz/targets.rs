@@ -13,8 +13,8 @@ use tenantry::config::settings::TenantSource;
 use tenantry::tenant::Catalog;
 use tenantry::wire::frame::{HEADER_BYTES, MAX_BODY_BYTES, peek};
 use tenantry::wire::messages::{
-    Authentication, parse_authentication, parse_backend_key_data, parse_error_fields, parse_parameter_status,
-    parse_sasl_initial, split_message,
+    Authentication, parse_authentication, parse_backend_key_data, parse_error_fields,
+    parse_negotiate_protocol_version, parse_parameter_status, parse_sasl_initial, split_message,
 };
 use tenantry::wire::options::{parse_options, put_option};
 use tenantry::wire::proxy_header;
@@ -129,6 +129,9 @@ pub(crate) fn fuzz_messages(data: &[u8]) {
     }
     if let Ok((_, secret)) = parse_backend_key_data(data) {
         assert!((4..=256).contains(&secret.len()));
+    }
+    if let Ok((version, options)) = parse_negotiate_protocol_version(data) {
+        assert!(version.major == 3 && options <= data.len());
     }
     let _ = parse_parameter_status(data);
     assert!(parse_error_fields(data).count() <= data.len());

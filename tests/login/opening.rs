@@ -123,12 +123,15 @@ async fn newer_minor_versions_and_unknown_options_are_negotiated() {
     let mut rig = Rig::plain();
     let option = [("user", "acme"), ("_pq_.shiny", "1")];
     let plain = [("user", "acme")];
+    let grease = [("user", "acme"), ("_pq_.test_protocol_negotiation", "")];
     for (minor, parameters, answer, spoken) in [
         (2, &plain[..], None, 2),
         (2, &option, Some(&b"\0\x03\0\x02\0\0\0\x01_pq_.shiny\0"[..]), 2),
         (0, &option, Some(b"\0\x03\0\0\0\0\0\x01_pq_.shiny\0"), 0),
         (1, &plain, Some(b"\0\x03\0\0\0\0\0\0"), 0),
         (9999, &plain, Some(b"\0\x03\0\x02\0\0\0\0"), 2),
+        // What libpq sends to find out who does not negotiate ("grease").
+        (9999, &grease, Some(b"\0\x03\0\x02\0\0\0\x01_pq_.test_protocol_negotiation\0"), 2),
     ] {
         let mut client = rig.connect().await;
         client.send(&startup_of(minor, parameters)).await;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use parking_lot::Mutex;
 use tenantry::net::tls::{ServerTls, Start};
 use tenantry::net::{Listener, Stream};
 use tokio::task::JoinHandle;
@@ -11,7 +12,7 @@ use tokio::task::JoinHandle;
 /// One step of a script.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    /// Reads an untagged packet: SSLRequest or startup.
+    /// Reads an untagged packet: SSLRequest, startup or CancelRequest.
     Packet,
     /// Reads a tagged message.
     Message,
@@ -31,6 +32,7 @@ pub(crate) enum Step {
 pub(crate) struct Fake {
     address: SocketAddr,
     ended: Arc<AtomicUsize>,
+    packets: Arc<Mutex<Vec<Vec<u8>>>>,
     accepting: JoinHandle<()>,
 }
 
@@ -45,23 +47,30 @@ impl Fake {
         let listener = Listener::bind_tcp("127.0.0.1:0".parse().unwrap(), 64).unwrap();
         let address = listener.local_addr().unwrap();
         let ended = Arc::new(AtomicUsize::new(0));
-        let count = ended.clone();
+        let packets = Arc::<Mutex<_>>::default();
+        let (count, read) = (ended.clone(), packets.clone());
         let mut scripts = first.into_iter();
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (script, count) = (scripts.next().unwrap_or_else(|| script.clone()), count.clone());
+                let read = read.clone();
                 tokio::spawn(async move {
-                    let _ = follow(stream, script).await;
+                    let _ = follow(stream, script, &read).await;
                     count.fetch_add(1, Ordering::SeqCst);
                 });
             }
         });
-        Self { address, ended, accepting }
+        Self { address, ended, packets, accepting }
     }
 
     /// Its port.
     pub(crate) fn port(&self) -> u16 {
         self.address.port()
+    }
+
+    /// The untagged packets read so far, without their length.
+    pub(crate) fn packets(&self) -> Vec<Vec<u8>> {
+        self.packets.lock().clone()
     }
 
     /// Scripts that came to their end.
@@ -76,7 +85,7 @@ impl Drop for Fake {
     }
 }
 
-async fn follow(mut stream: Stream, script: Vec<Step>) -> std::io::Result<()> {
+async fn follow(mut stream: Stream, script: Vec<Step>, packets: &Mutex<Vec<Vec<u8>>>) -> std::io::Result<()> {
     for step in script {
         match step {
             Step::Packet => {
@@ -84,6 +93,7 @@ async fn follow(mut stream: Stream, script: Vec<Step>) -> std::io::Result<()> {
                 stream.read_exact(&mut length).await?;
                 let mut body = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap() - 4];
                 stream.read_exact(&mut body).await?;
+                packets.lock().push(body);
             }
             Step::Message => drop(message(&mut stream).await?),
             Step::ServerFirst(rest) => {
@@ -129,11 +139,16 @@ pub(crate) fn error(code: &str) -> Vec<u8> {
 
 /// What a server sends that trusts us: the whole greeting, with the parameters given.
 pub(crate) fn greeting(parameters: &[(&str, &str)]) -> Vec<u8> {
+    greeting_with_key(parameters, &[1, 2, 3, 4])
+}
+
+/// As [`greeting`], with this secret for cancels.
+pub(crate) fn greeting_with_key(parameters: &[(&str, &str)], secret: &[u8]) -> Vec<u8> {
     let mut out = authentication(0, b"");
     for (name, value) in parameters {
         out.extend(tagged(b'S', format!("{name}\0{value}\0").as_bytes()));
     }
-    out.extend(tagged(b'K', &[0, 0, 0, 7, 1, 2, 3, 4]));
+    out.extend(tagged(b'K', &[&[0, 0, 0, 7], secret].concat()));
     out.extend(tagged(b'Z', b"I"));
     out
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tenantry::backend::{Connector, Profile, Server};
 use tenantry::config::settings::{
-    AdminLogin, ChannelBinding, Cluster, Endpoint, Host, MaxConnections, Servers, SslMode,
+    AdminLogin, ChannelBinding, Cluster, Endpoint, Host, MaxConnections, MaxProtocol, Servers, SslMode,
     TargetSessionAttrs, TlsIdentity,
 };
 use tenantry::ids::{ClusterId, TenantId};
@@ -119,6 +119,7 @@ pub(crate) fn endpoint(hosts: Vec<Host>) -> Endpoint {
         ssl_direct: false,
         target_session_attrs: TargetSessionAttrs::Any,
         channel_binding: ChannelBinding::Prefer,
+        max_protocol: MaxProtocol::V3_2,
     }
 }
 

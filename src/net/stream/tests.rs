@@ -7,7 +7,8 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 
 use super::*;
 use crate::config::settings::{
-    ChannelBinding, Endpoint, Host, ListenTls, SslMode, TargetSessionAttrs, TlsIdentity, TlsMode, TlsVersion,
+    ChannelBinding, Endpoint, Host, ListenTls, MaxProtocol, SslMode, TargetSessionAttrs, TlsIdentity,
+    TlsMode, TlsVersion,
 };
 use crate::net::dial::{self, SocketOptions};
 use crate::net::listen::Listener;
@@ -67,6 +68,7 @@ impl Papers {
             ssl_direct: false,
             target_session_attrs: TargetSessionAttrs::Any,
             channel_binding: ChannelBinding::Prefer,
+            max_protocol: MaxProtocol::V3_2,
         }
     }
 }

@@ -15,5 +15,6 @@ pub use build::{
 };
 pub use read::{
     Authentication, ErrorFields, Mechanisms, Message, MessageError, SaslInitial, parse_authentication,
-    parse_backend_key_data, parse_error_fields, parse_parameter_status, parse_sasl_initial, split_message,
+    parse_backend_key_data, parse_error_fields, parse_negotiate_protocol_version, parse_parameter_status,
+    parse_sasl_initial, split_message,
 };

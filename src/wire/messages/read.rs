@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use crate::wire::frame::split_cstr;
+use crate::wire::startup::ProtocolVersion;
 
 /// One whole message at the start of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +161,27 @@ pub fn parse_backend_key_data(body: &[u8]) -> Result<(u32, &[u8]), MessageError>
     Ok((u32::from_be_bytes(*pid), secret))
 }
 
+/// Reads the body of a NegotiateProtocolVersion: the newest version of protocol 3 that the server speaks, and how many of
+/// the `_pq_.` options it does not know.
+///
+/// # Errors
+/// If the body has another layout, or names another protocol.
+pub fn parse_negotiate_protocol_version(body: &[u8]) -> Result<(ProtocolVersion, usize), MessageError> {
+    let (version, rest) = body.split_first_chunk::<4>().ok_or(MessageError::Malformed)?;
+    let (count, mut rest) = rest.split_first_chunk::<4>().ok_or(MessageError::Malformed)?;
+    let [a, b, c, d] = *version;
+    let version = ProtocolVersion { major: u16::from_be_bytes([a, b]), minor: u16::from_be_bytes([c, d]) };
+    let mut names = 0_usize;
+    while !rest.is_empty() {
+        (_, rest) = split_cstr(rest).ok_or(MessageError::Malformed)?;
+        names = names.saturating_add(1);
+    }
+    if version.major != 3 || usize::try_from(u32::from_be_bytes(*count)) != Ok(names) {
+        return Err(MessageError::Malformed);
+    }
+    Ok((version, names))
+}
+
 /// The fields of an ErrorResponse or NoticeResponse; an iterator over type byte and text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorFields<'a>(&'a [u8]);
@@ -282,6 +304,23 @@ mod tests {
         assert_eq!(parse_authentication(b"\0\0\0\x0aM"), Err(MessageError::Malformed));
         assert_eq!(parse_authentication(b"\0\0\0\x07"), Ok(Authentication::Other(7)));
         assert_eq!(parse_authentication(b"\0\0\0"), Err(MessageError::Malformed));
+    }
+
+    #[test]
+    fn a_negotiation_comes_back_as_it_was_built() {
+        let mut out = Vec::new();
+        put_negotiate_protocol_version(&mut out, 2, &["_pq_.a", "_pq_.b"]);
+        let version = ProtocolVersion { major: 3, minor: 2 };
+        assert_eq!(parse_negotiate_protocol_version(whole(&out).body), Ok((version, 2)));
+        for bad in [
+            &b""[..],
+            b"\0\x03\0\0\0\0\0",
+            b"\0\x03\0\0\0\0\0\x01",
+            b"\0\x03\0\0\0\0\0\x01a",
+            b"\0\x02\0\0\0\0\0\0",
+        ] {
+            assert_eq!(parse_negotiate_protocol_version(bad), Err(MessageError::Malformed));
+        }
     }
 
     proptest! {
