@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tenantry::config::{self, ConfigError, Loaded, MaxConnections, Settings, TenantSource};
+use tenantry::tenant::issuer::{Algorithm, TokenAs};
 use tenantry::tenant::{ClientAuth, PoolMode, ServerAuth, Tier};
 
 const VERIFIER: &str = "SCRAM-SHA-256$4096:c2FsdHNhbHQ=$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:\
@@ -72,7 +73,7 @@ fn toml_files(dir: &str) -> Vec<PathBuf> {
 fn no_error_repeats_a_secret() {
     for path in toml_files("tests/config") {
         if let Err(error) = config::load(&path, &nothing, None) {
-            for secret in ["hunter2", "geheim", "me:secret", "AAAAAAAA"] {
+            for secret in ["hunter2", "aHVudGVyMg", "geheim", "me:secret", "AAAAAAAA"] {
                 assert!(!error.to_string().contains(secret), "{}: {error}", path.display());
             }
         }
@@ -106,6 +107,43 @@ fn trusted_load_balancers_are_networks_or_one_address() {
 }
 
 #[test]
+fn an_issuer_has_defaults_and_its_keys_are_read_again_with_each_load() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = |kid: &str| {
+        let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+        let jwks = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"{kid}","x":"{x}"}}]}}"#);
+        fs::write(dir.path().join("jwks.json"), jwks).unwrap();
+    };
+    let head = "listen.tls = { cert = \"c\", key = \"k\" }\n\
+        jwt = { issuer = \"https://id.test\", audience = \"db\", keys = \"jwks.json\" }";
+    let tail = format!(
+        "[[tenant]]\nname = \"mint\"\nrole = \"r\"\nschema = \"s\"\nclient_auth = {{ jwt = true }}\n\
+         user = [{{ name = \"both\", client_auth = {{ jwt = \"svc-7\", scram = \"{VERIFIER}\" }} }}]\n"
+    );
+    let load =
+        || config::load_text(&file(head, &["acme"], &tail), dir.path(), &nothing, None).unwrap().settings;
+    keys("one");
+    let (before, settings) = (load(), {
+        keys("two");
+        load()
+    });
+    let issuer = settings.issuer.unwrap();
+    assert_eq!((&*issuer.tenant_claim, &*issuer.user_claim, issuer.leeway_s), ("tenant", "sub", 30));
+    assert_eq!(issuer.algorithms, [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA]);
+    assert_eq!((issuer.token_as, issuer.audiences.len(), issuer.scopes.len()), (TokenAs::OauthBearer, 1, 0));
+    assert_eq!(issuer.keys.fitting(Algorithm::EdDSA, Some("two")).count(), 1);
+    assert_eq!(before.issuer.unwrap().keys.fitting(Algorithm::EdDSA, Some("two")).count(), 0);
+    let mint = settings.catalog.by_name("mint").unwrap();
+    assert_eq!(
+        mint.user("mint").unwrap().auth.token_subject(),
+        Some("mint"),
+        "`true` is the user's own name"
+    );
+    let both = &mint.user("both").unwrap().auth;
+    assert_eq!((both.token_subject(), both.verifier()), (Some("svc-7"), Some(VERIFIER)));
+}
+
+#[test]
 fn the_example_shows_the_defaults() {
     let text = fs::read_to_string("config/tenantry.example.toml").unwrap();
     // Everything that is commented out as `# key = value`, except what has no default or needs files.
@@ -132,14 +170,17 @@ fn the_example_shows_the_defaults() {
 
 /// The text with `# key = value` lines (and lists over several lines) made real, except for these keys and `[listen.tls]`.
 fn uncommented(text: &str, except: &[&str]) -> String {
-    let mut tls = false;
+    // Sections that need files.
+    let mut is_off = false;
     let mut list = false;
     let mut out = String::new();
     for line in text.lines() {
         let bare = line.strip_prefix("# ").unwrap_or(line);
-        tls = if bare.starts_with('[') { bare.starts_with("[listen.tls]") } else { tls };
+        if bare.starts_with('[') {
+            is_off = bare.starts_with("[listen.tls]") || bare.starts_with("[jwt]");
+        }
         let key = bare.split_once(" = ").map(|(key, _)| key).filter(|key| {
-            key.chars().all(|c| c.is_ascii_lowercase() || c == '_') && !tls && !except.contains(key)
+            key.chars().all(|c| c.is_ascii_lowercase() || c == '_') && !is_off && !except.contains(key)
         });
         let starts = key.is_some() && line.starts_with("# ");
         list = (list && !bare.starts_with(']')) || (starts && bare.ends_with('['));

@@ -24,7 +24,9 @@ fn seeds() -> Vec<Vec<u8>> {
     put_authentication_sasl(offer, &["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"]);
     put_parameter_status(status, "client_encoding", "UTF8");
     let with_name = [b"acme.db.test\0", seeds[0].as_slice()].concat();
-    let texts: [&[u8]; 6] = [
+    let texts: [&[u8]; 8] = [
+        b"n,,\x01auth=Bearer eyJhbGciOiJFZERTQSJ9.eyJpc3MiOiJpIiwiYXVkIjoiYSIsImV4cCI6MX0.AAAA\x01\x01",
+        br#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"x","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#,
         b"PROXY TCP4 192.0.2.1 198.51.100.7 51234 5432\r\n",
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x11\xc0\0\x02\x01\xc6\x33\x64\x07\xc8\x22\x15\x38\x04\0\x02\x01\x01",
         b"-c tenantry.tenant=acme --search-path=a\\ b -cx=y",

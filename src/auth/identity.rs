@@ -1,7 +1,7 @@
 //! From a claim to a proof: [`Identity`] is who a client says it is, [`Authenticated`] who it is.
 //!
-//! Owns the rule that an `Authenticated` is only made in this module's neighbourhood, by a certificate or by a SCRAM
-//! proof. Must not know how the claim was read (`resolve`) nor the exchange (`scram_server`).
+//! Owns the rule that an `Authenticated` is only made in this module's neighbourhood, by a certificate, a SCRAM
+//! proof or a token. Must not know how the claim was read (`resolve`) nor the exchange (`scram_server`).
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,11 +36,11 @@ impl Identity {
     /// The proof by certificate: `common_name` is that of a certificate which TLS has verified.
     ///
     /// # Errors
-    /// If the user does not authenticate by certificate (the identity comes back, for a SCRAM exchange), or the name is
+    /// If the user does not authenticate by certificate (the identity comes back, for another proof), or the name is
     /// another one.
     pub fn prove_by_certificate(self, common_name: Option<&str>) -> Result<Authenticated, Unproved> {
         let ClientAuth::Certificate { common_name: expected } = &self.user.auth else {
-            return Err(Unproved::NeedsScram(self));
+            return Err(Unproved::NotByCertificate(self));
         };
         match common_name {
             None => Err(Unproved::Refused(Refusal::NoCertificate)),
@@ -65,8 +65,8 @@ impl fmt::Debug for Identity {
 /// Why a certificate did not prove an identity.
 #[derive(Debug)]
 pub enum Unproved {
-    /// The user has a password.
-    NeedsScram(Identity),
+    /// The user proves itself in another way.
+    NotByCertificate(Identity),
     /// The certificate is missing or another's.
     Refused(Refusal),
 }
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_certificate_does_not_replace_a_password() {
         let unproved = identity(ClientAuth::Scram("x".into()), None).prove_by_certificate(Some("acme-app"));
-        assert!(matches!(unproved, Err(Unproved::NeedsScram(_))));
+        assert!(matches!(unproved, Err(Unproved::NotByCertificate(_))));
     }
 
     #[test]

@@ -24,11 +24,37 @@ pub enum Refusal {
     WrongCertificate,
     /// The stored verifier cannot be read.
     BadVerifier,
+    /// The user logs in with a token, and gave none.
+    TokenWanted,
+    /// The user does not log in with a token.
+    NoTokenUser,
+    /// Not a token, or one that lacks something.
+    TokenMalformed,
+    /// The token's algorithm is not accepted.
+    TokenAlgorithm,
+    /// The issuer has no key of that name for that algorithm.
+    TokenKey,
+    /// The token's signature is wrong.
+    TokenSignature,
+    /// Another issuer's token.
+    TokenIssuer,
+    /// A token for somebody else than us.
+    TokenAudience,
+    /// The token lacks a scope.
+    TokenScope,
+    /// The token was valid.
+    TokenExpired,
+    /// The token will be valid.
+    TokenNotYetValid,
+    /// The token names another tenant, or none.
+    TokenOfAnotherTenant,
+    /// The token names another user, or none.
+    TokenOfAnotherUser,
 }
 
 impl Refusal {
     /// All refusals.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 21] = [
         Self::NoTenantNamed,
         Self::UnknownTenant,
         Self::SourcesDisagree,
@@ -37,6 +63,19 @@ impl Refusal {
         Self::NoCertificate,
         Self::WrongCertificate,
         Self::BadVerifier,
+        Self::TokenWanted,
+        Self::NoTokenUser,
+        Self::TokenMalformed,
+        Self::TokenAlgorithm,
+        Self::TokenKey,
+        Self::TokenSignature,
+        Self::TokenIssuer,
+        Self::TokenAudience,
+        Self::TokenScope,
+        Self::TokenExpired,
+        Self::TokenNotYetValid,
+        Self::TokenOfAnotherTenant,
+        Self::TokenOfAnotherUser,
     ];
 
     /// The reason as the log has it.
@@ -51,6 +90,19 @@ impl Refusal {
             Self::NoCertificate => "no_certificate",
             Self::WrongCertificate => "wrong_certificate",
             Self::BadVerifier => "bad_verifier",
+            Self::TokenWanted => "token_wanted",
+            Self::NoTokenUser => "no_token_user",
+            Self::TokenMalformed => "token_malformed",
+            Self::TokenAlgorithm => "token_algorithm",
+            Self::TokenKey => "token_key",
+            Self::TokenSignature => "token_signature",
+            Self::TokenIssuer => "token_issuer",
+            Self::TokenAudience => "token_audience",
+            Self::TokenScope => "token_scope",
+            Self::TokenExpired => "token_expired",
+            Self::TokenNotYetValid => "token_not_yet_valid",
+            Self::TokenOfAnotherTenant => "token_of_another_tenant",
+            Self::TokenOfAnotherUser => "token_of_another_user",
         }
     }
 

@@ -120,15 +120,13 @@ impl Exchange {
         // Both verifiers are always made, so that neither path is the shorter one.
         let made_up = mock.verifier(claimed.0, claimed.1);
         let made_up_text = made_up.to_string();
-        let text = match claim.as_ref().map(Identity::auth) {
-            Ok(ClientAuth::Scram(text)) => text,
-            Ok(ClientAuth::Certificate { .. }) | Err(_) => &*made_up_text,
-        };
-        let stored = Verifier::parse(text);
+        let text = claim.as_ref().ok().and_then(|identity| identity.auth().verifier());
+        let stored = Verifier::parse(text.unwrap_or(&made_up_text));
         let claim = match claim {
             Ok(identity) if matches!(identity.auth(), ClientAuth::Certificate { .. }) => {
                 Err(Refusal::NoCertificate)
             }
+            Ok(identity) if matches!(identity.auth(), ClientAuth::Token(_)) => Err(Refusal::TokenWanted),
             Ok(_) if stored.is_err() => Err(Refusal::BadVerifier),
             claim => claim,
         };

@@ -27,6 +27,7 @@ pub fn all_keys() -> Vec<String> {
         ("threads", fields::<model::ThreadsModel>()),
         ("pool", fields::<model::PoolModel>()),
         ("login", fields::<model::LoginModel>()),
+        ("jwt", fields::<model::JwtModel>()),
         ("tier.NAME", fields::<model::TierModel>()),
         ("cluster.NAME", fields::<model::ClusterModel>()),
         ("cluster.NAME.admin", fields::<model::AdminModel>()),

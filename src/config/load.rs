@@ -178,6 +178,7 @@ impl<'a> Loading<'a> {
         let threads = builder.threads(&model.threads, cores, &clusters);
         let servers = builder.servers(&model.pool);
         let (tenant_sources, sni_domain) = builder.login(&model.login);
+        let issuer = model.jwt.as_ref().and_then(|section| builder.issuer(section)).map(Arc::new);
         let drain = builder.drain(&model.drain);
         let log = builder.log(&model.log);
         let defaults = Defaults {
@@ -200,6 +201,7 @@ impl<'a> Loading<'a> {
             model.tenants.iter().filter_map(|table| builder.tenant(table, &defaults)).collect();
         wall::check(&tenants, &clusters, &mut self.problems);
         wall::certificates(&tenants, &listen.tls, &mut self.problems);
+        wall::tokens(&tenants, model.jwt.is_some(), &listen, &mut self.problems);
         wall::ambiguities(&tenants, &tenant_sources, &mut self.problems);
         wall::host_names(&tenants, &tenant_sources, &mut self.problems);
         self.sums(&clusters, threads.workers, &tenants);
@@ -211,6 +213,7 @@ impl<'a> Loading<'a> {
             servers,
             tenant_sources,
             sni_domain,
+            issuer,
             clusters: clusters.into_iter().map(|built| Arc::new(built.cluster)).collect(),
             catalog: Arc::new(catalog),
             drain,

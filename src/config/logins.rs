@@ -2,13 +2,17 @@
 //!
 //! Owns the checks of verifiers and the rule that a tenant has somebody who can log in.
 
+use std::sync::Arc;
+
 use toml::Spanned;
 
 use super::build::Builder;
 use super::error::Problem;
 use super::model::{self, ClientAuthModel, ServerAuthModel};
 use super::scram::check_verifier;
+use super::secret::SecretText;
 use super::source::Span;
+use super::values::SubjectModel;
 use crate::tenant::{ClientAuth, PoolMode, ServerAuth, User};
 
 impl Builder<'_> {
@@ -17,7 +21,8 @@ impl Builder<'_> {
         let mut users: Vec<User> = Vec::new();
         if let Some(auth) = &model.client_auth {
             let name = tenant.get_ref().as_str().into();
-            users.extend(self.client_auth(auth).map(|auth| User { name, auth, mode: None }));
+            let auth = self.client_auth(tenant.get_ref(), auth);
+            users.extend(auth.map(|auth| User { name, auth, mode: None }));
         }
         let further = model.user.as_deref().unwrap_or_default();
         for table in further {
@@ -50,38 +55,72 @@ impl Builder<'_> {
             return None;
         };
         let name = self.name("the user", name);
-        let auth = self.client_auth(auth)?;
+        let auth = self.client_auth(&name, auth)?;
         Some(User { name, auth, mode: model.mode.as_ref().map(|word| PoolMode::from(*word.get_ref())) })
     }
 
-    /// `client_auth`
-    fn client_auth(&mut self, auth: &Spanned<ClientAuthModel>) -> Option<ClientAuth> {
-        match auth.get_ref() {
-            ClientAuthModel::Scram(text) => {
-                let secret = self.world.secret(text, self.problems)?;
-                match check_verifier(secret.expose()) {
-                    Err(why) => {
-                        let problem = Problem::at(text.span(), why, "not a SCRAM verifier").help(
-                            "`tenantry hash-password` makes one; a password itself is never written here",
-                        );
-                        self.problems.error(problem);
-                        None
-                    }
-                    Ok(iterations) => {
-                        if iterations < WEAK_BELOW {
-                            let title = format!("{iterations} iterations protect a stolen verifier badly");
-                            self.problems.warn(Problem::at(text.span(), title, "4096 or more are usual"));
-                        }
-                        Some(ClientAuth::Scram(secret.expose().into()))
-                    }
-                }
+    /// `client_auth` of the user of that name.
+    fn client_auth(&mut self, user: &str, auth: &Spanned<ClientAuthModel>) -> Option<ClientAuth> {
+        let ClientAuthModel { scram, certificate, jwt } = auth.get_ref();
+        let token = jwt.as_ref().and_then(|subject| self.token_subject(user, subject));
+        match (scram, certificate, token) {
+            (Some(text), None, None) => self.verifier(text).map(ClientAuth::Scram),
+            (None, None, Some(subject)) => Some(ClientAuth::Token(subject)),
+            (Some(text), None, Some(subject)) => {
+                self.verifier(text).map(|verifier| ClientAuth::ScramOrToken(verifier, subject))
             }
-            ClientAuthModel::Certificate(name) if name.get_ref().is_empty() => {
+            (None, Some(name), None) if name.get_ref().is_empty() => {
                 self.problems.error(Problem::at(name.span(), "the certificate's common name is empty", ""));
                 None
             }
-            ClientAuthModel::Certificate(name) => {
+            (None, Some(name), None) => {
                 Some(ClientAuth::Certificate { common_name: name.get_ref().as_str().into() })
+            }
+            (_, Some(_), _) => {
+                let title = "a certificate is the only way of a user that has one";
+                self.problems.error(Problem::at(auth.span(), title, "more than one way"));
+                None
+            }
+            (None, None, None) => {
+                self.missing(Problem::at(auth.span(), "`client_auth` names no way to log in", "").help(
+                    "`{ scram = \"...\" }`, `{ jwt = true }`, both of them, or `{ certificate = \"common name\" }`",
+                ));
+                None
+            }
+        }
+    }
+
+    /// `client_auth.jwt`
+    fn token_subject(&mut self, user: &str, subject: &Spanned<SubjectModel>) -> Option<Arc<str>> {
+        match subject.get_ref() {
+            SubjectModel::Own => Some(user.into()),
+            SubjectModel::Nobody => None,
+            SubjectModel::Named(name) => {
+                if name.is_empty() {
+                    let title = "the user claim of a token cannot be empty";
+                    self.problems.error(Problem::at(subject.span(), title, ""));
+                }
+                Some(name.as_str().into())
+            }
+        }
+    }
+
+    /// `client_auth.scram`
+    fn verifier(&mut self, text: &Spanned<SecretText>) -> Option<Arc<str>> {
+        let secret = self.world.secret(text, self.problems)?;
+        match check_verifier(secret.expose()) {
+            Err(why) => {
+                let problem = Problem::at(text.span(), why, "not a SCRAM verifier")
+                    .help("`tenantry hash-password` makes one; a password itself is never written here");
+                self.problems.error(problem);
+                None
+            }
+            Ok(iterations) => {
+                if iterations < WEAK_BELOW {
+                    let title = format!("{iterations} iterations protect a stolen verifier badly");
+                    self.problems.warn(Problem::at(text.span(), title, "4096 or more are usual"));
+                }
+                Some(secret.expose().into())
             }
         }
     }
@@ -99,9 +138,20 @@ impl Builder<'_> {
 
 /// The place of the first user that logs in with a certificate.
 pub(super) fn certificate_span(model: &model::TenantModel) -> Option<Span> {
+    auth_span(model, |auth| auth.certificate.is_some())
+}
+
+/// The place of the first user that logs in with a token.
+pub(super) fn token_span(model: &model::TenantModel) -> Option<Span> {
+    auth_span(model, |auth| {
+        auth.jwt.as_ref().is_some_and(|subject| *subject.get_ref() != SubjectModel::Nobody)
+    })
+}
+
+fn auth_span(model: &model::TenantModel, is_meant: impl Fn(&ClientAuthModel) -> bool) -> Option<Span> {
     let users = model.user.iter().flatten().map(|user| &user.get_ref().client_auth);
     let all = [&model.client_auth].into_iter().chain(users);
-    all.flatten().find(|auth| matches!(auth.get_ref(), ClientAuthModel::Certificate(_))).map(Spanned::span)
+    all.flatten().find(|auth| is_meant(auth.get_ref())).map(Spanned::span)
 }
 
 /// PostgreSQL's default number of iterations.

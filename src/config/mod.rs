@@ -16,6 +16,7 @@ mod duration;
 mod environment;
 mod error;
 mod fields;
+mod jwt;
 mod load;
 mod logins;
 mod model;

@@ -15,7 +15,8 @@ use super::duration::DurationText;
 use super::secret::SecretText;
 use super::settings::{LogFormat, TenantSource, TlsMode, TlsVersion};
 use super::source::Span;
-use super::values::{Count, OneOrMany, Scalar};
+use super::values::{Count, OneOrMany, Scalar, SubjectModel};
+use crate::tenant::issuer::{Algorithm, TokenAs};
 use crate::tenant::{PoolMode, Tier};
 
 /// A value that may be missing, with its place.
@@ -30,6 +31,7 @@ pub(super) struct Model {
     pub(super) threads: ThreadsModel,
     pub(super) pool: PoolModel,
     pub(super) login: LoginModel,
+    pub(super) jwt: Option<Section<JwtModel>>,
     pub(super) drain: DrainModel,
     pub(super) log: LogModel,
     pub(super) metrics: MetricsModel,
@@ -117,6 +119,21 @@ pub(super) struct PoolModel {
 pub(super) struct LoginModel {
     pub(super) tenant_sources: Value<Vec<Spanned<TenantSourceModel>>>,
     pub(super) sni_domain: Value<String>,
+}
+
+/// `[jwt]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JwtModel {
+    pub(super) issuer: Value<String>,
+    pub(super) audience: Value<OneOrMany>,
+    pub(super) keys: Value<PathBuf>,
+    pub(super) algorithms: Value<Vec<Spanned<AlgorithmModel>>>,
+    pub(super) tenant_claim: Value<String>,
+    pub(super) user_claim: Value<String>,
+    pub(super) scope: Value<OneOrMany>,
+    pub(super) leeway: Value<DurationText>,
+    pub(super) token_as: Value<TokenAsModel>,
 }
 
 /// `[tier.hot]`, `[tier.warm]`, `[tier.cold]`
@@ -216,14 +233,16 @@ pub(super) struct MetricsModel {
     pub(super) top_tenants: Value<u32>,
 }
 
-/// `client_auth`: one of `{ scram = ... }` and `{ certificate = "common name" }`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum ClientAuthModel {
+/// `client_auth`: `{ scram = ... }`, `{ jwt = ... }`, both of them, or `{ certificate = "common name" }`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClientAuthModel {
     /// A verifier (a secret: who has it can check guesses offline).
-    Scram(Spanned<SecretText>),
+    pub(super) scram: Value<SecretText>,
     /// Common name of a client certificate.
-    Certificate(Spanned<String>),
+    pub(super) certificate: Value<String>,
+    /// What a token's user claim must be.
+    pub(super) jwt: Value<SubjectModel>,
 }
 
 /// `server_auth`: `{ password = ... }` or `"none"`.
@@ -292,6 +311,17 @@ words! {
     /// `login.tenant_sources`
     TenantSourceModel for TenantSource {
         Sni = "sni", Option = "option", UserSuffix = "user_suffix", User = "user", Database = "database",
+    }
+}
+words! {
+    /// `jwt.token_as`
+    TokenAsModel for TokenAs { OauthBearer = "oauthbearer", Password = "password", }
+}
+words! {
+    /// `jwt.algorithms`: those of key pairs
+    AlgorithmModel for Algorithm {
+        RS256 = "RS256", RS384 = "RS384", RS512 = "RS512", PS256 = "PS256", PS384 = "PS384", PS512 = "PS512",
+        ES256 = "ES256", ES384 = "ES384", EdDSA = "EdDSA",
     }
 }
 words! {

@@ -40,6 +40,7 @@ pub(super) fn main_file(table: Table<'_>, model: &mut Model, problems: &mut Prob
             "threads" => model.threads = section(value, problems).value,
             "pool" => model.pool = section(value, problems).value,
             "login" => model.login = section(value, problems).value,
+            "jwt" => model.jwt = Some(section(value, problems)),
             "drain" => model.drain = section(value, problems).value,
             "log" => model.log = section(value, problems).value,
             "metrics" => model.metrics = section(value, problems).value,
@@ -280,13 +281,14 @@ fn shift_value(value: Spanned<DeValue<'_>>, base: usize) -> Spanned<DeValue<'_>>
 }
 
 /// What may stand at the top level.
-const TOP_LEVEL: [&str; 12] = [
+const TOP_LEVEL: [&str; 13] = [
     "tenants_dir",
     "listen",
     "http",
     "threads",
     "pool",
     "login",
+    "jwt",
     "tier",
     "cluster",
     "tenant",

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use crate::ids::ClusterId;
 pub use crate::tenant::TenantSource;
+use crate::tenant::issuer::Issuer;
 use crate::tenant::{Catalog, Secret};
 
 /// A whole, valid configuration.
@@ -29,6 +30,8 @@ pub struct Settings {
     /// The domain under which [`TenantSource::Sni`] looks for tenants: `db.example.com` if clients connect to
     /// `acme.db.example.com`. A server name outside of it names no tenant. `Some` whenever the sources include SNI.
     pub sni_domain: Option<Arc<str>>,
+    /// Whose tokens prove a login.
+    pub issuer: Option<Arc<Issuer>>,
     /// Clusters; `ClusterId` is the index.
     pub clusters: Vec<Arc<Cluster>>,
     /// Tenants.

@@ -12,7 +12,7 @@ use toml::Spanned;
 use super::build::Builder;
 use super::clusters::BuiltCluster;
 use super::error::Problem;
-use super::logins::certificate_span;
+use super::logins::{certificate_span, token_span};
 use super::model::{self, TierModel, TierName};
 use super::names::{check_name, check_plain_name, search_path};
 use super::settings::MaxConnections;
@@ -31,6 +31,8 @@ pub(super) struct BuiltTenant {
     pub(super) schema_span: Span,
     /// A user with a certificate, if there is one.
     pub(super) certificate_span: Option<Span>,
+    /// Where a user logs in with a token.
+    pub(super) token_span: Option<Span>,
 }
 
 /// What a tenant takes from the rest of the file.
@@ -103,6 +105,7 @@ impl Builder<'_> {
             role_span,
             schema_span,
             certificate_span,
+            token_span: token_span(model),
         })
     }
 

@@ -116,3 +116,36 @@ impl<'de> Deserialize<'de> for Scalar {
         deserializer.deserialize_any(ScalarVisitor)
     }
 }
+
+/// `true`, or a text: whose token it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum SubjectModel {
+    /// The user's own name.
+    Own,
+    /// Not by token.
+    Nobody,
+    /// This one.
+    Named(String),
+}
+
+impl<'de> Deserialize<'de> for SubjectModel {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SubjectVisitor;
+        impl Visitor<'_> for SubjectVisitor {
+            type Value = SubjectModel;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, or the text that the user claim must be")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<SubjectModel, E> {
+                Ok(SubjectModel::Named(text.to_owned()))
+            }
+
+            fn visit_bool<E: de::Error>(self, yes: bool) -> Result<SubjectModel, E> {
+                Ok(if yes { SubjectModel::Own } else { SubjectModel::Nobody })
+            }
+        }
+        deserializer.deserialize_any(SubjectVisitor)
+    }
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::clusters::BuiltCluster;
 use super::error::{Problem, Problems};
-use super::settings::{ListenTls, TenantSource, TlsMode};
+use super::settings::{Listen, ListenTls, TenantSource, TlsMode};
 use super::source::Span;
 use super::tenants::BuiltTenant;
 use crate::ids::ClusterId;
@@ -33,6 +33,21 @@ pub(super) fn certificates(tenants: &[BuiltTenant], tls: &ListenTls, problems: &
             "this login could never succeed",
         );
         problems.error(problem);
+    }
+}
+
+/// Reports logins by token that could never succeed: nobody issues one, or it could not travel in secret.
+pub(super) fn tokens(tenants: &[BuiltTenant], has_issuer: bool, listen: &Listen, problems: &mut Problems) {
+    let Some(span) = tenants.iter().find_map(|tenant| tenant.token_span.clone()) else { return };
+    if !has_issuer {
+        let problem = Problem::at(span.clone(), "tokens need `[jwt]`", "this login could never succeed");
+        problems.error(
+            problem.help("`[jwt]` names the issuer of tokens, their audience and the file of its keys"),
+        );
+    }
+    if listen.tls.mode == TlsMode::Disable && listen.unix_socket_dir.is_none() {
+        let problem = Problem::at(span, "tokens need `listen.tls`", "this login could never succeed");
+        problems.error(problem.help("who can read a token can use it: none is asked for without TLS"));
     }
 }
 

@@ -202,7 +202,9 @@ fn log_failure(failure: &LoginFailure, request_id: u64, peer: Option<SocketAddr>
     };
     match failure {
         failure if failure.is_ours() => error!(request_id, reason, %client, user, %failure, "login failed"),
-        LoginFailure::Disconnected => debug!(request_id, reason, %client, "login failed"),
+        LoginFailure::Disconnected | LoginFailure::Discovery { .. } => {
+            debug!(request_id, reason, %client, "login failed");
+        }
         failure => info!(request_id, reason, %client, user, %failure, "login failed"),
     }
 }

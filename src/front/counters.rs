@@ -31,6 +31,8 @@ pub enum LoginResult {
     Disconnected,
     /// No login at all, but a cancel request.
     CancelRequest,
+    /// The client asked where to get a token.
+    Discovery,
     /// We were stopping.
     ShuttingDown,
     /// A fault of our own.
@@ -39,7 +41,7 @@ pub enum LoginResult {
 
 impl LoginResult {
     /// All results, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Ok,
         Self::BadPassword,
         Self::TlsRequired,
@@ -52,6 +54,7 @@ impl LoginResult {
         Self::Timeout,
         Self::Disconnected,
         Self::CancelRequest,
+        Self::Discovery,
         Self::ShuttingDown,
         Self::Internal,
     ];
@@ -72,6 +75,7 @@ impl LoginResult {
             Self::Timeout => "timeout",
             Self::Disconnected => "disconnected",
             Self::CancelRequest => "cancel_request",
+            Self::Discovery => "discovery",
             Self::ShuttingDown => "shutting_down",
             Self::Internal => "internal",
         }
@@ -115,9 +119,9 @@ mod tests {
             (0..=index).for_each(|_| counters.count(result));
         }
         let mut snapshot = counters.snapshot();
-        assert!(snapshot.iter().map(|(_, count)| *count).eq(1..=14));
+        assert!(snapshot.iter().map(|(_, count)| *count).eq(1..=15));
         snapshot.sort_unstable();
         snapshot.dedup_by_key(|(name, _)| *name);
-        assert_eq!(snapshot.len(), 14);
+        assert_eq!(snapshot.len(), 15);
     }
 }

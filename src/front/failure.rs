@@ -61,6 +61,15 @@ pub(super) enum LoginFailure {
     /// `tenantry.tenant` is given, but not among the sources.
     #[error("`tenantry.tenant` is given, but it is not among login.tenant_sources")]
     OptionSwitchedOff,
+    /// `tenantry.auth` is given twice, or is no way to log in.
+    #[error("`tenantry.auth` is no way to log in")]
+    BadAuthWish,
+    /// A login by token where none are taken.
+    #[error("a login by token, but there is no `[jwt]`")]
+    NoTokens,
+    /// A login by token without TLS.
+    #[error("a login by token without TLS")]
+    TokenInClear,
     /// More clients than allowed.
     #[error("{max} clients are connected already")]
     TooManyClients {
@@ -80,6 +89,15 @@ pub(super) enum LoginFailure {
         user: String,
         /// Why.
         why: ScramError,
+    },
+    /// An OAUTHBEARER message has the wrong shape, for this reason.
+    #[error("malformed OAUTHBEARER message: {0}")]
+    Bearer(&'static str),
+    /// The client has no token and asked where to get one; it was told.
+    #[error("the client asked where to get a token")]
+    Discovery {
+        /// Who it was said to be.
+        user: String,
     },
     /// A database that the tenant does not have.
     #[error("the tenant has no database of that name")]
@@ -109,10 +127,16 @@ impl LoginFailure {
             | Self::Misplaced(_)
             | Self::Startup(_)
             | Self::Message(_)
+            | Self::Bearer(_)
             | Self::NotAResponse(_) => LoginResult::ProtocolViolation,
-            Self::Options(_) | Self::NoUser | Self::TwoTenants | Self::OptionSwitchedOff => {
-                LoginResult::BadParameter
-            }
+            Self::TokenInClear => LoginResult::TlsRequired,
+            Self::Discovery { .. } => LoginResult::Discovery,
+            Self::Options(_)
+            | Self::NoUser
+            | Self::TwoTenants
+            | Self::OptionSwitchedOff
+            | Self::BadAuthWish
+            | Self::NoTokens => LoginResult::BadParameter,
             Self::TooManyClients { .. } => LoginResult::TooManyClients,
             Self::Scram { why: ScramError::Refused(_), .. } => LoginResult::BadPassword,
             Self::Scram { .. } => LoginResult::ProtocolViolation,
@@ -125,6 +149,7 @@ impl LoginFailure {
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Scram { why: ScramError::Refused(refusal), .. } => refusal.as_str(),
+            Self::Discovery { .. } => Refusal::TokenWanted.as_str(),
             other => other.to_client().map_or(other.result().as_str(), |error| error.reason),
         }
     }
@@ -141,6 +166,16 @@ impl LoginFailure {
             Self::Startup(error) => error.to_client(),
             Self::Options(error) => error.to_client(),
             Self::Scram { user, why } => why.to_client(user),
+            Self::Discovery { user } => Refusal::TokenWanted.to_client(user),
+            Self::Bearer(why) => protocol("bad_bearer", "malformed OAUTHBEARER message").with_detail(*why),
+            Self::BadAuthWish => {
+                let text = "\"tenantry.auth\" must be one of scram, oauthbearer and password";
+                ClientError::fatal(SqlState::INVALID_PARAMETER_VALUE, Fault::Client, "bad_auth_wish", text)
+            }
+            Self::NoTokens => not_allowed("no_tokens", "logins by token are not accepted here")
+                .with_hint("Leave \"tenantry.auth\" out."),
+            Self::TokenInClear => not_allowed("token_in_clear", "a token is accepted only over TLS")
+                .with_hint("Connect with sslmode=require or stronger."),
             Self::ProxyHeader(_) => {
                 protocol("bad_proxy_header", "expected a PROXY protocol header from this address").with_hint(
                     "Have the load balancer send one, or take its address out of listen.proxy_protocol.",

@@ -17,10 +17,34 @@ pub(super) struct Introduction {
     pub(super) database: Option<String>,
     /// `tenantry.tenant`.
     pub(super) tenant: Option<String>,
+    /// `tenantry.auth`.
+    pub(super) auth: Option<AuthWish>,
     /// Everything else, each name once.
     pub(super) settings: Vec<(String, String)>,
     /// The minor protocol version to speak.
     pub(super) protocol_minor: u16,
+}
+
+/// How a client wants to prove who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AuthWish {
+    /// By password, with SCRAM.
+    Scram,
+    /// By token, with OAUTHBEARER.
+    OauthBearer,
+    /// By token, which it sends as a password.
+    Password,
+}
+
+impl AuthWish {
+    fn parse(word: &str) -> Result<Self, LoginFailure> {
+        match word {
+            "scram" => Ok(Self::Scram),
+            "oauthbearer" => Ok(Self::OauthBearer),
+            "password" => Ok(Self::Password),
+            _ => Err(LoginFailure::BadAuthWish),
+        }
+    }
 }
 
 impl Introduction {
@@ -37,6 +61,7 @@ impl Introduction {
             user: user.to_owned(),
             database: packet.parameter("database").filter(|name| !name.is_empty()).map(str::to_owned),
             tenant: None,
+            auth: None,
             settings: Vec::new(),
             protocol_minor: packet.protocol.minor_to_speak(),
         };
@@ -75,6 +100,14 @@ impl Introduction {
             self.tenant = Some(value);
             return Ok(());
         }
+        if name.eq_ignore_ascii_case(AUTH) {
+            let wish = AuthWish::parse(&value)?;
+            if self.auth.is_some_and(|known| known != wish) {
+                return Err(LoginFailure::BadAuthWish);
+            }
+            self.auth = Some(wish);
+            return Ok(());
+        }
         self.settings.retain(|(known, _)| !known.eq_ignore_ascii_case(&name));
         self.settings.push((name, value));
         Ok(())
@@ -87,6 +120,7 @@ fn is_false(value: &str) -> bool {
 }
 
 const TENANT: &str = "tenantry.tenant";
+const AUTH: &str = "tenantry.auth";
 
 #[cfg(test)]
 mod tests {
@@ -141,6 +175,24 @@ mod tests {
             let introduction = read(&[("user", "acme"), ("database", database)]).unwrap();
             assert_eq!(introduction.wanted_database(), wanted);
         }
+    }
+
+    #[test]
+    fn a_wish_for_a_way_to_log_in_is_consumed() {
+        for (word, wish) in [
+            ("scram", AuthWish::Scram),
+            ("oauthbearer", AuthWish::OauthBearer),
+            ("password", AuthWish::Password),
+        ] {
+            let options = format!("-c tenantry.auth={word}");
+            let introduction =
+                read(&[("user", "a"), ("options", &options), ("Tenantry.Auth", word)]).unwrap();
+            assert_eq!((introduction.auth, introduction.settings), (Some(wish), vec![]));
+        }
+        assert_eq!(read(&[("user", "a")]).unwrap().auth, None);
+        let twice = [("user", "a"), ("options", "-c tenantry.auth=scram"), ("tenantry.auth", "password")];
+        assert!(matches!(read(&twice), Err(LoginFailure::BadAuthWish)));
+        assert!(matches!(read(&[("user", "a"), ("tenantry.auth", "md5")]), Err(LoginFailure::BadAuthWish)));
     }
 
     #[test]

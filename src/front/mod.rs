@@ -23,6 +23,7 @@ mod failure;
 mod handshake;
 mod introduction;
 mod limits;
+mod token;
 
 pub use acceptor::Front;
 pub use admitted::{Admitted, Reception};

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Tenant;
+use super::{AuthFace, Tenant};
 use crate::ids::TenantId;
 
 /// An immutable set of tenants.
@@ -16,6 +16,7 @@ pub struct Catalog {
     next_id: u32,
     tenants: HashMap<TenantId, Arc<Tenant>>,
     ids: HashMap<Arc<str>, TenantId>,
+    usual_face: AuthFace,
 }
 
 /// Why a catalog could not be built.
@@ -52,6 +53,7 @@ impl Catalog {
             }
             next.tenants.insert(tenant.id, Arc::new(tenant));
         }
+        next.usual_face = usual_face(next.iter());
         Ok(next)
     }
 
@@ -85,8 +87,33 @@ impl Catalog {
         self.ids.get(name).and_then(|id| self.tenants.get(id))
     }
 
+    /// What most users are asked for; so whoever does not exist is asked for it, too.
+    #[must_use]
+    pub const fn usual_face(&self) -> AuthFace {
+        self.usual_face
+    }
+
     /// All tenants, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Tenant>> {
         self.tenants.values()
     }
+}
+
+/// The commonest face; of equally common ones the first in the order of [`AuthFace::ALL`].
+fn usual_face<'a>(tenants: impl Iterator<Item = &'a Arc<Tenant>>) -> AuthFace {
+    let mut counts = AuthFace::ALL.map(|face| (face, 0_usize));
+    for user in tenants.flat_map(|tenant| &tenant.users) {
+        let face = user.auth.face();
+        counts
+            .iter_mut()
+            .filter(|(known, _)| *known == face)
+            .for_each(|(_, count)| *count = count.saturating_add(1));
+    }
+    let mut usual = (AuthFace::default(), 0);
+    for (face, count) in counts {
+        if count > usual.1 {
+            usual = (face, count);
+        }
+    }
+    usual.0
 }

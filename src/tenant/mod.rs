@@ -4,6 +4,7 @@
 //! sockets, pools or threads.
 
 mod catalog;
+pub mod issuer;
 mod secret;
 mod source;
 
@@ -80,6 +81,57 @@ pub enum ClientAuth {
         /// The expected common name.
         common_name: Arc<str>,
     },
+    /// A token of the issuer whose user claim is this.
+    Token(Arc<str>),
+    /// Either: a password against this verifier, or a token whose user claim is that.
+    ScramOrToken(Arc<str>, Arc<str>),
+}
+
+impl ClientAuth {
+    /// The verifier that a password is checked against.
+    #[must_use]
+    pub fn verifier(&self) -> Option<&str> {
+        match self {
+            Self::Scram(verifier) | Self::ScramOrToken(verifier, _) => Some(verifier),
+            Self::Certificate { .. } | Self::Token(_) => None,
+        }
+    }
+
+    /// What the user claim of a token must be.
+    #[must_use]
+    pub fn token_subject(&self) -> Option<&str> {
+        match self {
+            Self::Token(subject) | Self::ScramOrToken(_, subject) => Some(subject),
+            Self::Scram(_) | Self::Certificate { .. } => None,
+        }
+    }
+
+    /// What the user is asked for, as a stranger sees it. Without its certificate it looks like a user with a password.
+    #[must_use]
+    pub const fn face(&self) -> AuthFace {
+        match self {
+            Self::Scram(_) | Self::Certificate { .. } => AuthFace::Scram,
+            Self::Token(_) => AuthFace::Token,
+            Self::ScramOrToken(..) => AuthFace::Either,
+        }
+    }
+}
+
+/// What a login is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuthFace {
+    /// A password, by SCRAM.
+    #[default]
+    Scram,
+    /// A token.
+    Token,
+    /// One of the two, as it likes.
+    Either,
+}
+
+impl AuthFace {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Scram, Self::Token, Self::Either];
 }
 
 impl fmt::Debug for ClientAuth {
@@ -88,6 +140,8 @@ impl fmt::Debug for ClientAuth {
         match self {
             Self::Scram(_) => f.write_str("Scram(..)"),
             Self::Certificate { common_name } => write!(f, "Certificate({common_name:?})"),
+            Self::Token(subject) => write!(f, "Token({subject:?})"),
+            Self::ScramOrToken(_, subject) => write!(f, "ScramOrToken(.., {subject:?})"),
         }
     }
 }

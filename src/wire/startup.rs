@@ -277,7 +277,8 @@ const CANCEL_SECRET_MAX: usize = 256;
 const NEWEST_MINOR: u16 = 2;
 
 /// Parameters that decide who a client is, or how it is treated before it has proved it.
-const IDENTIFYING: [&str; 5] = ["user", "database", "options", "replication", "tenantry.tenant"];
+const IDENTIFYING: [&str; 6] =
+    ["user", "database", "options", "replication", "tenantry.tenant", "tenantry.auth"];
 
 #[cfg(test)]
 mod tests {

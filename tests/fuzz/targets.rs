@@ -5,12 +5,14 @@
 
 use std::num::NonZeroU32;
 
+use tenantry::auth::bearer;
 use tenantry::auth::refusal::Refusal;
 use tenantry::auth::resolve::{Claims, Naming, claimed, resolve};
 use tenantry::auth::scram_server::{Exchange, MockSecret, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramError};
 use tenantry::auth::verifier::{Verifier, normalize};
 use tenantry::config::settings::TenantSource;
 use tenantry::tenant::Catalog;
+use tenantry::tenant::issuer::{Algorithm, Issuer, KeySet, TokenAs};
 use tenantry::wire::frame::{HEADER_BYTES, MAX_BODY_BYTES, peek};
 use tenantry::wire::messages::{
     Authentication, parse_authentication, parse_backend_key_data, parse_error_fields,
@@ -37,6 +39,7 @@ pub(crate) const TARGETS: &[Target] = &[
     Target { name: "options", run: fuzz_options },
     Target { name: "scram", run: fuzz_scram },
     Target { name: "verifier", run: fuzz_verifier },
+    Target { name: "token", run: fuzz_token },
     Target { name: "login", run: fuzz_login },
 ];
 
@@ -179,6 +182,32 @@ pub(crate) fn fuzz_verifier(data: &[u8]) {
     }
     let _ = normalize(text);
 }
+
+/// OAUTHBEARER messages and tokens: nobody proves anything without the issuer's key.
+pub(crate) fn fuzz_token(data: &[u8]) {
+    let algorithms = [Algorithm::EdDSA];
+    let issuer = Issuer {
+        name: "i".into(),
+        audiences: vec!["a".into()],
+        scopes: Vec::new(),
+        algorithms: algorithms.to_vec(),
+        keys: KeySet::parse(JWKS, &algorithms).unwrap_or_default(),
+        tenant_claim: "t".into(),
+        user_claim: "u".into(),
+        leeway_s: 0,
+        token_as: TokenAs::OauthBearer,
+    };
+    let token = bearer::parse_initial(data).ok().flatten();
+    for token in [token, std::str::from_utf8(data).ok()].into_iter().flatten() {
+        let proved = bearer::prove(Err(Refusal::UnknownUser), &issuer, token, 0);
+        assert!(matches!(proved, Err(Refusal::UnknownUser)), "nobody is there");
+    }
+    let _ = KeySet::parse(&String::from_utf8_lossy(data), &algorithms);
+}
+
+/// The public key of RFC 8037, A.2.
+const JWKS: &str =
+    r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
 /// A whole login's decisions before the password: packet, options, resolution.
 pub(crate) fn fuzz_login(data: &[u8]) {

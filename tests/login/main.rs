@@ -14,3 +14,4 @@ mod proxies;
 mod raw;
 mod rig;
 mod tls;
+mod tokens;

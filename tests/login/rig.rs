@@ -211,8 +211,8 @@ pub(crate) const ALL_SOURCES: [TenantSource; 5] = [
     TenantSource::Database,
 ];
 
-/// Tenants `acme` (users `acme` and `reader`, password `pencil`), `beta` (`beta`, `reader`; password `brush`) and
-/// `shop` (`shop` and `app`, by certificate `shop`).
+/// Tenants `acme` (users `acme` and `reader`, password `pencil`), `beta` (`beta`, `reader`; password `brush`), `shop`
+/// (`shop` and `app`, by certificate `shop`) and `mint` (`mint` by token, `both` by token or the password `pencil`).
 fn settings() -> Settings {
     let tls =
         ListenTls { mode: TlsMode::Disable, identity: None, client_ca: None, min_version: TlsVersion::V1_2 };
@@ -224,6 +224,7 @@ fn settings() -> Settings {
         ),
         tenant("beta", vec![("beta", scram("brush")), ("reader", scram("brush"))]),
         tenant("shop", vec![("shop", by_certificate()), ("app", by_certificate())]),
+        tenant("mint", vec![("mint", ClientAuth::Token("mint".into())), ("both", either())]),
     ];
     Settings {
         listen: Listen {
@@ -241,6 +242,7 @@ fn settings() -> Settings {
         servers: servers(),
         tenant_sources: ALL_SOURCES.to_vec(),
         sni_domain: Some("db.test".into()),
+        issuer: None,
         clusters: Vec::new(),
         catalog: Arc::new(Catalog::default().next(tenants).unwrap()),
         drain: Drain { timeout: Duration::from_secs(1), fast_timeout: Duration::from_secs(1) },
@@ -263,8 +265,16 @@ fn servers() -> Servers {
 }
 
 fn scram(password: &str) -> ClientAuth {
+    ClientAuth::Scram(verifier(password))
+}
+
+fn either() -> ClientAuth {
+    ClientAuth::ScramOrToken(verifier("pencil"), "both".into())
+}
+
+fn verifier(password: &str) -> Arc<str> {
     let iterations = NonZeroU32::new(4096).unwrap();
-    ClientAuth::Scram(Verifier::from_password(password, b"0123456789abcdef", iterations).to_string().into())
+    Verifier::from_password(password, b"0123456789abcdef", iterations).to_string().into()
 }
 
 fn tenant(name: &str, users: Vec<(&str, ClientAuth)>) -> Tenant {

@@ -39,7 +39,11 @@ async fn handshake(
 }
 
 /// SSLRequest, `S`, and the handshake.
-async fn secured(rig: &Rig, config: ClientConfig, name: &str) -> std::io::Result<Raw<TlsStream<TcpStream>>> {
+pub(crate) async fn secured(
+    rig: &Rig,
+    config: ClientConfig,
+    name: &str,
+) -> std::io::Result<Raw<TlsStream<TcpStream>>> {
     let mut client = rig.connect().await;
     assert_eq!(client.send(&ssl_request()).await.byte().await, b'S');
     handshake(client.stream, config, name).await

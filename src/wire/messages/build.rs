@@ -54,6 +54,11 @@ pub fn put_authentication_ok(out: &mut Vec<u8>) {
     put_authentication(out, 0, &[]);
 }
 
+/// Appends an AuthenticationCleartextPassword.
+pub fn put_authentication_cleartext_password(out: &mut Vec<u8>) {
+    put_authentication(out, 3, &[]);
+}
+
 /// Appends an AuthenticationSASL that offers these mechanisms, the preferred one first.
 pub fn put_authentication_sasl(out: &mut Vec<u8>, mechanisms: &[&str]) {
     message(out, b'R', |out| {

@@ -7,11 +7,11 @@ mod build;
 mod read;
 
 pub use build::{
-    put_authentication_ok, put_authentication_sasl, put_authentication_sasl_continue,
-    put_authentication_sasl_final, put_backend_key_data, put_close_complete, put_command_complete, put_error,
-    put_negotiate_protocol_version, put_notice, put_parameter_status, put_parse_complete,
-    put_ready_for_query, put_sasl_initial_response, put_sasl_response, put_server_error_as_fatal,
-    put_terminate,
+    put_authentication_cleartext_password, put_authentication_ok, put_authentication_sasl,
+    put_authentication_sasl_continue, put_authentication_sasl_final, put_backend_key_data,
+    put_close_complete, put_command_complete, put_error, put_negotiate_protocol_version, put_notice,
+    put_parameter_status, put_parse_complete, put_ready_for_query, put_sasl_initial_response,
+    put_sasl_response, put_server_error_as_fatal, put_terminate,
 };
 pub use read::{
     Authentication, ErrorFields, Mechanisms, Message, MessageError, SaslInitial, parse_authentication,
