@@ -251,7 +251,7 @@ fn settings() -> Settings {
     }
 }
 
-fn servers() -> Servers {
+pub(crate) fn servers() -> Servers {
     Servers {
         connect_timeout: Duration::from_secs(1),
         lifetime: Duration::ZERO,

@@ -5,19 +5,25 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tenantry::auth::scram_client::Binding;
-use tenantry::config::settings::{TlsMode, TlsVersion};
+use tenantry::backend::{Connector, Profile, login};
+use tenantry::config::settings::{
+    ChannelBinding, Cluster, Endpoint, Host, MaxConnections, MaxProtocol, SslMode, TargetSessionAttrs,
+    TlsMode, TlsVersion,
+};
 use tenantry::front::LoginResult;
+use tenantry::ids::ClusterId;
 use tenantry::net::tls::ALPN;
+use tenantry::tenant::{Secret, ServerAuth, Tenant};
 use tenantry::wire::startup::{put_cancel_request, put_gss_enc_request, put_ssl_request};
 use tokio::net::TcpStream;
-use tokio_postgres::config::{ChannelBinding as Wanted, SslMode, SslNegotiation};
+use tokio_postgres::config::{ChannelBinding as Wanted, SslMode as WantedTls, SslNegotiation};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::papers::Papers;
 use crate::raw::{Raw, startup};
-use crate::rig::Rig;
+use crate::rig::{Rig, servers};
 
 fn rig(papers: &Papers, mode: TlsMode) -> Rig {
     Rig::with(|settings| settings.listen.tls = papers.listen(mode))
@@ -51,7 +57,7 @@ pub(crate) async fn secured(
 
 fn postgres(rig: &Rig) -> tokio_postgres::Config {
     let mut config = tokio_postgres::Config::new();
-    config.user("acme").password("pencil").port(rig.port).host("localhost").ssl_mode(SslMode::Require);
+    config.user("acme").password("pencil").port(rig.port).host("localhost").ssl_mode(WantedTls::Require);
     config.hostaddr("127.0.0.1".parse().unwrap());
     config
 }
@@ -89,6 +95,50 @@ async fn direct_tls_needs_its_alpn() {
     assert!(handshake(stream, config, "localhost").await.is_err());
     rig.counted(LoginResult::TlsFailed, 2).await;
     rig.expect_nobody();
+}
+
+/// The proxy as its own Postgres, which shows its login to servers and that of its clients at once.
+#[tokio::test]
+async fn direct_tls_binds_to_the_channel_on_both_legs() {
+    let papers = Papers::new();
+    let mut rig = rig(&papers, TlsMode::Require);
+    for channel_binding in [ChannelBinding::Require, ChannelBinding::Disable] {
+        let endpoint = Endpoint {
+            hosts: vec![Host::Tcp { host: "localhost".into(), port: rig.port }],
+            database: None,
+            ssl_mode: SslMode::VerifyFull,
+            ssl_root_cert: Some(papers.path("ca.pem")),
+            ssl_identity: None,
+            ssl_direct: true,
+            target_session_attrs: TargetSessionAttrs::Any,
+            channel_binding,
+            max_protocol: MaxProtocol::V3_2,
+        };
+        let cluster = Cluster {
+            id: ClusterId(0),
+            name: "main".into(),
+            endpoint,
+            max_connections: MaxConnections::Fixed(1),
+            admin_reserve: 0,
+            admin: None,
+        };
+        let connector = Connector::new(&cluster, &servers()).unwrap();
+        let known = rig.settings.load().catalog.by_name("acme").unwrap().clone();
+        let server_auth = ServerAuth::Password(Secret::new("pencil".to_owned()));
+        let profile = Profile::new(&connector, &Tenant { server_auth, ..(*known).clone() });
+        let server = login(&profile).await.unwrap();
+        assert!(server.stream.is_tls());
+        let guest = rig.guest().await;
+        assert_eq!((&*guest.tenant, guest.protocol_minor), ("acme", 2), "3.2 is asked for and spoken");
+    }
+    let mut config = papers.client(None);
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    let mut direct = postgres(&rig);
+    direct.ssl_negotiation(SslNegotiation::Direct).channel_binding(Wanted::Require);
+    let connected = direct.connect(MakeRustlsConnect::new(config)).await.unwrap();
+    assert_eq!(rig.guest().await.tenant, "acme");
+    drop(connected);
+    rig.counted(LoginResult::Ok, 3).await;
 }
 
 #[tokio::test]
