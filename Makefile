@@ -34,10 +34,10 @@ else
 endif
 
 .PHONY: test-long
-test-long: ## the isolation and budget tests at full length, with the binary built for speed
+test-long: ## the isolation, differential and budget tests at full length, with the binary built for speed
 	tests/setup.sh test
 	source $(DRIVERS)/env.test && TENANTRY_TEST_LENGTH=full \
-	    cargo test --locked --release --test isolation --test budget_storm --test e2e -- --nocapture --test-threads=1
+	    cargo test --locked --release --test isolation --test differential --test budget_storm --test e2e -- --nocapture --test-threads=1
 
 .PHONY: lint
 lint: ## formatting, clippy, documentation, scripts; cargo-deny where it is installed

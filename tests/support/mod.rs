@@ -23,7 +23,7 @@ pub(crate) use plan::{Plan, TenantPlan};
 pub(crate) use proxy::Proxy;
 pub(crate) use random::Random;
 pub(crate) use stage::Stage;
-pub(crate) use wire::{Fields, Login, Message, PATIENCE, Reply, Wire};
+pub(crate) use wire::{Fields, Io, Login, Message, PATIENCE, Reply, Wire};
 
 /// Asks until there is an answer; panics with `what` if there is none within `span`.
 pub(crate) async fn eventually<T>(what: &str, span: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> T {

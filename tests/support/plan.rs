@@ -55,7 +55,7 @@ impl TenantPlan {
     }
 
     /// What only the proxy knows.
-    fn server_password(&self) -> String {
+    pub(crate) fn server_password(&self) -> String {
         format!("db-{}", self.name)
     }
 

@@ -163,6 +163,11 @@ impl Wire {
         }
     }
 
+    /// The stream below, and what was read from it and not asked for yet.
+    pub(crate) fn into_parts(self) -> (Box<dyn Io>, Vec<u8>) {
+        (self.io, self.inbox)
+    }
+
     /// A plain connection, nothing sent yet.
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();

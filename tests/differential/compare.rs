@@ -1,0 +1,166 @@
+//! Compares two transcripts.
+//!
+//! Owns the whole list of what may differ between Postgres and the proxy, and nothing else may. Must not know scripts.
+//!
+//! | message | what is not compared | why |
+//! |---|---|---|
+//! | BackendKeyData | all of it | process ids and cancel keys are the proxy's own |
+//! | ParameterStatus | the order of those next to each other | it is that of Postgres' table in one case, not in the other |
+//! | NotificationResponse | the sender's process id | two sessions, two backends |
+//! | RowDescription | the number of a table that was created during the test | two databases, two numbers |
+//! | the answers to a request in a failed transaction | which error it is, if the proxied one is 25P02 | see below |
+//! | ErrorResponse 57014 | the context | how far the query had come when it was cancelled |
+//! | ErrorResponse | the name in `prepared statement "name"` | on the server a statement has the proxy's name |
+//!
+//! In a failed transaction Postgres refuses most things with 25P02, and some with other errors before it comes to that: a
+//! Bind with too few values, for example. Where the server lacks the client's statement the proxy puts a Parse in front,
+//! and that is refused first.
+
+use crate::player::Transcript;
+use crate::support::Message;
+
+/// The first difference of two transcripts.
+#[derive(Debug)]
+pub(crate) struct Difference {
+    /// `None` is the greeting.
+    pub(crate) step: Option<usize>,
+    pub(crate) direct: Vec<Message>,
+    pub(crate) proxied: Vec<Message>,
+    pub(crate) why: String,
+}
+
+/// Tells two transcripts apart.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Judge {
+    /// Tables with a greater number were created during the test.
+    pub(crate) newest_table: u32,
+}
+
+impl Judge {
+    pub(crate) fn first_difference(self, direct: &Transcript, proxied: &Transcript) -> Option<Difference> {
+        if greeting(&direct.greeting) != greeting(&proxied.greeting) {
+            let show = |from: &Transcript| from.greeting.clone();
+            let (direct, proxied) = (show(direct), show(proxied));
+            return Some(Difference { step: None, direct, proxied, why: "the greetings differ".into() });
+        }
+        let mut status = b'I';
+        for (step, (left, right)) in direct.steps.iter().zip(&proxied.steps).enumerate() {
+            if let Some(why) = self.in_step(left, right, &mut status) {
+                let (direct, proxied) = (left.clone(), right.clone());
+                return Some(Difference { step: Some(step), direct, proxied, why });
+            }
+        }
+        if direct.broke_off.is_none() && proxied.broke_off.is_none() {
+            return None;
+        }
+        // No script makes a session end early.
+        let last = |from: &Transcript| from.steps.last().cloned().unwrap_or_default();
+        let why = format!("direct broke off: {:?}, proxied: {:?}", direct.broke_off, proxied.broke_off);
+        let step = direct.steps.len().min(proxied.steps.len()).checked_sub(1);
+        Some(Difference { step, direct: last(direct), proxied: last(proxied), why })
+    }
+
+    /// What differs in the answers to one step; `status` is that of the transaction before it, and behind it.
+    fn in_step(self, direct: &[Message], proxied: &[Message], status: &mut u8) -> Option<String> {
+        let is_end = |message: &Message| message.tag == b'Z';
+        let mut left = direct.split_inclusive(is_end);
+        let mut right = proxied.split_inclusive(is_end);
+        loop {
+            let (one, other) = match (left.next(), right.next()) {
+                (None, None) => return None,
+                (one, other) => (one.unwrap_or_default(), other.unwrap_or_default()),
+            };
+            let is_failed = *status == b'E';
+            *status = one.last().filter(|last| is_end(last)).map_or(*status, |last| last.body[0]);
+            if is_failed && self.are_refused(one, other) {
+                continue;
+            }
+            let (one, other) = (by_name(one), by_name(other));
+            for at in 0..one.len().max(other.len()) {
+                let (one, other) = (one.get(at).copied(), other.get(at).copied());
+                if !matches!((one, other), (Some(one), Some(other)) if self.are_equal(one, other)) {
+                    return Some(format!("message {at}: {one:?} and {other:?}"));
+                }
+            }
+        }
+    }
+
+    /// Whether both are refused in a failed transaction, the proxied one with 25P02 and no later than the other.
+    fn are_refused(self, direct: &[Message], proxied: &[Message]) -> bool {
+        let [before @ .., error, end] = proxied else { return false };
+        let is_error = |message: &&Message| message.tag == b'E';
+        error.tag == b'E'
+            && error.fields().code == "25P02"
+            && direct.last() == Some(end)
+            && direct.iter().filter(is_error).count() == 1
+            && direct.len() >= proxied.len()
+            && before.iter().zip(direct).all(|(one, other)| self.are_equal(one, other))
+    }
+
+    fn are_equal(self, left: &Message, right: &Message) -> bool {
+        left == right || left.tag == right.tag && self.normal(left) == self.normal(right)
+    }
+
+    /// The body without what is not compared.
+    fn normal(self, message: &Message) -> Vec<u8> {
+        let mut body = message.body.clone();
+        match message.tag {
+            b'A' => body[..4].fill(0),
+            b'T' => self.forget_new_tables(&mut body),
+            b'E' => {
+                forget_statement(&mut body);
+                if message.fields().code == "57014" {
+                    body = body
+                        .split(|byte| *byte == 0)
+                        .filter(|field| !field.starts_with(b"W"))
+                        .collect::<Vec<_>>()
+                        .join(&0);
+                }
+            }
+            _ => {}
+        }
+        body
+    }
+
+    fn forget_new_tables(self, body: &mut [u8]) {
+        let columns = u16::from_be_bytes([body[0], body[1]]);
+        let mut at = 2;
+        for _ in 0..columns {
+            at += body[at..].iter().position(|byte| *byte == 0).unwrap() + 1;
+            let table = u32::from_be_bytes(body[at..at + 4].try_into().unwrap());
+            if table > self.newest_table {
+                body[at..at + 4].fill(0xff);
+            }
+            at += 18;
+        }
+    }
+}
+
+/// Takes out the name of a prepared statement.
+fn forget_statement(body: &mut Vec<u8>) {
+    let before = b"prepared statement \"";
+    let Some(at) = body.windows(before.len()).position(|part| part == before) else { return };
+    let name = at + before.len();
+    let length = body[name..].iter().position(|byte| *byte == b'"').unwrap_or(0);
+    body.drain(name..name + length);
+}
+
+/// The messages, with ParameterStatus that are next to each other in the order of names.
+fn by_name(messages: &[Message]) -> Vec<&Message> {
+    let mut sorted: Vec<&Message> = messages.iter().collect();
+    for run in sorted.chunk_by_mut(|one, other| one.tag == b'S' && other.tag == b'S') {
+        run.sort_unstable_by_key(|message| &message.body);
+    }
+    sorted
+}
+
+/// ParameterStatus by name, then the rest but the key.
+fn greeting(messages: &[Message]) -> Vec<(u8, &[u8])> {
+    let mut rest: Vec<(u8, &[u8])> = messages
+        .iter()
+        .filter(|message| message.tag != b'K')
+        .map(|message| (message.tag, &*message.body))
+        .collect();
+    rest.sort_unstable_by_key(|message| (message.0 != b'S', *message));
+    rest
+}
