@@ -44,7 +44,7 @@ lint: ## formatting, clippy, documentation, scripts; cargo-deny where it is inst
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
-	if command -v shellcheck >/dev/null; then shellcheck .ci/run $$(git ls-files '*.sh'); fi
+	if command -v shellcheck >/dev/null; then shellcheck .ci/run tests/regress/run tests/regress/obtain $$(git ls-files '*.sh'); fi
 	if command -v cargo-deny >/dev/null; then cargo deny --locked check bans licenses sources; fi
 
 .PHONY: bench
@@ -52,6 +52,12 @@ bench: ## beside PgBouncer on this machine; writes the tables of docs/performanc
 	tests/setup.sh bench
 	cargo build --release --locked
 	source $(DRIVERS)/env.bench && cargo bench --locked --bench relay
+
+.PHONY: regress
+regress: ## Postgres' own tests beside a direct connection; writes the tables of docs/regression.md
+	tests/setup.sh test
+	cargo build --release --locked
+	source $(DRIVERS)/env.test && tests/regress/run $(PARTS)
 
 .PHONY: fmt
 fmt: ## formats the code
