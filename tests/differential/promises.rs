@@ -36,7 +36,7 @@ impl Promises {
         pins_are_released: true,
         sql_and_protocol_share_names: false,
         names_may_be_used_at_once: true,
-        server_names_are_hidden: false,
+        server_names_are_hidden: true,
         unnamed_statement_is_kept: false,
         statements_keep_their_meaning: false,
     };
