@@ -2,36 +2,80 @@
 
 import asyncio
 import io
-import os
 
 import asyncpg
+import checks
+from checks import TENANT, URL, same
 
-URL = os.environ["TENANTRY_URL"]
-TENANT = os.environ["TENANTRY_TENANT"]
+loop = asyncio.new_event_loop()
+
+
+class Adaptor:
+    """asyncpg for checks that know no async."""
+
+    def connect(self):
+        return loop.run_until_complete(asyncpg.connect(URL))
+
+    def close(self, connection):
+        loop.run_until_complete(connection.close())
+
+    def run(self, connection, sql):
+        loop.run_until_complete(connection.execute(sql))
+
+    def one(self, connection, sql):
+        return loop.run_until_complete(connection.fetchval(sql))
+
+    def code(self, error):
+        return getattr(error, "sqlstate", None)
+
+
+def waited(check):
+    """A check that is a coroutine and gets a connection of its own."""
+
+    async def with_connection():
+        connection = await asyncpg.connect(URL)
+        try:
+            await check(connection)
+        finally:
+            await connection.close()
+
+    def run():
+        loop.run_until_complete(with_connection())
+
+    run.__name__ = check.__name__
+    return run
 
 
 async def own_rows(connection):
     rows = await connection.fetch("SELECT DISTINCT owner FROM things")
-    assert [row["owner"] for row in rows] == [TENANT], rows
-    assert await connection.fetchval("SELECT current_schema") == f"schema_{TENANT}"
+    same([row["owner"] for row in rows], [TENANT])
+    same(await connection.fetchval("SELECT current_schema"), f"schema_{TENANT}")
 
 
 async def prepared_statements(connection):
     statement = await connection.prepare("SELECT owner || $1::text FROM things WHERE id = $2")
     other = await asyncpg.connect(URL)
     for number in range(20):
-        assert await statement.fetchval(str(number), 1) == f"{TENANT}{number}"
+        same(await statement.fetchval(str(number), 1), f"{TENANT}{number}")
         async with connection.transaction():
-            assert await statement.fetchval("x", 2) == f"{TENANT}x"
-        assert await other.fetchval("SELECT $1::int + id FROM things WHERE id = 1", number) == number + 1
+            same(await statement.fetchval("x", 2), f"{TENANT}x")
+        same(await other.fetchval("SELECT $1::int + id FROM things WHERE id = 1", number), number + 1)
     await other.close()
 
 
-async def many_executions_in_one_go(connection):
+async def pipelining(connection):
+    """executemany sends all executions in one go."""
     await connection.execute("CREATE TABLE IF NOT EXISTS counted (n int)")
     await connection.execute("TRUNCATE counted")
     await connection.executemany("INSERT INTO counted VALUES ($1)", [(number,) for number in range(1000)])
-    assert await connection.fetchval("SELECT sum(n) FROM counted") == 499500
+    same(await connection.fetchval("SELECT sum(n) FROM counted"), 499500)
+    try:
+        await connection.executemany("INSERT INTO counted VALUES (1 / $1)", [(number,) for number in range(10, -1, -1)])
+    except asyncpg.DivisionByZeroError:
+        pass
+    else:
+        raise AssertionError("the error was lost")
+    same(await connection.fetchval("SELECT sum(n) FROM counted"), 499500)
 
 
 async def cursors(connection):
@@ -39,7 +83,7 @@ async def cursors(connection):
         seen = 0
         async for row in connection.cursor("SELECT n FROM generate_series(1, 1000) n", prefetch=17):
             seen += row["n"]
-        assert seen == 500500
+        same(seen, 500500)
 
 
 async def copy(connection):
@@ -47,7 +91,7 @@ async def copy(connection):
     await connection.execute("TRUNCATE copied_async")
     records = [(number, "x" * 100) for number in range(5000)]
     await connection.copy_records_to_table("copied_async", records=records)
-    assert await connection.fetchval("SELECT count(*) FROM copied_async") == 5000
+    same(await connection.fetchval("SELECT count(*) FROM copied_async"), 5000)
     out = io.BytesIO()
     await connection.copy_from_query("SELECT * FROM copied_async", output=out)
     assert len(out.getvalue()) > 500000
@@ -55,7 +99,7 @@ async def copy(connection):
         await connection.copy_to_table("copied_async", source=io.BytesIO(b"not a number\tx\n" * 1000))
     except asyncpg.InvalidTextRepresentationError:
         pass
-    assert await connection.fetchval("SELECT count(*) FROM copied_async") == 5000
+    same(await connection.fetchval("SELECT count(*) FROM copied_async"), 5000)
 
 
 async def cancel(connection):
@@ -66,24 +110,33 @@ async def cancel(connection):
             pass
         else:
             raise AssertionError("not cancelled")
-        assert await connection.fetchval("SELECT 'after'") == "after"
+        same(await connection.fetchval("SELECT 'after'"), "after")
 
 
-async def settings(connection):
-    before = await connection.fetchval("SHOW statement_timeout")
-    async with connection.transaction():
-        await connection.execute("SET LOCAL statement_timeout = '77s'")
-        assert await connection.fetchval("SHOW statement_timeout") == "77s"
-    assert await connection.fetchval("SHOW statement_timeout") == before
-    other = await asyncpg.connect(URL, server_settings={"TimeZone": "Asia/Tokyo", "application_name": "driver"})
-    assert await other.fetchval("SHOW TimeZone") == "Asia/Tokyo"
-    assert await other.fetchval("SHOW application_name") == "driver"
+async def startup_settings(_):
+    wanted = {"TimeZone": "Asia/Tokyo", "application_name": "driver", "work_mem": "8888kB"}
+    other = await asyncpg.connect(URL, server_settings=wanted)
+    for name, value in wanted.items():
+        same(await other.fetchval(f"SHOW {name}"), value)
+    same(other.get_settings().TimeZone, "Asia/Tokyo")
     await other.close()
 
 
-async def large_rows(connection):
-    assert len(await connection.fetchval("SELECT repeat('x', 5000000)")) == 5_000_000
-    assert await connection.fetchval("SELECT length($1)", "x" * 5_000_000) == 5_000_000
+async def listen(connection):
+    other = await asyncpg.connect(URL)
+    heard = asyncio.Queue()
+    # Channels belong to the database: a name of this tenant's own.
+    await connection.add_listener(f"news_{TENANT}", lambda *words: heard.put_nowait(words[-1]))
+    for number in range(3):
+        await other.execute(f"NOTIFY news_{TENANT}, 'item {number}'")
+        await connection.fetchval("SELECT 1")
+    same([await asyncio.wait_for(heard.get(), 5) for _ in range(3)], ["item 0", "item 1", "item 2"])
+    await connection.reset()
+    await other.close()
+
+
+async def large_values(connection):
+    same(await connection.fetchval("SELECT length($1)", "x" * checks.LARGE), checks.LARGE)
 
 
 async def notices(connection):
@@ -91,10 +144,10 @@ async def notices(connection):
     connection.add_log_listener(lambda _, notice: heard.append(notice.message))
     await connection.execute("DO $$ BEGIN RAISE NOTICE 'hear'; END $$")
     await asyncio.sleep(0)
-    assert heard == ["hear"], heard
+    same(heard, ["hear"])
 
 
-async def errors(connection):
+async def nested_transactions(connection):
     try:
         async with connection.transaction():
             await connection.execute("INSERT INTO things VALUES (1, 'twice', '')")
@@ -110,38 +163,33 @@ async def errors(connection):
     await own_rows(connection)
 
 
-async def types_of_ones_own(connection):
+async def types(connection):
+    """All of it in binary format."""
+    values = [[1, 2, 3], ["a", None, 'b"c'], b"\x00\xff" * 100, 1.5, None, True]
+    sql = "SELECT $1::int[], $2::text[], $3::bytea, $4::float8, $5::text, $6::bool"
+    same(list(await connection.fetchrow(sql, *values)), values)
     await connection.execute("DROP TYPE IF EXISTS mood")
     await connection.execute("CREATE TYPE mood AS ENUM ('sad', 'happy')")
-    assert await connection.fetchval("SELECT $1::mood", "happy") == "happy"
-    assert await connection.fetchval("SELECT array['sad', 'happy']::mood[]") == ["sad", "happy"]
+    same(await connection.fetchval("SELECT $1::mood", "happy"), "happy")
+    same(await connection.fetchval("SELECT array['sad', 'happy']::mood[]"), ["sad", "happy"])
 
 
-async def a_pool(_):
+async def many_at_once(_):
     async with asyncpg.create_pool(URL, min_size=1, max_size=8) as pool:
 
         async def work(number):
             for _ in range(10):
                 async with pool.acquire() as connection, connection.transaction():
                     await own_rows(connection)
-                    assert await connection.fetchval("SELECT $1::int", number) == number
+                    same(await connection.fetchval("SELECT $1::int", number), number)
 
         await asyncio.gather(*(work(number) for number in range(16)))
 
 
-CHECKS = [
-    own_rows, prepared_statements, many_executions_in_one_go, cursors, copy, cancel, settings, large_rows, notices,
-    errors, types_of_ones_own, a_pool,
+OWN = [
+    prepared_statements, pipelining, cursors, copy, cancel, startup_settings, listen, large_values, notices,
+    nested_transactions, types, many_at_once,
 ]
 
-
-async def main():
-    connection = await asyncpg.connect(URL)
-    for check in CHECKS:
-        print(check.__name__, flush=True)
-        await check(connection)
-    await connection.close()
-
-
 if __name__ == "__main__":
-    asyncio.run(main())
+    checks.main("asyncpg", asyncpg.__version__, [waited(check) for check in OWN] + checks.Portable(Adaptor()).all())

@@ -4,14 +4,15 @@
 const assert = require('node:assert/strict');
 const fs = require('node:fs');
 const net = require('node:net');
-const { createRequire } = require('node:module');
+const { once } = require('node:events');
 
-const { Client, Pool } = createRequire(`${process.env.TENANTRY_NODE_BASE}/`)('pg');
+const { installed, main, portable, tenant, version } = require('./checks.cjs');
 
-const tenant = process.env.TENANTRY_TENANT;
+const { Client, Pool } = installed('pg');
+
 const ca = process.env.PGSSLROOTCERT;
 const config = {
-  host: 'localhost',
+  host: process.env.PGHOST,
   port: Number(process.env.PGPORT),
   user: process.env.PGUSER,
   password: process.env.PGPASSWORD,
@@ -19,25 +20,28 @@ const config = {
   ssl: ca ? { ca: fs.readFileSync(ca, 'utf8'), servername: 'localhost' } : false,
 };
 
-async function connect(extra = {}) {
-  const client = new Client({ ...config, ...extra });
-  await client.connect();
-  return client;
-}
+const db = {
+  async connect(extra = {}) {
+    const client = new Client({ ...config, ...extra });
+    // An error between two queries, as a drain makes it.
+    client.on('error', (error) => { client.farewell = error; });
+    await client.connect();
+    return client;
+  },
+  close: (client) => client.end(),
+  run: (client, text) => client.query(text),
+  async one(client, text, values) {
+    if (client.farewell) throw client.farewell;
+    const { rows } = await client.query({ text, values, rowMode: 'array' });
+    return rows[0][0];
+  },
+  code: (error) => error.code,
+};
+const { connect, one } = db;
+const { ownRows, all } = portable(db);
 
-async function one(client, text, values) {
-  const { rows } = await client.query({ text, values, rowMode: 'array' });
-  return rows[0][0];
-}
-
-async function ownRows(client) {
-  const { rows } = await client.query('SELECT DISTINCT owner FROM things');
-  assert.deepEqual(rows, [{ owner: tenant }]);
-  assert.equal(await one(client, 'SELECT current_schema'), `schema_${tenant}`);
-}
-
-async function preparedStatements(client) {
-  const other = await connect();
+async function prepared_statements() {
+  const [client, other] = [await connect(), await connect()];
   for (let number = 0; number < 20; number += 1) {
     for (const each of [client, other]) {
       const named = { name: 'by-id', text: 'SELECT owner || $1::text AS text FROM things WHERE id = 1', values: [number] };
@@ -47,18 +51,22 @@ async function preparedStatements(client) {
     await client.query({ name: 'in-transaction', text: 'SELECT $1::int + id FROM things WHERE id = 2', values: [number] });
     await client.query('COMMIT');
   }
+  await client.end();
   await other.end();
 }
 
-async function queued(client) {
+async function queued() {
+  const client = await connect();
   const answers = await Promise.all(Array.from({ length: 50 }, (_, number) => one(client, 'SELECT $1::int', [number])));
   assert.deepEqual(answers, Array.from({ length: 50 }, (_, number) => number));
+  await client.end();
 }
 
-async function cancel(client) {
+async function cancel() {
+  const client = await connect();
   const running = client.query('SELECT pg_sleep(60)');
   const outcome = assert.rejects(running, { code: '57014' });
-  await new Promise((resolve) => setTimeout(resolve, 300));
+  await new Promise((resolve) => { setTimeout(resolve, 300); });
   const request = Buffer.alloc(16);
   request.writeInt32BE(16, 0);
   request.writeInt32BE(80877102, 4);
@@ -67,50 +75,64 @@ async function cancel(client) {
   net.connect(config.port, config.host).end(request);
   await outcome;
   assert.equal(await one(client, "SELECT 'after'"), 'after');
+  await client.end();
 }
 
-async function settings(client) {
-  const before = await one(client, 'SHOW statement_timeout');
-  await client.query('BEGIN');
-  await client.query("SET LOCAL statement_timeout = '77s'");
-  assert.equal(await one(client, 'SHOW statement_timeout'), '77s');
-  await client.query('COMMIT');
-  assert.equal(await one(client, 'SHOW statement_timeout'), before);
-  const other = await connect({ application_name: 'driver', options: '-c TimeZone=Asia/Tokyo' });
+async function startup_settings() {
+  const other = await connect({ application_name: 'driver', options: '-c TimeZone=Asia/Tokyo -c work_mem=8888kB' });
   assert.equal(await one(other, 'SHOW application_name'), 'driver');
   assert.equal(await one(other, 'SHOW TimeZone'), 'Asia/Tokyo');
+  assert.equal(await one(other, 'SHOW work_mem'), '8888kB');
   await other.end();
 }
 
-async function largeRows(client) {
-  assert.equal((await one(client, "SELECT repeat('x', 5000000)")).length, 5000000);
-  assert.equal(await one(client, 'SELECT length($1)', ['x'.repeat(5000000)]), 5000000);
+async function listen() {
+  const [client, other] = [await connect(), await connect()];
+  const heard = [];
+  client.on('notification', (message) => heard.push(message.payload));
+  // Channels belong to the database: a name of this tenant's own.
+  await client.query(`LISTEN news_${tenant}`);
+  for (let number = 0; number < 3; number += 1) {
+    await other.query(`NOTIFY news_${tenant}, 'item ${number}'`);
+    await one(client, 'SELECT 1');
+  }
+  while (heard.length < 3) await once(client, 'notification', { signal: AbortSignal.timeout(5000) });
+  assert.deepEqual(heard, ['item 0', 'item 1', 'item 2']);
+  await client.end();
+  await other.end();
 }
 
-async function notices(client) {
+async function types() {
+  const client = await connect();
+  const values = [[1, 2], ['a', null, 'b"c'], Buffer.from([0, 255, 1]), true, null];
+  const text = 'SELECT $1::int[], $2::text[], $3::bytea, $4::bool, $5::text';
+  for (const binary of [false, true]) {
+    const { rows } = await client.query({ text, values, rowMode: 'array', binary: false });
+    assert.deepEqual(rows[0], values);
+    // What the driver decodes correctly of the binary format.
+    const numbers = await client.query({ text: 'SELECT $1::int AS a, $2::text AS b', values: [7, 'x'], binary });
+    assert.deepEqual(numbers.rows, [{ a: 7, b: 'x' }]);
+  }
+  await client.end();
+}
+
+async function notices() {
+  const client = await connect();
   const heard = [];
   client.on('notice', (notice) => heard.push(notice.message));
   await client.query("DO $$ BEGIN RAISE NOTICE 'hear'; END $$");
   assert.deepEqual(heard, ['hear']);
+  await client.end();
 }
 
-async function errors(client) {
-  await assert.rejects(client.query("INSERT INTO things VALUES (1, 'twice', '')"), { code: '23505' });
-  await client.query('BEGIN');
-  await assert.rejects(client.query('SELECT * FROM no_such_table'), { code: '42P01' });
-  await assert.rejects(client.query('SELECT 1'), { code: '25P02' });
-  await client.query('ROLLBACK');
-  await ownRows(client);
-}
-
-async function aPool() {
+async function many_at_once() {
   const pool = new Pool({ ...config, max: 8 });
   await Promise.all(Array.from({ length: 16 }, async (_, number) => {
     for (let round = 0; round < 10; round += 1) {
       const client = await pool.connect();
       try {
         await client.query('BEGIN');
-        await ownRows(client);
+        await ownRows({ query: (query) => client.query(query) });
         assert.equal(await one(client, 'SELECT $1::int', [number]), number);
         await client.query('COMMIT');
       } finally {
@@ -121,16 +143,24 @@ async function aPool() {
   await pool.end();
 }
 
-async function main() {
+/** With pg-copy-streams, where it is installed. */
+async function copy() {
+  const { from, to } = installed('pg-copy-streams');
+  const { pipeline } = require('node:stream/promises');
+  const { Readable } = require('node:stream');
   const client = await connect();
-  for (const check of [ownRows, preparedStatements, queued, cancel, settings, largeRows, notices, errors, aPool]) {
-    console.log(check.name);
-    await check(client);
-  }
+  await client.query('CREATE TABLE IF NOT EXISTS copied_node (n int, text text); TRUNCATE copied_node');
+  const lines = Array.from({ length: 5000 }, (_, number) => `${number}\t${'x'.repeat(100)}\n`);
+  await pipeline(Readable.from(lines), client.query(from('COPY copied_node FROM STDIN')));
+  assert.equal(await one(client, 'SELECT count(*)::int FROM copied_node'), 5000);
+  let length = 0;
+  for await (const block of client.query(to('COPY copied_node TO STDOUT'))) length += block.length;
+  assert.ok(length > 500000, String(length));
+  const bad = pipeline(Readable.from(['not a number\tx\n']), client.query(from('COPY copied_node FROM STDIN')));
+  await assert.rejects(bad, { code: '22P02' });
+  assert.equal(await one(client, 'SELECT count(*)::int FROM copied_node'), 5000);
   await client.end();
 }
 
-main().catch((error) => {
-  console.error(error);
-  process.exit(1);
-});
+const own = [prepared_statements, queued, cancel, startup_settings, listen, types, notices, many_at_once];
+main('node-pg', 'pg', [...own, ...(version('pg-copy-streams') ? [copy] : []), ...all]);
