@@ -1,4 +1,4 @@
-# Everything a newcomer needs: `make demo`, `make test`, `make lint`, `make bench`.
+# Everything a newcomer needs: `make demo`, `make test`, `make lint`, `make bench`, `make matrix`.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -58,6 +58,11 @@ regress: ## Postgres' own tests beside a direct connection; writes the tables of
 	tests/setup.sh test
 	cargo build --release --locked
 	source $(DRIVERS)/env.test && tests/regress/run $(PARTS)
+
+.PHONY: matrix
+matrix: ## every driver on every Postgres; writes the tables of docs/compatibility.md
+	cargo build --release --locked
+	tests/matrix/run
 
 .PHONY: fmt
 fmt: ## formats the code
