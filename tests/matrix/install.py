@@ -126,14 +126,16 @@ def compiled():
         source, shared = drivers / f"go/{name}/main.go", drivers / "go/checks.go"
         if outdated(out / f"go-{name}", source, shared):
             # Debian's packages of Go libraries are a GOPATH of their own; a program is all files of its directory.
-            work = TARGET / "go" / name
+            work = TARGET / "go-source" / name
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
             for file in (source, shared):
                 shutil.copy(file, work)
-            settings = {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": "", "GOCACHE": str(TARGET / "go/cache")}
+            settings = {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOFLAGS": ""}
+            settings["GOCACHE"] = str(TARGET / "go-cache")
             version = sh("dpkg-query", "-W", "-f", "${Version}", package).rpartition("-")[0]
-            sh("go", "build", "-ldflags", f"-X main.version={version}", "-o", out / f"go-{name}", ".", cwd=work, env=os.environ | settings)
+            sh("go", "build", "-ldflags", f"-X main.version={version}", "-o", out / f"go-{name}", ".", cwd=work,
+               env=os.environ | settings)
     target = os.environ.get("CARGO_TARGET_DIR", TARGET / "rust")
     sh("cargo", "build", "--quiet", "--locked", "--manifest-path", HERE / "rust/Cargo.toml", "--target-dir", target)
     for name in ("tokio_postgres_driver", "sqlx_driver", "diesel_driver"):
