@@ -5,7 +5,12 @@
 //! stops the reading of that direction. A transaction costs four data syscalls: read client, write server, read
 //! server, write client.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Sleep;
 
 use super::life::{Phase, Session, Step};
 use super::outbox::Outbox;
@@ -39,6 +44,8 @@ pub(super) struct Leased {
     paused: bool,
     /// What is in `carry` is dealt with when the server has answered more.
     held: bool,
+    /// How long the server is still kept for a client that may ask what a sequence gave it; made when that begins.
+    linger: Option<Pin<Box<Sleep>>>,
     /// The client has said Terminate while answers were outstanding: they are waited for, then it ends.
     leaving: bool,
 }
@@ -78,7 +85,8 @@ impl Session {
                 counters.resets = counters.resets.saturating_add(1);
             }
         }
-        self.phase = Phase::Leased(Leased { lease, talk, paused: false, held: false, leaving: false });
+        self.phase =
+            Phase::Leased(Leased { lease, talk, paused: false, held: false, linger: None, leaving: false });
         let fed = self.feed(cx, input, &mut out);
         self.floor.put_assembly(out);
         match fed {
@@ -103,10 +111,34 @@ impl Session {
                 return self.end_lease(cx);
             }
             if moved == Moved::Nothing {
-                return Step::Wait;
+                return self.poll_linger(cx);
             }
         }
         Step::Again
+    }
+
+    /// Whether the server is kept, though nothing is outstanding, because its client may ask what a sequence gave it: it has
+    /// drawn from one, or has written something and is of a tenant that asks for `lastval` behind that. On another server
+    /// there would be no answer.
+    const fn lingers(reads_sequences: bool, server: &ServerState) -> bool {
+        server.has_drawn || reads_sequences && server.has_written
+    }
+
+    /// Ends a lease that has lingered long enough.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Step {
+        let reads_sequences = self.client.reads_sequences.get();
+        let Phase::Leased(Leased { lease, talk, linger, .. }) = &mut self.phase else { return Step::Wait };
+        let Some(server) = lease.server() else { return Step::Wait };
+        if !Self::lingers(reads_sequences, &server.state) || !talk.exchange.is_over(&server.state) {
+            *linger = None;
+            return Step::Wait;
+        }
+        let sleep = linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        if sleep.as_mut().poll(cx).is_pending() {
+            return Step::Wait;
+        }
+        (server.state.has_drawn, server.state.has_written) = (false, false);
+        if self.is_over() { self.end_lease(cx) } else { Step::Wait }
     }
 
     /// One pass over both directions.
@@ -289,7 +321,7 @@ impl Session {
 
     /// Bytes from the client: to the server, behind what `out` holds already. Returns how many of them are done with.
     fn feed(&mut self, cx: &mut Context<'_>, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Stop> {
-        let Phase::Leased(Leased { lease, talk, paused, held, leaving }) = &mut self.phase else {
+        let Phase::Leased(Leased { lease, talk, paused, held, leaving, .. }) = &mut self.phase else {
             return Ok(input.len());
         };
         if self.mode == PoolMode::Transaction {
@@ -338,11 +370,19 @@ impl Session {
 
     /// Whether the lease can end here.
     fn is_over(&mut self) -> bool {
+        let reads_sequences = self.client.reads_sequences.get();
         let Phase::Leased(Leased { lease, talk, leaving, .. }) = &mut self.phase else { return false };
         let Some(server) = lease.server() else { return true };
         let over =
             talk.exchange.is_over(&server.state) && talk.to_server.is_empty() && server.carry.is_empty();
         let over = over && !(self.mode == PoolMode::Transaction && server.state.is_unsettled());
+        if over
+            && Self::lingers(reads_sequences, &server.state)
+            && self.cell.wish() == Wish::Nothing
+            && !*leaving
+        {
+            return false;
+        }
         if stays(self.mode, &server.state) {
             *leaving && talk.exchange.is_exhausted(&server.state) || over && self.cell.wish() == Wish::Leave
         } else {
@@ -352,13 +392,13 @@ impl Session {
 
     /// The normal end: the server goes back, the client is parked.
     fn end_lease(&mut self, cx: &mut Context<'_>) -> Step {
-        let Phase::Leased(Leased { mut lease, talk, paused, held, leaving }) =
+        let Phase::Leased(Leased { mut lease, talk, paused, held, linger, leaving }) =
             std::mem::replace(&mut self.phase, Phase::Parked)
         else {
             return Step::Again;
         };
         if leaving {
-            self.phase = Phase::Leased(Leased { lease, talk, paused, held, leaving });
+            self.phase = Phase::Leased(Leased { lease, talk, paused, held, linger, leaving });
             return self.stop(cx, Stop::ClientGone);
         }
         let mut leftover = Leftover::Nothing;
@@ -498,6 +538,8 @@ fn settings_lost() -> ClientError {
     .with_hint("Connect again. What was committed is committed.")
 }
 
+/// How long a client keeps its server to ask what a sequence gave it. Drivers ask at once.
+const LINGER: Duration = Duration::from_millis(100);
 /// Passes of one poll over a lease.
 const MAX_PASSES: usize = 16;
 /// Answers of ours that a client may leave unread before it is not read any more.

@@ -51,6 +51,11 @@ impl Turn {
     }
 }
 
+/// Whether a command of that tag may have drawn from a sequence, by a default of a column.
+fn may_use_a_sequence(tag: &[u8]) -> bool {
+    tag.starts_with(b"INSERT") || tag.starts_with(b"COPY") || tag.starts_with(b"MERGE")
+}
+
 /// Whether a command of that tag may have taken something away that keeps its client.
 fn may_end_a_pin(tag: &[u8]) -> bool {
     const TAGS: [&[u8]; 6] = [b"UNLISTEN", b"CLOSE CURSOR", b"DROP ", b"DISCARD", b"DEALLOCATE", b"ROLLBACK"];
@@ -218,6 +223,7 @@ impl Exchange {
         }
         self.copy_syncs = false;
         let was_foretold = head == Some(Expect::DeallocateAll);
+        server.has_written |= may_use_a_sequence(tag);
         if server.pinned && may_end_a_pin(tag) {
             server.doubted = true;
         }

@@ -75,6 +75,10 @@ pub struct ServerState {
     pub asking: bool,
     /// Its search_path was found outside the tenant's schemas.
     pub strayed: bool,
+    /// Its client has drawn from a sequence, and may ask what it was given.
+    pub has_drawn: bool,
+    /// Its client has written something, which may have drawn from a sequence.
+    pub has_written: bool,
     /// What its sequences gave last may have been given to another client than the last one.
     pub sequences_mixed: bool,
     /// What a client set on it is not known, and never will be.
@@ -105,6 +109,8 @@ impl ServerState {
             asking: false,
             lost_settings: false,
             strayed: false,
+            has_drawn: false,
+            has_written: false,
             sequences_mixed: false,
             holds_more: false,
             unnamed_of: None,
@@ -296,6 +302,7 @@ impl Exchange {
             }
         }
         server.last_client = Some(client.id);
+        (server.has_drawn, server.has_written) = (false, false);
         if reset || !server.settings.serves(&client.settings) {
             // After a reset the server reports what it has gone back to; what differs is not known before. So all
             // settings of the client are written, not the difference.

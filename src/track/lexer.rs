@@ -90,18 +90,29 @@ pub fn is_plain(sql: &[u8]) -> bool {
     quiet::is_plainly_transient(sql)
 }
 
-/// Whether a text asks what a sequence gave this session last.
+/// What a text does with sequences by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sequences {
+    /// It asks what one gave this session last (`currval`, `lastval`).
+    pub asks: bool,
+    /// It draws from one, or sets it (`nextval`, `setval`).
+    pub draws: bool,
+}
+
+/// What a text does with sequences by name; nothing, for [plain](is_plain) ones.
 #[must_use]
-pub fn reads_sequences(sql: &[u8]) -> bool {
-    !is_plain(sql)
-        && Tokens::new(sql).any(|token| match token {
-            tokens::Token::Word(name) | tokens::Token::Name(name) => {
-                tokens::is(name, b"currval") || tokens::is(name, b"lastval")
-            }
-            tokens::Token::Text | tokens::Token::Number | tokens::Token::Symbol(_) | tokens::Token::Doubt => {
-                false
-            }
-        })
+pub fn sequences(sql: &[u8]) -> Sequences {
+    let mut found = Sequences::default();
+    if is_plain(sql) {
+        return found;
+    }
+    for token in Tokens::new(sql) {
+        if let tokens::Token::Word(name) | tokens::Token::Name(name) = token {
+            found.asks |= tokens::is(name, b"currval") || tokens::is(name, b"lastval");
+            found.draws |= tokens::is(name, b"nextval") || tokens::is(name, b"setval");
+        }
+    }
+    found
 }
 
 /// What running a text leaves behind on a server, beside what ends with the transaction.

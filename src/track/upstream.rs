@@ -252,12 +252,14 @@ impl Exchange {
     /// A text that asks what a sequence gave last must not be told what it gave another client. From the first such text of
     /// a tenant on a server forgets it when it changes hands; what was given before that is forgotten now.
     pub(super) fn look_for_sequences(&mut self, parties: &mut Parties<'_>, text: &[u8], sink: &mut Sink<'_>) {
-        if !lexer::reads_sequences(text) {
+        let sequences = lexer::sequences(text);
+        parties.server.has_drawn |= sequences.draws;
+        if !sequences.asks {
             return;
         }
         parties.client.reads_sequences.set(true);
         let is_free = self.is_answered() && parties.server.status == TxStatus::Idle;
-        if parties.server.sequences_mixed && is_free {
+        if parties.server.sequences_mixed && is_free && !parties.server.has_drawn {
             self.discard_sequences(parties.server, sink.insert());
         }
     }

@@ -138,7 +138,8 @@ pub(crate) fn unnamed(author: &mut Author) -> Talk {
 /// The unnamed statement, whatever it is by now, or prepared with other messages in between.
 pub(crate) fn unnamed_later(author: &mut Author) -> Talk {
     if author.one_in(2) && author.promises.unnamed_statement_is_kept {
-        return Talk::new().bind("", "", &[]).execute("").sync();
+        // It may be a COPY, which waits for data; whatever else it is, CopyFail is ignored.
+        return Talk::new().bind("", "", &[]).execute("").copy_fail("no data").sync();
     }
     let prepared = statement(author);
     let talk = Talk::new().parse("", &prepared.sql).sync().wait();
@@ -333,10 +334,8 @@ pub(crate) fn without_sync(author: &mut Author) -> Talk {
 
 /// Names that the proxy gives to statements.
 pub(crate) fn guessed_names(author: &mut Author) -> Talk {
-    let number = author.below(20);
-    if number == 1 {
-        author.prepared[3] = None;
-    }
+    // `tenantry_1` is a name that clients give as well, by Parse.
+    let number = 2 + author.below(18);
     match author.below(3) {
         0 => Talk::new().query(&format!("EXECUTE tenantry_{number}")),
         1 => Talk::new().query(&format!("DEALLOCATE tenantry_{number}")),

@@ -202,8 +202,8 @@ function portable(db) {
       await db.run(client, 'CREATE TABLE IF NOT EXISTS drawn (id serial)');
       for (let number = 0; number < 3; number += 1) {
         const mine = await db.one(client, "SELECT nextval('drawn_id_seq')::text");
-        const others = await db.one(other, "SELECT nextval('drawn_id_seq')::text");
         assert.equal(await db.one(client, "SELECT currval('drawn_id_seq')::text"), mine);
+        const others = await db.one(other, "SELECT nextval('drawn_id_seq')::text");
         assert.equal(await db.one(other, 'SELECT lastval()::text'), others);
       }
       await close([client, other]);

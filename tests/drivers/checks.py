@@ -213,8 +213,8 @@ class Portable:
         self.db.run(client, "CREATE TABLE IF NOT EXISTS drawn (id serial)")
         for _ in range(3):
             mine = self.db.one(client, "SELECT nextval('drawn_id_seq')::text")
-            others = self.db.one(other, "SELECT nextval('drawn_id_seq')::text")
             same(self.db.one(client, "SELECT currval('drawn_id_seq')::text"), mine)
+            others = self.db.one(other, "SELECT nextval('drawn_id_seq')::text")
             same(self.db.one(other, "SELECT lastval()::text"), others)
         self.close([client, other])
 

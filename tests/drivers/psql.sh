@@ -213,8 +213,8 @@ sequences() {
     run -c "SET client_min_messages = warning" -c 'CREATE TABLE IF NOT EXISTS drawn (id serial)'
     equal "own numbers" "$(run <<'SQL'
 SELECT nextval('drawn_id_seq') AS mine \gset
-\! psql -XAtq -o /dev/null -c "SELECT nextval('drawn_id_seq')"
 SELECT currval('drawn_id_seq') = :mine, lastval() = :mine;
+\! psql -XAtq -o /dev/null -c "SELECT nextval('drawn_id_seq')"
 SQL
     )" 't|t'
 }

@@ -203,3 +203,30 @@ async fn what_others_have_prepared_cannot_be_named() {
     let run = Batch::new().bind("", "s", &[]).execute("").sync();
     assert_eq!(client.ask(run).await.value(), "secret");
 }
+
+#[tokio::test]
+async fn who_asks_at_once_gets_its_own_number_whoever_else_draws() {
+    let mut plan = Plan::new(&["acme"]).budget(20);
+    plan.tenants[0].lines.push("limits = { ceiling = 3 }".to_owned());
+    let stage = std::sync::Arc::new(Stage::start(plan).await);
+    let mut client = stage.client("acme").await;
+    all_right(&mut client, "CREATE TABLE drawn (id serial, who text)").await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..6 {
+        let stage = stage.clone();
+        tasks.spawn(async move {
+            let mut client = stage.client("acme").await;
+            for _ in 0..10 {
+                let drawn = client.query("SELECT nextval('drawn_id_seq')").await.value().to_owned();
+                assert_eq!(client.query("SELECT currval('drawn_id_seq')").await.value(), drawn);
+                let insert = format!("INSERT INTO drawn (who) VALUES ('{number}') RETURNING id");
+                let given = client.query(&insert).await.value().to_owned();
+                let last = client.query("SELECT lastval()").await;
+                assert_eq!(last.rows.first().map(|row| row[0].clone()), Some(Some(given)), "{last:?}");
+            }
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap();
+    }
+}

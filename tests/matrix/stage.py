@@ -129,7 +129,10 @@ class Postgres:
         self.psql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'")
 
     def servers(self):
-        return int(self.psql("SELECT count(*) FROM pg_stat_activity WHERE datname = 'app'").stdout)
+        """What Postgres says of each server that a proxy has logged in."""
+        sql = """SELECT pid, usename, backend_type, state, backend_start, left(query, 60) FROM pg_stat_activity
+                 WHERE datname = 'app' AND backend_type = 'client backend'"""
+        return self.psql(sql).stdout.splitlines()
 
     def stop(self):
         if self.process:

@@ -69,7 +69,7 @@ const fn is_in_wanted_name(before: &[u8], after: &[u8]) -> bool {
     }
 }
 
-/// Whether a parenthesis opens the arguments of `currval` or `lastval`, as far as three letters tell.
+/// Whether a parenthesis opens the arguments of `currval`, `nextval` and their like, as far as three letters tell.
 fn is_behind_val(before: &[u8]) -> bool {
     matches!(before.trim_ascii_end(), [.., b'v' | b'V', b'a' | b'A', b'l' | b'L'])
 }

@@ -425,8 +425,8 @@ public class JdbcDriver {
             run(client, "CREATE TABLE IF NOT EXISTS drawn (id serial)");
             for (int number = 0; number < 3; number++) {
                 String mine = one(client, "SELECT nextval('drawn_id_seq')");
-                String others = one(other, "SELECT nextval('drawn_id_seq')");
                 same(one(client, "SELECT currval('drawn_id_seq')"), mine);
+                String others = one(other, "SELECT nextval('drawn_id_seq')");
                 same(one(other, "SELECT lastval()"), others);
             }
         }

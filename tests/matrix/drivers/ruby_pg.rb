@@ -271,8 +271,8 @@ def sequences
     client.exec("SET client_min_messages = warning; CREATE TABLE IF NOT EXISTS drawn (id serial)")
     3.times do
       mine = one(client, "SELECT nextval('drawn_id_seq')")
-      others = one(other, "SELECT nextval('drawn_id_seq')")
       same(one(client, "SELECT currval('drawn_id_seq')"), mine)
+      others = one(other, "SELECT nextval('drawn_id_seq')")
       same(one(other, "SELECT lastval()"), others)
     end
   end

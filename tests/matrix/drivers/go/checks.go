@@ -231,8 +231,8 @@ func portable(d driver) []check {
 			run(all[0], "CREATE TABLE IF NOT EXISTS drawn (id serial)")
 			for number := 0; number < 3; number++ {
 				mine := one(all[0], "SELECT nextval('drawn_id_seq')::text")
-				others := one(all[1], "SELECT nextval('drawn_id_seq')::text")
 				same(one(all[0], "SELECT currval('drawn_id_seq')::text"), mine)
+				others := one(all[1], "SELECT nextval('drawn_id_seq')::text")
 				same(one(all[1], "SELECT lastval()::text"), others)
 			}
 		})},

@@ -224,8 +224,8 @@ fn sequences(connect: Connect) {
     client.run("CREATE TABLE IF NOT EXISTS drawn (id serial)").unwrap();
     for _ in 0..3 {
         let mine = client.one("SELECT nextval('drawn_id_seq')::text").unwrap();
-        let others = other.one("SELECT nextval('drawn_id_seq')::text").unwrap();
         same(client.one("SELECT currval('drawn_id_seq')::text").unwrap(), mine);
+        let others = other.one("SELECT nextval('drawn_id_seq')::text").unwrap();
         same(other.one("SELECT lastval()::text").unwrap(), others);
     }
 }
