@@ -88,6 +88,7 @@ impl Builder<'_> {
             role,
             search_path: search_path(schemas.iter().map(String::as_str)).into(),
             allowed_schemas: self.allowed_schemas(model, &schemas),
+            uses_lastval: model.uses_lastval.as_ref().is_some_and(|uses| *uses.get_ref()),
             settings: self.settings(model),
             tier,
             allowance: self.allowance(name, model, tier, defaults, cluster),

@@ -60,7 +60,7 @@ impl TenantState {
             counters: RefCell::default(),
             clients: ClientCounts::default(),
             pins: Cell::new(0),
-            reads_sequences: Rc::default(),
+            reads_sequences: Rc::new(Cell::new(tenant.uses_lastval)),
             statements: RefCell::default(),
             bounds: RefCell::new(Rc::new(bounds_of(&tenant))),
             tenant: RefCell::new(tenant),
@@ -136,6 +136,7 @@ impl TenantState {
 
     /// Takes over a new configuration. With a new login, servers of the old one are closed when they are released.
     pub fn update(&self, tenant: Arc<Tenant>, profile: Option<Profile>) {
+        self.reads_sequences.set(self.reads_sequences.get() || tenant.uses_lastval);
         *self.bounds.borrow_mut() = Rc::new(bounds_of(&tenant));
         *self.tenant.borrow_mut() = tenant;
         if let Some(profile) = profile {

@@ -185,6 +185,8 @@ pub struct Tenant {
     pub search_path: Arc<str>,
     /// Schemas that its clients may name in search_path; `None`: any.
     pub allowed_schemas: Option<Vec<Arc<str>>>,
+    /// Its clients ask for `lastval` or `currval` behind writes outside transactions.
+    pub uses_lastval: bool,
     /// Role settings applied at server login (`statement_timeout = 30s`, ...).
     pub settings: Vec<(Arc<str>, Arc<str>)>,
     /// Its tier.

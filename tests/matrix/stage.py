@@ -177,6 +177,7 @@ max_connections = {BUDGET}
 name = "{tenant}"
 role = "role_{tenant}"
 schema = "schema_{tenant}"
+uses_lastval = true
 tier = "hot"
 client_auth = {{ scram = "{verifier('app-' + tenant)}" }}
 server_auth = {{ password = "db-{tenant}" }}

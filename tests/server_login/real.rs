@@ -52,6 +52,7 @@ async fn search_path_and_settings_hold_from_the_first_query_and_survive_discard_
     let tenant = Tenant {
         search_path: r#""odd \ name", public"#.into(),
         allowed_schemas: None,
+        uses_lastval: false,
         settings: settings(&[
             ("timezone", "Europe/Zurich"),
             ("statement_timeout", "31s"),

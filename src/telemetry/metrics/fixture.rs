@@ -21,6 +21,7 @@ pub(super) fn tenant(name: &str, tier: Tier) -> Tenant {
         role: name.clone(),
         search_path: name,
         allowed_schemas: None,
+        uses_lastval: false,
         settings: Vec::new(),
         tier,
         allowance: Allowance { reserve: 0, floor: 1, share: 2, ceiling: 4, weight: 2, max_waiters: 50 },
