@@ -130,7 +130,7 @@ class Postgres:
 
     def servers(self):
         """What Postgres says of each server that a proxy has logged in."""
-        sql = """SELECT pid, usename, backend_type, state, backend_start, left(query, 60) FROM pg_stat_activity
+        sql = """SELECT pid, usename, backend_type, state, backend_start, translate(left(query, 60), E'\\n', ' ') FROM pg_stat_activity
                  WHERE datname = 'app' AND backend_type = 'client backend'"""
         return self.psql(sql).stdout.splitlines()
 
