@@ -93,6 +93,14 @@ pub struct TenantCounters {
     pub refused_pins: u64,
     /// Statements refused because they would have left the tenant.
     pub refused_outside: u64,
+    /// Clients that were silent for too long between transactions.
+    pub client_idle_timeouts: u64,
+    /// Clients that were silent for too long inside a transaction.
+    pub idle_transaction_timeouts: u64,
+    /// Transactions that took too long.
+    pub transaction_timeouts: u64,
+    /// Clients that kept a server between transactions for too long without using it.
+    pub pin_idle_timeouts: u64,
 }
 
 /// The servers and clients of one tenant at one instant.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tenantry::config::{self, ConfigError, Loaded, MaxConnections, Settings, TenantSource};
 use tenantry::tenant::issuer::{Algorithm, TokenAs};
-use tenantry::tenant::{ClientAuth, PoolMode, ServerAuth, Tier};
+use tenantry::tenant::{ClientAuth, PoolMode, ServerAuth, Tier, TimeLimits};
 
 const VERIFIER: &str = "SCRAM-SHA-256$4096:c2FsdHNhbHQ=$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:\
                         AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
@@ -165,6 +165,7 @@ fn the_example_shows_the_defaults() {
         assert_eq!(tenant.allowance, shown.catalog.by_name(&tenant.name).unwrap().allowance);
         assert_eq!(tenant.max_clients, shown.catalog.by_name(&tenant.name).unwrap().max_clients);
         assert_eq!(tenant.queue_timeout, shown.catalog.by_name(&tenant.name).unwrap().queue_timeout);
+        assert_eq!(tenant.time_limits, shown.catalog.by_name(&tenant.name).unwrap().time_limits);
     }
 }
 
@@ -189,6 +190,32 @@ fn uncommented(text: &str, except: &[&str]) -> String {
         out.push('\n');
     }
     out
+}
+
+#[test]
+fn time_limits_come_from_the_tenant_its_tier_or_the_pool() {
+    let seconds = |n| Some(Duration::from_secs(n));
+    let limits = |text: &str, own: &str| {
+        let settings = settings(&file(text, &["acme"], own));
+        settings.catalog.by_name("acme").unwrap().time_limits
+    };
+    assert_eq!(limits("", ""), TimeLimits::default());
+    let text = "[pool]\nclient_idle_timeout = \"1s\"\nidle_transaction_timeout = \"2s\"\n\
+        transaction_timeout = \"3s\"\npin_idle_timeout = \"4s\"\n\
+        [tier.warm]\nidle_transaction_timeout = \"20s\"\ntransaction_timeout = \"30s\"\npin_idle_timeout = \"0s\"\n\
+        [tier.hot]\nclient_idle_timeout = \"100s\"\n";
+    let expected = TimeLimits {
+        client_idle: seconds(1),
+        idle_transaction: seconds(20),
+        transaction: seconds(30),
+        pin_idle: None,
+    };
+    assert_eq!(limits(text, ""), expected);
+    let own = "limits = { idle_transaction_timeout = \"200s\", transaction_timeout = \"0s\", pin_idle_timeout = \"400s\" }";
+    let expected =
+        TimeLimits { idle_transaction: seconds(200), transaction: None, pin_idle: seconds(400), ..expected };
+    assert_eq!(limits(text, own), expected);
+    assert_eq!(expected.shortest(), seconds(1));
 }
 
 #[test]

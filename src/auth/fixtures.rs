@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ids::{ClusterId, TenantId};
-use crate::tenant::{Allowance, Catalog, ClientAuth, PoolMode, ServerAuth, Tenant, Tier, User};
+use crate::tenant::{Allowance, Catalog, ClientAuth, PoolMode, ServerAuth, Tenant, Tier, TimeLimits, User};
 
 /// A tenant with these users; their verifier is of no use.
 pub(super) fn tenant(name: &str, users: &[&str]) -> Tenant {
@@ -25,6 +25,7 @@ pub(super) fn tenant(name: &str, users: &[&str]) -> Tenant {
         mode: PoolMode::Transaction,
         max_clients: 100,
         queue_timeout: Duration::from_secs(5),
+        time_limits: TimeLimits::default(),
         users: users.iter().map(user).collect(),
         server_auth: ServerAuth::None,
     }

@@ -191,6 +191,7 @@ impl<'a> Loading<'a> {
                 &model.pool.queue_timeout,
                 QUEUE_TIMEOUT_S,
             ),
+            pool: &model.pool,
             max_clients: builder.positive(
                 "pool.max_clients_per_tenant",
                 &model.pool.max_clients_per_tenant,

@@ -111,6 +111,10 @@ pub(super) struct PoolModel {
     pub(super) max_prepared_statements: Value<u32>,
     pub(super) max_client_statements: Value<u32>,
     pub(super) cleanup_timeout: Value<DurationText>,
+    pub(super) client_idle_timeout: Value<DurationText>,
+    pub(super) idle_transaction_timeout: Value<DurationText>,
+    pub(super) transaction_timeout: Value<DurationText>,
+    pub(super) pin_idle_timeout: Value<DurationText>,
 }
 
 /// `[login]`
@@ -145,6 +149,10 @@ pub(super) struct TierModel {
     pub(super) ceiling: Value<u32>,
     pub(super) weight: Value<u32>,
     pub(super) max_waiters: Value<u32>,
+    pub(super) client_idle_timeout: Value<DurationText>,
+    pub(super) idle_transaction_timeout: Value<DurationText>,
+    pub(super) transaction_timeout: Value<DurationText>,
+    pub(super) pin_idle_timeout: Value<DurationText>,
 }
 
 /// `[cluster.NAME]`
@@ -200,6 +208,10 @@ pub(super) struct LimitsModel {
     pub(super) max_waiters: Value<u32>,
     pub(super) max_clients: Value<u32>,
     pub(super) queue_timeout: Value<DurationText>,
+    pub(super) client_idle_timeout: Value<DurationText>,
+    pub(super) idle_transaction_timeout: Value<DurationText>,
+    pub(super) transaction_timeout: Value<DurationText>,
+    pub(super) pin_idle_timeout: Value<DurationText>,
 }
 
 /// `[[tenant.user]]`

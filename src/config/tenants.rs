@@ -13,13 +13,13 @@ use super::build::Builder;
 use super::clusters::BuiltCluster;
 use super::error::Problem;
 use super::logins::{certificate_span, token_span};
-use super::model::{self, TierModel, TierName};
+use super::model::{self, PoolModel, TierModel, TierName};
 use super::names::{check_name, check_plain_name, search_path};
 use super::settings::MaxConnections;
 use super::source::Span;
 use super::values::Scalar;
 use crate::ids::TenantId;
-use crate::tenant::{Allowance, PoolMode, Tenant, Tier};
+use crate::tenant::{Allowance, PoolMode, Tenant, Tier, TimeLimits};
 
 /// A tenant and where the file speaks of it.
 pub(super) struct BuiltTenant {
@@ -43,6 +43,8 @@ pub(super) struct Defaults<'a> {
     pub(super) tiers: &'a BTreeMap<Tier, TierModel>,
     pub(super) mode: PoolMode,
     pub(super) queue_timeout: Duration,
+    /// Where tiers and tenants say nothing of time limits, `[pool]` does.
+    pub(super) pool: &'a PoolModel,
     pub(super) max_clients: u32,
 }
 
@@ -95,6 +97,7 @@ impl Builder<'_> {
             mode: model.mode.as_ref().map_or(defaults.mode, |word| (*word.get_ref()).into()),
             max_clients: self.positive("limits.max_clients", max_clients, defaults.max_clients),
             queue_timeout,
+            time_limits: time_limits(limits, defaults.tiers.get(&tier), defaults.pool),
             users,
             server_auth: self.server_auth(model),
         };
@@ -320,6 +323,23 @@ impl Builder<'_> {
             settings.push((name.into(), value.get_ref().0.as_str().into()));
         }
         settings
+    }
+}
+
+/// The tenant's own limits over those of its tier over those of `[pool]`; zero is none.
+fn time_limits(own: Option<&model::LimitsModel>, tier: Option<&TierModel>, pool: &PoolModel) -> TimeLimits {
+    macro_rules! limit {
+        ($key:ident) => {{
+            let own = own.and_then(|own| own.$key.as_ref());
+            let written = own.or_else(|| tier.and_then(|tier| tier.$key.as_ref())).or(pool.$key.as_ref());
+            written.map(|written| written.get_ref().0).filter(|limit| !limit.is_zero())
+        }};
+    }
+    TimeLimits {
+        client_idle: limit!(client_idle_timeout),
+        idle_transaction: limit!(idle_transaction_timeout),
+        transaction: limit!(transaction_timeout),
+        pin_idle: limit!(pin_idle_timeout),
     }
 }
 

@@ -51,6 +51,10 @@ codes! {
     FEATURE_NOT_SUPPORTED = "0A000";
     /// `invalid_parameter_value`: a startup parameter cannot be applied.
     INVALID_PARAMETER_VALUE = "22023";
+    /// `idle_in_transaction_session_timeout`: silent for too long inside a transaction.
+    IDLE_IN_TRANSACTION_TIMEOUT = "25P03";
+    /// `transaction_timeout`: a transaction that takes too long.
+    TRANSACTION_TIMEOUT = "25P04";
     /// `invalid_authorization_specification`: TLS required, no user, or a way to name the tenant that is switched off.
     INVALID_AUTHORIZATION = "28000";
     /// `invalid_password`: unknown tenant, unknown user and wrong password look the same.
@@ -71,6 +75,8 @@ codes! {
     ADMIN_SHUTDOWN = "57P01";
     /// `cannot_connect_now`: not accepting new clients.
     CANNOT_CONNECT_NOW = "57P03";
+    /// `idle_session_timeout`: silent for too long between transactions.
+    IDLE_SESSION_TIMEOUT = "57P05";
     /// `internal_error`: a bug; the session ends and the server is closed.
     INTERNAL_ERROR = "XX000";
 }

@@ -12,7 +12,7 @@ use crate::backend::Profile;
 use crate::error::ClientError;
 use crate::ids::{ClusterId, TenantId};
 use crate::stats::TenantCounters;
-use crate::tenant::{Tenant, Tier};
+use crate::tenant::{Tenant, Tier, TimeLimits};
 use crate::track::{Bounds, Extras, Params, Settings, StatementCache};
 
 /// Clients of a tenant, by what they do.
@@ -107,6 +107,12 @@ impl TenantState {
     #[must_use]
     pub fn patience(&self) -> Duration {
         self.tenant.borrow().queue_timeout
+    }
+
+    /// How long its clients may be silent, and their transactions last.
+    #[must_use]
+    pub fn time_limits(&self) -> TimeLimits {
+        self.tenant.borrow().time_limits
     }
 
     /// How to log in as this tenant.

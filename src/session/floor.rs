@@ -3,6 +3,9 @@
 //! Owns the buffers that idle clients do not have. A session takes them for the time of one poll.
 
 use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use super::leased::Conversation;
 use super::registry::Registry;
@@ -21,10 +24,28 @@ pub struct Floor {
     pub max_client_statements: Cell<usize>,
     /// Waits per tier: hot, warm, cold.
     pub waits: RefCell<[WaitHistogram; 3]>,
+    /// The time limits of clients.
+    pub time: TimeKeeping,
     scratch: Cell<Vec<u8>>,
     assembly: Cell<Vec<u8>>,
     #[expect(clippy::vec_box, reason = "the boxes are what is kept: sessions hold a pointer")]
     conversations: RefCell<Vec<Box<Conversation>>>,
+}
+
+/// Whether clients have to be looked after, and how closely.
+#[derive(Debug, Default)]
+pub struct TimeKeeping {
+    pub(super) shortest: Cell<Option<Duration>>,
+    pub(super) changed: Notify,
+}
+
+impl TimeKeeping {
+    /// Sets the shortest time limit of any tenant; `None` if there is none.
+    pub fn set_shortest(&self, shortest: Option<Duration>) {
+        if self.shortest.replace(shortest) != shortest {
+            self.changed.notify_one();
+        }
+    }
 }
 
 impl std::fmt::Debug for Floor {
@@ -42,6 +63,7 @@ impl Floor {
             registry,
             max_client_statements: Cell::new(max_client_statements),
             waits: RefCell::default(),
+            time: TimeKeeping::default(),
             scratch: Cell::new(vec![0; SCRATCH_BYTES]),
             assembly: Cell::default(),
             conversations: RefCell::default(),

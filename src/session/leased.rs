@@ -12,13 +12,15 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
+use super::clocks::Keeps;
 use super::life::{Phase, Session, Step};
 use super::outbox::Outbox;
+use super::overdue::overdue;
 use super::registry::{Whereabouts, Wish};
 use crate::error::{ClientError, ClientFacing, Fault, SqlState};
 use crate::pool::{Lease, Leftover};
-use crate::tenant::PoolMode;
-use crate::track::{Exchange, ServerFault, ServerState, Sink, Turn};
+use crate::tenant::{PoolMode, TimeLimit};
+use crate::track::{Exchange, ServerFault, ServerState, Sink, Turn, pinning};
 use crate::wire::messages;
 
 /// What a lease needs besides the server; kept by the floor between leases.
@@ -64,6 +66,8 @@ enum Stop {
     ClientGone,
     /// The proxy does not wait any longer.
     CutOff,
+    /// The client is over a limit.
+    Overdue(TimeLimit),
     /// The client broke the protocol.
     Client(Box<ClientError>),
     /// The server is gone.
@@ -99,8 +103,10 @@ impl Session {
     }
 
     pub(super) fn poll_leased(&mut self, cx: &mut Context<'_>) -> Step {
-        if self.cell.wish() == Wish::LeaveNow {
-            return self.stop(cx, Stop::CutOff);
+        match self.cell.wish() {
+            Wish::Nothing | Wish::CancelQueued | Wish::Leave => {}
+            Wish::Overdue(limit) => return self.stop(cx, Stop::Overdue(limit)),
+            Wish::LeaveNow => return self.stop(cx, Stop::CutOff),
         }
         for _ in 0..MAX_PASSES {
             let moved = match self.pass(cx) {
@@ -220,6 +226,9 @@ impl Session {
         }
         if turn.queries > 0 {
             self.cell.note_answers(turn.queries);
+            if turn.transactions > 0 {
+                self.cell.note_transaction();
+            }
             let mut counters = self.cell.tenant.counters.borrow_mut();
             counters.queries = counters.queries.saturating_add(u64::from(turn.queries));
             counters.transactions = counters.transactions.saturating_add(u64::from(turn.transactions));
@@ -376,6 +385,12 @@ impl Session {
         let over =
             talk.exchange.is_over(&server.state) && talk.to_server.is_empty() && server.carry.is_empty();
         let over = over && !(self.mode == PoolMode::Transaction && server.state.is_unsettled());
+        let keeps = if self.mode == PoolMode::Transaction && server.state.pinned {
+            Keeps::Pin
+        } else {
+            Keeps::Nothing
+        };
+        self.cell.set_keeps(over.then_some(keeps));
         if over
             && Self::lingers(reads_sequences, &server.state)
             && self.cell.wish() == Wish::Nothing
@@ -439,11 +454,17 @@ impl Session {
         let mid_message = talk.exchange.server_is_mid_message();
         let said_why = talk.exchange.ended_in_error();
         let leftover = match &stop {
-            Stop::ClientGone | Stop::CutOff | Stop::Client(_) if quiet => leftover_of(&mut lease, self.mode),
-            Stop::ClientGone | Stop::CutOff | Stop::Client(_) | Stop::ServerGone | Stop::Server(_) => {
-                Leftover::Work
+            Stop::ClientGone | Stop::CutOff | Stop::Overdue(_) | Stop::Client(_) if quiet => {
+                leftover_of(&mut lease, self.mode)
             }
+            Stop::ClientGone
+            | Stop::CutOff
+            | Stop::Overdue(_)
+            | Stop::Client(_)
+            | Stop::ServerGone
+            | Stop::Server(_) => Leftover::Work,
         };
+        let kept_by = lease.server().and_then(|server| server.state.left_behind).and_then(pinning);
         lease.give_back(leftover);
         self.floor.put_conversation(talk);
         self.cell.set_whereabouts(Whereabouts::Parked);
@@ -451,6 +472,10 @@ impl Session {
             Stop::ClientGone => return self.end(),
             Stop::CutOff if mid_message => return self.end(),
             Stop::CutOff => return self.say_goodbye(cx),
+            Stop::Overdue(limit) => {
+                self.count_overdue(limit);
+                overdue(limit, self.tenant().time_limits().of(limit), kept_by)
+            }
             Stop::Client(error) => *error,
             Stop::ServerGone => {
                 self.count_lost();
@@ -474,6 +499,7 @@ impl Session {
         };
         if mid_message {
             // An error in the middle of a message would be taken for a part of it.
+            self.log_end(error.reason);
             self.phase = Phase::Closing;
             return Step::Again;
         }

@@ -2,12 +2,12 @@
 //!
 //! Owns the state of the session and what happens while it has no server. The relay itself is in `leased`.
 //!
-//! | state | client speaks | server speaks | asked to leave | client gone |
-//! |---|---|---|---|---|
-//! | parked | asks for a lease | - | 57P01, closing | ends |
-//! | waiting | kept, bounded | - | 57P01, closing | leaves the queue, ends |
-//! | leased | forwarded | forwarded | after the transaction | server cleaned or closed |
-//! | closing | thrown away | - | - | ends |
+//! | state | client speaks | server speaks | asked to leave | over a time limit | client gone |
+//! |---|---|---|---|---|---|
+//! | parked | asks for a lease | - | 57P01, closing | 57P05, closing | ends |
+//! | waiting | kept, bounded | - | 57P01, closing | - | leaves the queue, ends |
+//! | leased | forwarded | forwarded | after the transaction | told, server cleaned or closed | server cleaned or closed |
+//! | closing | thrown away | - | - | - | ends |
 
 use std::any::Any;
 use std::future::Future;
@@ -76,6 +76,7 @@ impl Session {
     #[must_use]
     pub(super) fn new(stream: Stream, admission: Admission, client: ClientState, mode: PoolMode) -> Self {
         let (floor, cell) = admission.into_parts();
+        cell.set_busy(false);
         Self {
             stream,
             floor,
@@ -114,8 +115,10 @@ impl Session {
     }
 
     fn poll_parked(&mut self, cx: &mut Context<'_>) -> Step {
-        if self.cell.is_asked_to_leave() {
-            return self.say_goodbye(cx);
+        match self.cell.wish() {
+            Wish::Nothing | Wish::CancelQueued => {}
+            Wish::Leave | Wish::LeaveNow => return self.say_goodbye(cx),
+            Wish::Overdue(limit) => return self.end_overdue(cx, limit),
         }
         if !self.to_client.is_empty() {
             match self.to_client.poll_drain(&mut self.stream, cx) {
@@ -226,6 +229,7 @@ impl Session {
         match self.cell.wish() {
             Wish::Nothing => {}
             Wish::Leave | Wish::LeaveNow => return self.say_goodbye(cx),
+            Wish::Overdue(limit) => return self.end_overdue(cx, limit),
             Wish::CancelQueued => {
                 self.cell.clear_wish();
                 self.park();
@@ -306,12 +310,15 @@ impl Session {
 
     /// Sends a fatal error and closes.
     pub(super) fn fail(&mut self, cx: &mut Context<'_>, error: &ClientError) -> Step {
-        let name = &self.tenant().tenant().name;
-        let request_id = self.cell.request_id;
-        tracing::info!(customer_id = %name, request_id, reason = error.reason, "session ended by the proxy");
+        self.log_end(error.reason);
         let mut words = Vec::new();
         messages::put_error(&mut words, error);
         self.fail_with(cx, &words)
+    }
+
+    pub(super) fn log_end(&self, reason: &'static str) {
+        let (name, request_id) = (&self.tenant().tenant().name, self.cell.request_id);
+        tracing::info!(customer_id = %name, request_id, reason, "session ended by the proxy");
     }
 
     /// Sends last words and closes.
@@ -342,6 +349,7 @@ impl Session {
     }
 
     pub(super) fn count_in(&self, bytes: usize) {
+        self.cell.note_words();
         let mut counters = self.cell.tenant.counters.borrow_mut();
         counters.bytes_in = counters.bytes_in.saturating_add(bytes as u64);
     }

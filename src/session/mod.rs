@@ -10,15 +10,18 @@
 //! ```
 
 mod admission;
+mod clocks;
 mod floor;
 mod greet;
 mod leased;
 mod life;
 mod outbox;
+mod overdue;
 mod registry;
 
 pub use admission::Admission;
 pub use floor::Floor;
 pub use greet::{Newcomer, greet, turn_away, turn_away_leaving};
 pub use life::Session;
+pub use overdue::keep_time;
 pub use registry::{CancelKeys, ClientCell, Registry, Whereabouts};

@@ -5,6 +5,7 @@
 //! up. Must not know servers beyond their number.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -13,8 +14,11 @@ use aws_lc_rs::hmac;
 use slab::Slab;
 use subtle::ConstantTimeEq;
 
+use super::clocks::{Clocks, Doing, Keeps};
 use crate::ids::{ClientId, ServerId, WorkerId};
 use crate::pool::TenantState;
+use crate::tenant::TimeLimit;
+use crate::time::Moment;
 
 /// Makes the secrets of cancel keys. One per process; clones share the key.
 #[derive(Clone, Debug)]
@@ -54,6 +58,8 @@ pub(super) enum Wish {
     CancelQueued,
     /// End, with 57P01, as soon as no transaction runs.
     Leave,
+    /// End, because of this limit, whatever runs.
+    Overdue(TimeLimit),
     /// End, with 57P01, whatever runs.
     LeaveNow,
 }
@@ -76,6 +82,9 @@ pub struct ClientCell {
     answered: Cell<u32>,
     /// Answers are outstanding: there is something that a cancel can be meant for.
     busy: Cell<bool>,
+    /// It holds a server, but is between two transactions.
+    keeps: Cell<Option<Keeps>>,
+    clocks: Clocks,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -88,6 +97,36 @@ impl ClientCell {
 
     pub(super) fn set_whereabouts(&self, whereabouts: Whereabouts) {
         self.whereabouts.set(whereabouts);
+        self.keeps.set(None);
+        self.clocks.note_transaction();
+    }
+
+    /// Notes that the client is between two transactions although it holds a server, or no longer is.
+    pub(super) fn set_keeps(&self, keeps: Option<Keeps>) {
+        self.keeps.set(keeps);
+    }
+
+    /// Notes that the client has said something.
+    pub(super) fn note_words(&self) {
+        self.clocks.note_words();
+    }
+
+    /// Notes that a transaction has ended.
+    pub(super) fn note_transaction(&self) {
+        self.clocks.note_transaction();
+    }
+
+    /// What it does, for the time limits.
+    fn doing(&self) -> Doing {
+        let busy = self.busy.get();
+        match (self.whereabouts.get(), self.keeps.get()) {
+            (Whereabouts::Waiting, _) => Doing::Waiting,
+            // It is being greeted.
+            (Whereabouts::Parked, _) if busy => Doing::Waiting,
+            (Whereabouts::Parked, _) => Doing::Between(Keeps::Nothing),
+            (Whereabouts::Leasing(_), Some(keeps)) if !busy => Doing::Between(keeps),
+            (Whereabouts::Leasing(_), _) => Doing::Transaction { busy },
+        }
     }
 
     /// A mark of the request that the client waits for now; another one once that is answered.
@@ -130,14 +169,22 @@ impl ClientCell {
     }
 
     fn ask(&self, wish: Wish) {
-        match self.wish.get() {
-            Wish::Nothing | Wish::CancelQueued => self.wish.set(wish),
-            Wish::Leave | Wish::LeaveNow if wish == Wish::LeaveNow => self.wish.set(wish),
-            Wish::Leave | Wish::LeaveNow => {}
+        if rank(wish) >= rank(self.wish.get()) {
+            self.wish.set(wish);
         }
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
+    }
+}
+
+/// What is asked last counts, unless something more urgent has been asked before.
+const fn rank(wish: Wish) -> u8 {
+    match wish {
+        Wish::Nothing | Wish::CancelQueued => 0,
+        Wish::Leave => 1,
+        Wish::Overdue(_) => 2,
+        Wish::LeaveNow => 3,
     }
 }
 
@@ -179,7 +226,10 @@ impl Registry {
             wish,
             long_key: Cell::new(false),
             answered: Cell::new(0),
-            busy: Cell::new(false),
+            // Until it is greeted.
+            busy: Cell::new(true),
+            keeps: Cell::new(None),
+            clocks: Clocks::new(),
             waker,
         });
         entry.insert(cell.clone());
@@ -236,6 +286,17 @@ impl Registry {
         }
     }
 
+    /// Asks those of these places to leave that are over a time limit. Returns where to go on, unless that was all.
+    pub(super) fn ask_overdue(&self, places: Range<usize>, now: Moment) -> Option<usize> {
+        let clients = self.clients.borrow();
+        for cell in places.clone().filter_map(|place| clients.get(place)) {
+            if let Some(limit) = cell.clocks.look(cell.doing(), &cell.tenant.time_limits(), now) {
+                cell.ask(Wish::Overdue(limit));
+            }
+        }
+        (places.end < clients.capacity()).then_some(places.end)
+    }
+
     /// Asks everybody to leave, newcomers too.
     pub fn close(&self) {
         self.leaving.set(true);
@@ -277,10 +338,12 @@ const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::time::Duration;
 
     use super::*;
     use crate::backend::{Connector, Profile};
     use crate::config::load_text;
+    use crate::tenant::{Tenant, TimeLimits};
 
     fn tenant() -> Rc<TenantState> {
         let text = "listen.tls = { cert = \"c\", key = \"k\", client_ca = \"ca\" }\n\
@@ -313,5 +376,50 @@ mod tests {
         }
         registry.remove(&long);
         registry.remove(&short);
+    }
+
+    #[test]
+    fn a_client_costs_little() {
+        assert!(size_of::<ClientCell>() <= 96, "{}", size_of::<ClientCell>());
+    }
+
+    #[test]
+    fn the_most_urgent_wish_counts() {
+        let registry = Registry::new(WorkerId(0), CancelKeys::new(&[7; 32]));
+        let cell = registry.admit(tenant(), 1);
+        let overdue = Wish::Overdue(TimeLimit::IdleTransaction);
+        for (asked, holds) in [
+            (Wish::CancelQueued, Wish::CancelQueued),
+            (Wish::Leave, Wish::Leave),
+            (Wish::CancelQueued, Wish::Leave),
+            // Who drains waits for transactions, but no longer than their limits.
+            (overdue, overdue),
+            (Wish::Leave, overdue),
+            (Wish::LeaveNow, Wish::LeaveNow),
+            (overdue, Wish::LeaveNow),
+        ] {
+            cell.ask(asked);
+            assert_eq!(cell.wish(), holds);
+        }
+    }
+
+    #[test]
+    fn every_client_is_looked_at_in_slices_and_none_while_it_is_greeted() {
+        let registry = Registry::new(WorkerId(0), CancelKeys::new(&[7; 32]));
+        let state = tenant();
+        let limits = TimeLimits { client_idle: Some(Duration::from_secs(1)), ..TimeLimits::default() };
+        state.update(Arc::new(Tenant { time_limits: limits, ..(*state.tenant()).clone() }), None);
+        let cells: Vec<_> = (0..10).map(|n| registry.admit(state.clone(), n)).collect();
+        cells[1..].iter().for_each(|cell| cell.set_busy(false));
+        for second in [1, 3] {
+            let mut from = 0;
+            while let Some(next) = registry.ask_overdue(from..from + 3, Moment(second * 1_000_000)) {
+                assert_eq!(next, from + 3);
+                from = next;
+            }
+        }
+        let asked: Vec<_> = cells.iter().map(|cell| cell.wish()).collect();
+        assert_eq!(asked[0], Wish::Nothing);
+        assert!(asked[1..].iter().all(|wish| *wish == Wish::Overdue(TimeLimit::ClientIdle)), "{asked:?}");
     }
 }

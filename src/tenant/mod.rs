@@ -7,6 +7,7 @@ mod catalog;
 pub mod issuer;
 mod secret;
 mod source;
+mod time_limits;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use std::time::Duration;
 pub use catalog::{Catalog, CatalogError};
 pub use secret::Secret;
 pub use source::TenantSource;
+pub use time_limits::{TimeLimit, TimeLimits};
 
 use crate::ids::{ClusterId, TenantId};
 
@@ -199,6 +201,8 @@ pub struct Tenant {
     pub max_clients: u32,
     /// How long a client waits for a server before it gets its error.
     pub queue_timeout: Duration,
+    /// How long its clients may be silent, and their transactions last.
+    pub time_limits: TimeLimits,
     /// Login names, at least one.
     pub users: Vec<User>,
     /// How the proxy logs in.

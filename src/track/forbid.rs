@@ -139,7 +139,7 @@ pub struct PinsLeft {
 }
 
 /// What keeps a client at its server, in words; `None` if this does not.
-const fn pinning(kind: StateKind) -> Option<&'static str> {
+pub const fn pinning(kind: StateKind) -> Option<&'static str> {
     match kind {
         StateKind::Listen => Some("LISTEN"),
         StateKind::TempObject => Some("a temporary object"),

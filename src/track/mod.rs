@@ -30,7 +30,7 @@ mod violation;
 
 pub use downstream::{ServerFault, Turn};
 pub use exchange::{ClientState, Exchange, ServerState, TxStatus, Unnamed};
-pub use forbid::{Bounds, PinsLeft};
+pub use forbid::{Bounds, PinsLeft, pinning};
 pub use params::{Extras, Params, Settings};
 pub use refuse::{Skipped, skip_request, skip_to_sync};
 pub use sink::Sink;

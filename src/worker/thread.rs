@@ -16,7 +16,7 @@ use crate::config::settings::Settings;
 use crate::ids::{ClusterId, ServerId, TenantId, WorkerId};
 use crate::pool::{Clock, Note, Pool, PoolLimits, TenantState};
 use crate::session::{
-    Admission, CancelKeys, ClientCell, Floor, Newcomer, Registry, Whereabouts, greet, turn_away,
+    Admission, CancelKeys, ClientCell, Floor, Newcomer, Registry, Whereabouts, greet, keep_time, turn_away,
     turn_away_leaving,
 };
 use crate::tenant::Tenant;
@@ -65,12 +65,15 @@ impl Work {
         let pool = Pool::new(Clock::start(), limits(&plan.settings), budgets, notes);
         let registry = Registry::new(id, keys);
         let max_statements = plan.settings.servers.max_client_statements;
-        Self { id, plan, floor: Rc::new(Floor::new(pool, registry, max_statements)) }
+        let floor = Rc::new(Floor::new(pool, registry, max_statements));
+        floor.time.set_shortest(shortest_limit(&plan.settings));
+        Self { id, plan, floor }
     }
 
     async fn run(&mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let pool = self.floor.pool.clone();
         spawn_local(async move { pool.run().await });
+        spawn_local(keep_time(self.floor.clone()));
         while let Some(order) = orders.recv().await {
             match order {
                 Order::Admit(newcomer) => self.admit(*newcomer),
@@ -167,6 +170,7 @@ impl Work {
         let old = std::mem::replace(&mut self.plan, plan);
         let pool = &self.floor.pool;
         pool.set_limits(limits(&self.plan.settings));
+        self.floor.time.set_shortest(shortest_limit(&self.plan.settings));
         self.floor.max_client_statements.set(self.plan.settings.servers.max_client_statements);
         for capacity in self.plan.capacities.iter().skip(old.capacities.len()) {
             pool.add_cluster(budget(&self.plan, *capacity));
@@ -240,6 +244,11 @@ fn limits(settings: &Settings) -> PoolLimits {
         cleanup_timeout: settings.servers.cleanup_timeout,
         max_prepared_statements: settings.servers.max_prepared_statements,
     }
+}
+
+/// The shortest time limit of any tenant, on whichever worker it is.
+fn shortest_limit(settings: &Settings) -> Option<std::time::Duration> {
+    settings.catalog.iter().filter_map(|tenant| tenant.time_limits.shortest()).min()
 }
 
 fn cancel_leased(floor: &Rc<Floor>, cell: Rc<ClientCell>, server: ServerId, done: oneshot::Sender<()>) {

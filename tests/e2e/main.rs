@@ -24,3 +24,4 @@ mod settings;
 mod statements;
 mod stopping;
 mod streaming;
+mod time_limits;

@@ -16,7 +16,9 @@ use tenantry::front::{Admitted, Front, LoginCounters, LoginResult, Reception};
 use tenantry::ids::{ClusterId, TenantId};
 use tenantry::net::Listener;
 use tenantry::net::tls::ServerTls;
-use tenantry::tenant::{Allowance, Catalog, ClientAuth, PoolMode, ServerAuth, Tenant, Tier, User};
+use tenantry::tenant::{
+    Allowance, Catalog, ClientAuth, PoolMode, ServerAuth, Tenant, Tier, TimeLimits, User,
+};
 use tenantry::wire::messages::{
     put_authentication_ok, put_backend_key_data, put_parameter_status, put_ready_for_query,
 };
@@ -298,6 +300,7 @@ fn tenant(name: &str, users: Vec<(&str, ClientAuth)>) -> Tenant {
         mode: PoolMode::Transaction,
         max_clients: 100,
         queue_timeout: Duration::from_secs(5),
+        time_limits: TimeLimits::default(),
         users: users.collect(),
         server_auth: ServerAuth::None,
     }

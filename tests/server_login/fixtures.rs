@@ -12,7 +12,7 @@ use tenantry::config::settings::{
 };
 use tenantry::ids::{ClusterId, TenantId};
 use tenantry::net::Stream;
-use tenantry::tenant::{Allowance, PoolMode, Secret, ServerAuth, Tenant, Tier};
+use tenantry::tenant::{Allowance, PoolMode, Secret, ServerAuth, Tenant, Tier, TimeLimits};
 use tenantry::throwaway::{self, ClusterOptions, Hba, ServerCertificate};
 use tokio::sync::OnceCell;
 
@@ -176,6 +176,7 @@ pub(crate) fn tenant(role: &str) -> Tenant {
         mode: PoolMode::Transaction,
         max_clients: 10,
         queue_timeout: Duration::from_secs(5),
+        time_limits: TimeLimits::default(),
         users: Vec::new(),
         server_auth: ServerAuth::Password(Secret::new(PASSWORD.into())),
     }

@@ -13,7 +13,7 @@ use tenantry::stats::{
     ClusterReport, TenantCounters, TenantGauges, TenantReport, WaitHistogram, WorkerReport,
 };
 use tenantry::telemetry::{ClusterHealth, Phase, ProxyReport, Readiness, Source};
-use tenantry::tenant::{Allowance, Catalog, PoolMode, Secret, ServerAuth, Tenant, Tier};
+use tenantry::tenant::{Allowance, Catalog, PoolMode, Secret, ServerAuth, Tenant, Tier, TimeLimits};
 
 /// Names as nobody should choose them; every one must come out of a parser as it went in.
 pub(crate) const HOSTILE: [&str; 6] =
@@ -76,6 +76,7 @@ pub(crate) fn tenant(name: &str, tier: Tier) -> Tenant {
         mode: PoolMode::Transaction,
         max_clients: 100,
         queue_timeout: Duration::from_secs(5),
+        time_limits: TimeLimits::default(),
         users: Vec::new(),
         server_auth: ServerAuth::Password(Secret::new("role-password".into())),
     }
@@ -167,6 +168,10 @@ fn tenant_report(id: TenantId) -> TenantReport {
         pins: n % 11,
         refused_pins: n % 12,
         refused_outside: n % 13,
+        client_idle_timeouts: n % 14,
+        idle_transaction_timeouts: n % 15,
+        transaction_timeouts: n % 16,
+        pin_idle_timeouts: n % 17,
     };
     let gauges = TenantGauges {
         cl_idle: 10,

@@ -5,7 +5,7 @@
 use crate::stats::{TenantCounters, TenantGauges};
 
 /// How many counters a tenant has.
-pub(super) const CELLS: usize = 23;
+pub(super) const CELLS: usize = 27;
 
 /// A tenant's counters, one per cell.
 pub(super) type Cells = [u64; CELLS];
@@ -36,6 +36,10 @@ pub(super) const fn cells(counters: &TenantCounters) -> Cells {
         pins,
         refused_pins,
         refused_outside,
+        client_idle_timeouts,
+        idle_transaction_timeouts,
+        transaction_timeouts,
+        pin_idle_timeouts,
     } = *counters;
     [
         transactions,
@@ -61,6 +65,10 @@ pub(super) const fn cells(counters: &TenantCounters) -> Cells {
         pins,
         refused_pins,
         refused_outside,
+        client_idle_timeouts,
+        idle_transaction_timeouts,
+        transaction_timeouts,
+        pin_idle_timeouts,
     ]
 }
 
@@ -90,6 +98,10 @@ pub(super) const fn counters(cells: Cells) -> TenantCounters {
         pins,
         refused_pins,
         refused_outside,
+        client_idle_timeouts,
+        idle_transaction_timeouts,
+        transaction_timeouts,
+        pin_idle_timeouts,
     ] = cells;
     TenantCounters {
         transactions,
@@ -115,6 +127,10 @@ pub(super) const fn counters(cells: Cells) -> TenantCounters {
         pins,
         refused_pins,
         refused_outside,
+        client_idle_timeouts,
+        idle_transaction_timeouts,
+        transaction_timeouts,
+        pin_idle_timeouts,
     }
 }
 

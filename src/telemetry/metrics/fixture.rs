@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config::{self, Settings};
 use crate::ids::{ClusterId, TenantId, WorkerId};
 use crate::stats::{TenantCounters, TenantGauges, TenantReport, WorkerReport};
-use crate::tenant::{Allowance, Catalog, PoolMode, ServerAuth, Tenant, Tier};
+use crate::tenant::{Allowance, Catalog, PoolMode, ServerAuth, Tenant, Tier, TimeLimits};
 
 /// A tenant of the only cluster.
 pub(super) fn tenant(name: &str, tier: Tier) -> Tenant {
@@ -28,6 +28,7 @@ pub(super) fn tenant(name: &str, tier: Tier) -> Tenant {
         mode: PoolMode::Transaction,
         max_clients: 100,
         queue_timeout: Duration::from_secs(5),
+        time_limits: TimeLimits::default(),
         users: Vec::new(),
         server_auth: ServerAuth::None,
     }

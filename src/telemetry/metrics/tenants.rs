@@ -5,6 +5,7 @@
 
 use super::text::{Family, Kind, TextWriter, Value};
 use crate::stats::{TenantCounters, TenantGauges};
+use crate::tenant::TimeLimit;
 
 /// What one tenant's samples are made of; for the sum of several tenants, their sum.
 #[derive(Clone, Debug)]
@@ -169,6 +170,19 @@ pub(super) const FAMILIES: &[TenantFamily] = &[
             ("client_limit", |row| Value::Count(row.counters.refused_clients)),
             ("pin_limit", |row| Value::Count(row.counters.refused_pins)),
             ("outside_tenant", |row| Value::Count(row.counters.refused_outside)),
+        ],
+    },
+    TenantFamily {
+        family: Family::counter(
+            "tenantry_tenant_time_limits_total",
+            "Clients whose sessions ended because they were over a time limit, by limit.",
+        ),
+        split: Some("limit"),
+        points: &[
+            (TimeLimit::ClientIdle.as_str(), |row| Value::Count(row.counters.client_idle_timeouts)),
+            (TimeLimit::IdleTransaction.as_str(), |row| Value::Count(row.counters.idle_transaction_timeouts)),
+            (TimeLimit::Transaction.as_str(), |row| Value::Count(row.counters.transaction_timeouts)),
+            (TimeLimit::PinIdle.as_str(), |row| Value::Count(row.counters.pin_idle_timeouts)),
         ],
     },
     counter(
