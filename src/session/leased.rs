@@ -28,12 +28,15 @@ use crate::wire::messages;
 pub(super) struct Conversation {
     exchange: Exchange,
     to_server: Outbox,
+    /// How long the server is still kept for a client that may ask what a sequence gave it; made when that begins.
+    linger: Option<Pin<Box<Sleep>>>,
 }
 
 impl Conversation {
     pub(super) fn clear(&mut self) {
         self.exchange.clear();
         self.to_server = Outbox::default();
+        self.linger = None;
     }
 }
 
@@ -46,8 +49,6 @@ pub(super) struct Leased {
     paused: bool,
     /// What is in `carry` is dealt with when the server has answered more.
     held: bool,
-    /// How long the server is still kept for a client that may ask what a sequence gave it; made when that begins.
-    linger: Option<Pin<Box<Sleep>>>,
     /// The client has said Terminate while answers were outstanding: they are waited for, then it ends.
     leaving: bool,
 }
@@ -89,8 +90,7 @@ impl Session {
                 counters.resets = counters.resets.saturating_add(1);
             }
         }
-        self.phase =
-            Phase::Leased(Leased { lease, talk, paused: false, held: false, linger: None, leaving: false });
+        self.phase = Phase::Leased(Leased { lease, talk, paused: false, held: false, leaving: false });
         let fed = self.feed(cx, input, &mut out);
         self.floor.put_assembly(out);
         match fed {
@@ -133,13 +133,13 @@ impl Session {
     /// Ends a lease that has lingered long enough.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Step {
         let reads_sequences = self.client.reads_sequences.get();
-        let Phase::Leased(Leased { lease, talk, linger, .. }) = &mut self.phase else { return Step::Wait };
+        let Phase::Leased(Leased { lease, talk, .. }) = &mut self.phase else { return Step::Wait };
         let Some(server) = lease.server() else { return Step::Wait };
         if !Self::lingers(reads_sequences, &server.state) || !talk.exchange.is_over(&server.state) {
-            *linger = None;
+            talk.linger = None;
             return Step::Wait;
         }
-        let sleep = linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        let sleep = talk.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
         if sleep.as_mut().poll(cx).is_pending() {
             return Step::Wait;
         }
@@ -334,7 +334,7 @@ impl Session {
             return Ok(input.len());
         };
         if self.mode == PoolMode::Transaction {
-            self.client.pins_left = Some(self.floor.pool.pins_left(&self.cell.tenant));
+            talk.exchange.pins_left = Some(self.floor.pool.pins_left(&self.cell.tenant));
         }
         let Some(server) = lease.server() else { return Err(Stop::ServerGone) };
         let mut answers = Vec::new();
@@ -407,13 +407,13 @@ impl Session {
 
     /// The normal end: the server goes back, the client is parked.
     fn end_lease(&mut self, cx: &mut Context<'_>) -> Step {
-        let Phase::Leased(Leased { mut lease, talk, paused, held, linger, leaving }) =
+        let Phase::Leased(Leased { mut lease, talk, paused, held, leaving }) =
             std::mem::replace(&mut self.phase, Phase::Parked)
         else {
             return Step::Again;
         };
         if leaving {
-            self.phase = Phase::Leased(Leased { lease, talk, paused, held, linger, leaving });
+            self.phase = Phase::Leased(Leased { lease, talk, paused, held, leaving });
             return self.stop(cx, Stop::ClientGone);
         }
         let mut leftover = Leftover::Nothing;

@@ -149,8 +149,6 @@ pub struct ClientState {
     pub bounds: Rc<Bounds>,
     /// Whether a client of its tenant has ever asked what a sequence gave it last.
     pub reads_sequences: Rc<Cell<bool>>,
-    /// How many more clients of its tenant may keep their servers; `None`: any number.
-    pub pins_left: Option<PinsLeft>,
     /// Its named statements.
     pub statements: ClientStatements,
     /// The unnamed statement (a Parse body behind its name), if it was prepared but not bound at once.
@@ -173,7 +171,6 @@ impl ClientState {
             startup: Rc::default(),
             bounds: Rc::default(),
             reads_sequences: Rc::default(),
-            pins_left: None,
             statements: ClientStatements::default(),
             unnamed: None,
             unnamed_version: 0,
@@ -208,6 +205,8 @@ pub struct Exchange {
     pub(super) client_rest: usize,
     /// They are thrown away.
     pub(super) drops_rest: bool,
+    /// How many more clients of the tenant may keep their servers; `None`: any number.
+    pub pins_left: Option<PinsLeft>,
     /// Why a message was refused that nobody has asked about yet.
     pub(super) refused: Option<&'static str>,
     /// Bytes of a server message that have not come yet; its beginning has been forwarded.
@@ -357,6 +356,7 @@ impl Exchange {
         self.client_rest = 0;
         self.drops_rest = false;
         self.refused = None;
+        self.pins_left = None;
         self.server_rest = 0;
         self.unsynced = false;
         self.ignoring = false;

@@ -56,8 +56,8 @@ impl Exchange {
     }
 
     /// The refusal of what would keep the client at its server, if that is one client too many.
-    pub(super) fn pin_refusal(parties: &Parties<'_>, traces: &Traces) -> Option<ClientError> {
-        let limit = parties.client.pins_left.filter(|_| !parties.server.pinned)?;
+    pub(super) fn pin_refusal(&self, parties: &Parties<'_>, traces: &Traces) -> Option<ClientError> {
+        let limit = self.pins_left.filter(|_| !parties.server.pinned)?;
         let what = pinning(traces.kind)?;
         (limit.left == 0).then(|| {
             ClientError::error(
@@ -219,15 +219,15 @@ mod tests {
         let none = Some(PinsLeft { left: 0, of: 3 });
         let listen = (b'Q', b"LISTEN a\0".as_slice());
         let mut talk = Talk::new(9);
-        talk.client.pins_left = none;
+        talk.exchange.pins_left = none;
         assert_eq!(refused(&mut talk, listen, "42703"), "53400");
         assert!(!talk.server.pinned && talk.server.left_behind.is_none());
         let mut talk = Talk::new(9);
-        talk.client.pins_left = none;
+        talk.exchange.pins_left = none;
         talk.server.pinned = true;
         assert_eq!(talk.say(&messages(&[listen])), messages(&[listen]));
         let mut talk = Talk::new(9);
-        talk.client.pins_left = none;
+        talk.exchange.pins_left = none;
         talk.say(&messages(&[(b'P', b"s\0LISTEN a\0\0\0"), SYNC]));
         talk.answer(&messages(&[(b'1', b""), (b'Z', b"I")]));
         assert_eq!(refused(&mut talk, (b'B', b"\0s\0\0\0\0\0\0\0"), "26000"), "53400");
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn the_rest_of_a_refused_message_is_thrown_away() {
         let mut talk = Talk::new(9);
-        talk.client.pins_left = Some(PinsLeft { left: 0, of: 3 });
+        talk.exchange.pins_left = Some(PinsLeft { left: 0, of: 3 });
         talk.say(&messages(&[(b'P', b"s\0LISTEN a\0\0\0"), SYNC]));
         talk.answer(&messages(&[(b'1', b""), (b'Z', b"I")]));
         let bind = messages(&[(b'B', b"\0s\0\0\0\0\x01\0\0\0\x04long\0\0")]);

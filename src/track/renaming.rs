@@ -143,7 +143,7 @@ impl Exchange {
         } else {
             parties.client.statements.find(name).and_then(|statement| statement.leaves.clone())
         };
-        if let Some(error) = traces.as_deref().and_then(|traces| Self::pin_refusal(parties, traces)) {
+        if let Some(error) = traces.as_deref().and_then(|traces| self.pin_refusal(parties, traces)) {
             return Ok(self.refuse_extended(header, message, error, sink));
         }
         if name.is_empty() && self.unnamed_is_at_hand(parties, sink) {

@@ -211,7 +211,7 @@ impl Exchange {
             Effect::Transient => Expect::Query,
             Effect::SessionState(kind) => {
                 let traces = Traces::of(text, kind);
-                if let Some(error) = Self::pin_refusal(parties, &traces) {
+                if let Some(error) = self.pin_refusal(parties, &traces) {
                     return Ok(self.refuse_query(parties, header, error, sink));
                 }
                 parties.leave_behind(&traces);
