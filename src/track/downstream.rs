@@ -324,6 +324,9 @@ impl Exchange {
             return Ok(false);
         }
         self.request_failed = false;
+        if self.expect.requests() <= 1 {
+            self.forgets_earlier = false;
+        }
         if self.expect.head().is_some_and(Expect::is_request) {
             self.pop();
         } else {

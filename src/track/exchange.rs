@@ -205,6 +205,10 @@ pub struct Exchange {
     pub(super) client_rest: usize,
     /// They are thrown away.
     pub(super) drops_rest: bool,
+    /// This segment may make the server forget any statement, in a way that cannot be foretold.
+    pub(super) forgets_here: bool,
+    /// An earlier one may, and is not answered.
+    pub(super) forgets_earlier: bool,
     /// How many more clients of the tenant may keep their servers; `None`: any number.
     pub pins_left: Option<PinsLeft>,
     /// Why a message was refused that nobody has asked about yet.
@@ -356,6 +360,7 @@ impl Exchange {
         self.client_rest = 0;
         self.drops_rest = false;
         self.refused = None;
+        (self.forgets_here, self.forgets_earlier) = (false, false);
         self.pins_left = None;
         self.server_rest = 0;
         self.unsynced = false;
@@ -415,7 +420,8 @@ impl Exchange {
     /// Never where the answer may not come before the client says more: the server reads COPY data, or is suspect.
     pub(super) fn is_undecided(&self, name: &[u8], server: &ServerState) -> bool {
         let earlier = self.notes.len().saturating_sub(self.notes_here);
-        !self.copy_in && !server.suspect && self.notes.iter().take(earlier).any(|note| note.changes(name))
+        let is_changed = || self.notes.iter().take(earlier).any(|note| note.changes(name));
+        !self.copy_in && !server.suspect && (self.forgets_earlier || is_changed())
     }
 
     /// The oldest note.

@@ -131,6 +131,12 @@ impl Traces {
         Self { kind: StateKind::Unknown, changes: Changes::anything() }
     }
 
+    /// Whether the server may forget prepared statements: by DEALLOCATE or DISCARD ALL, or by what cannot be read.
+    #[must_use]
+    pub const fn may_forget(&self) -> bool {
+        matches!(self.kind, StateKind::PreparedStatement | StateKind::Unknown)
+    }
+
     /// Those of a text that [`classify`] says leaves this.
     #[must_use]
     pub fn of(sql: &[u8], kind: StateKind) -> Self {

@@ -6,6 +6,8 @@
 
 use std::rc::Rc;
 
+use super::lexer::split_path;
+
 /// Reported settings that a session may change. The others (`server_version`, ...) describe the server.
 pub const SETTABLE: [&str; 9] = [
     "client_encoding",
@@ -179,8 +181,34 @@ pub fn put_set(sql: &mut String, name: &str, value: &str) {
     sql.push_str(",false);");
 }
 
+/// The same by SET, which does not count as the first query of a transaction.
+pub(super) fn put_assignment(sql: &mut String, name: &str, value: &str) {
+    sql.push_str("SET ");
+    put_name(sql, name);
+    sql.push_str(" TO ");
+    match split_path(value) {
+        Some(elements) if IS_QUOTED_LIST.contains(&name) && !elements.is_empty() => {
+            for (i, element) in elements.iter().enumerate() {
+                sql.push_str(if i > 0 { "," } else { "" });
+                put_literal(sql, element);
+            }
+        }
+        _ => put_literal(sql, value),
+    }
+    sql.push(';');
+}
+
+/// Settings whose value is a list of quoted names (Postgres' `GUC_LIST_QUOTE`), among those a session may change.
+const IS_QUOTED_LIST: [&str; 4] =
+    ["search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"];
+
 fn put_reset(sql: &mut String, name: &str) {
     sql.push_str("RESET ");
+    put_name(sql, name);
+    sql.push(';');
+}
+
+fn put_name(sql: &mut String, name: &str) {
     // A custom setting is written `class.name`: each part is an identifier of its own.
     for (i, part) in name.split('.').enumerate() {
         if i > 0 {
@@ -190,7 +218,6 @@ fn put_reset(sql: &mut String, name: &str) {
         sql.push_str(&part.replace('"', "\"\""));
         sql.push('"');
     }
-    sql.push(';');
 }
 
 /// A text as an SQL constant.
@@ -244,6 +271,18 @@ mod tests {
             sql,
             "SELECT pg_catalog.set_config(E'TimeZone',E'x''; DROP',false);RESET \"a\".\"b\";\
              SELECT pg_catalog.set_config(E'geqo',E'o\\\\n',false);"
+        );
+    }
+
+    #[test]
+    fn an_assignment_keeps_lists_apart() {
+        let mut sql = String::new();
+        put_assignment(&mut sql, "my.word", "it's");
+        put_assignment(&mut sql, "datestyle", "ISO, DMY");
+        put_assignment(&mut sql, "search_path", "a, \"B c\"");
+        assert_eq!(
+            sql,
+            "SET \"my\".\"word\" TO E'it''s';SET \"datestyle\" TO E'ISO, DMY';SET \"search_path\" TO E'a',E'B c';"
         );
     }
 

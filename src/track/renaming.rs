@@ -152,6 +152,7 @@ impl Exchange {
             // is left behind anew.
             if let Some(traces) = traces {
                 parties.leave_behind(&traces);
+                self.forgets_here |= traces.may_forget();
                 self.reset_here.merge(&traces.changes.reset);
             }
             self.expect_extended(Expect::Bind);
@@ -161,6 +162,7 @@ impl Exchange {
             Some(statement) => {
                 if let Some(traces) = &statement.leaves {
                     parties.leave_behind(traces);
+                    self.forgets_here |= traces.may_forget();
                     self.reset_here.merge(&traces.changes.reset);
                 }
                 parties.look_for_ends(statement.text());

@@ -9,7 +9,7 @@ use super::downstream::ServerFault;
 use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
 use super::lexer::Names;
-use super::params::{is_settable_reported, put_set, rank};
+use super::params::{is_settable_reported, put_assignment, rank};
 use crate::wire::frame;
 use crate::wire::messages;
 
@@ -22,7 +22,7 @@ impl Exchange {
         }
         due.sort_by_key(|(name, _)| rank(name));
         let mut sql = String::new();
-        due.into_iter().for_each(|(name, value)| put_set(&mut sql, name, value));
+        due.into_iter().for_each(|(name, value)| put_assignment(&mut sql, name, value));
         frame::put(out, b'Q', |body| {
             body.extend_from_slice(sql.as_bytes());
             body.push(0);

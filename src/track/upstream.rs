@@ -161,6 +161,7 @@ impl Exchange {
         self.segment = self.segment.saturating_add(1);
         self.unnamed_here = false;
         self.notes_here = 0;
+        self.forgets_earlier |= std::mem::take(&mut self.forgets_here);
         let reset = std::mem::take(&mut self.reset_here);
         let next = self.forward(header, message, sink);
         if !reset.is_none() && self.client_rest == 0 {
@@ -198,6 +199,7 @@ impl Exchange {
                 return Ok(Next::Wait);
             }
             parties.leave_behind(&Traces::unknown());
+            self.forgets_earlier = true;
             return Ok(self.forward_query(parties, Expect::Query, header, message, sink));
         };
         let Some((text, [])) = frame::split_cstr(body) else { return Err(Violation::Malformed(b'Q')) };
@@ -215,6 +217,7 @@ impl Exchange {
                     return Ok(self.refuse_query(parties, header, error, sink));
                 }
                 parties.leave_behind(&traces);
+                self.forgets_earlier |= traces.may_forget();
                 reset = traces.changes.reset;
                 Expect::Query
             }

@@ -65,6 +65,9 @@ pub(super) fn understand(text: &str) -> Sql {
         ["COPY", _, "FROM", ..] => Sql::CopyIn,
         ["SET", "LOCAL", name, "=", value] => Sql::SetLocal((*name).to_owned(), unquoted(value)),
         ["SET", name, "=", value] => Sql::Set((*name).to_owned(), unquoted(value)),
+        ["SET", name, "TO", value] => {
+            Sql::Set(name.replace('"', ""), unquoted(value.trim_start_matches('E')))
+        }
         ["RESET", "ALL"] => Sql::ResetAll,
         ["RESET", name] => Sql::Reset(name.replace('"', "")),
         ["SELECT", call] if call.starts_with("pg_catalog.set_config(") => {

@@ -370,3 +370,22 @@ fn a_name_that_is_undecided_holds_nobody_up_while_the_server_waits_for_copy_data
     talk.answer(&messages(&[(b'G', b"\0\0\0")]));
     assert!(!talk.try_say(b"").unwrap().1.held);
 }
+
+#[test]
+fn a_name_that_an_unanswered_discard_all_may_have_taken_waits_for_the_answer() {
+    let discard = [(b'P', b"\0DISCARD ALL\0\0\0".as_slice()), (b'B', b"\0\0\0\0\0\0\0\0"), EXECUTE, SYNC];
+    let again = (b'P', b"s\0SELECT 2\0\0\0".as_slice());
+    let mut talk = prepared();
+    talk.say(&messages(&discard));
+    assert!(talk.try_say(&messages(&[again])).unwrap().1.held);
+    talk.answer(&messages(&[PARSED, BOUND, (b'C', b"DISCARD ALL\0"), READY]));
+    let sent = talk.say(&messages(&[SYNC]));
+    assert!(
+        sent.ends_with(&messages(&[(b'P', b"tenantry_2\0SELECT 2\0\0\0"), SYNC])),
+        "{}",
+        sent.escape_ascii()
+    );
+    let mut talk = prepared();
+    talk.say(&messages(&[(b'Q', b"SELECT 1; DEALLOCATE ALL\0")]));
+    assert!(talk.try_say(&messages(&[again])).unwrap().1.held);
+}
