@@ -121,9 +121,10 @@ fn length(bytes: &[u8], is_first: bool) -> Option<usize> {
 
 /// `set_config(name, value, false)` becomes `true`: for the transaction, which is this query.
 fn not_restored(message: &[u8]) -> Option<Vec<u8>> {
-    let text = std::str::from_utf8(message).ok().filter(|text| text.starts_with('Q'))?;
+    let text = std::str::from_utf8(message.get(5..).filter(|_| message[0] == b'Q')?).ok()?;
     let is_own = text.contains("SELECT pg_catalog.set_config(");
-    is_own.then(|| text.replace(",false);", ",true );").into_bytes())
+    // As long as it was.
+    is_own.then(|| [&message[..5], text.replace(",false);", ",true );").as_bytes()].concat())
 }
 
 /// `tenantry_5` becomes what a client calls it.

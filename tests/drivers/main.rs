@@ -23,9 +23,14 @@ const TENANTS: [&str; 3] = ["acme", "bolt", "cosmo"];
 /// A driver that hangs is a failure.
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// Fewer servers than clients: the tenants have to share, and the drivers must not notice.
+/// Fewer servers than clients: the clients of a tenant have to share, and the drivers must not notice. Clients may keep
+/// half of the budget.
 fn plan(tls: &'static str) -> Plan {
-    Plan::new(&TENANTS).budget(6).tls(tls)
+    let mut plan = Plan::new(&TENANTS).budget(20).tls(tls);
+    for tenant in &mut plan.tenants {
+        tenant.lines.push("limits = { ceiling = 4 }".to_owned());
+    }
+    plan
 }
 
 /// Runs a program once per tenant, all at the same time.
