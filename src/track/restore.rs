@@ -36,6 +36,7 @@ impl Exchange {
         (client, server): (&mut ClientState, &mut ServerState),
         out: &mut Vec<u8>,
     ) -> Result<(), ServerFault> {
+        self.forgets_earlier &= self.expect.requests() > 0;
         // In a failed transaction ours fails as well, and the rollback undoes both.
         if let Some(error) = self.own_error.take().filter(|_| server.status != TxStatus::Failed) {
             return Err(ServerFault::OwnQueryFailed(error));

@@ -389,3 +389,17 @@ fn a_name_that_an_unanswered_discard_all_may_have_taken_waits_for_the_answer() {
     talk.say(&messages(&[(b'Q', b"SELECT 1; DEALLOCATE ALL\0")]));
     assert!(talk.try_say(&messages(&[again])).unwrap().1.held);
 }
+
+#[test]
+fn a_name_behind_discard_all_does_not_wait_longer_than_for_the_settings_behind_it() {
+    let discard = [(b'P', b"\0DISCARD ALL\0\0\0".as_slice()), (b'B', b"\0\0\0\0\0\0\0\0"), EXECUTE, SYNC];
+    let mut talk = prepared();
+    talk.client.startup = std::rc::Rc::new(vec![("work_mem".into(), "5MB".into())]);
+    let restore = (b'Q', b"SET \"work_mem\" TO E'5MB';\0".as_slice());
+    assert!(talk.say(&messages(&discard)).ends_with(&messages(&[restore])));
+    assert!(talk.try_say(&messages(&[(b'C', b"Ss\0")])).unwrap().1.held);
+    talk.answer(&messages(&[PARSED, BOUND, (b'C', b"DISCARD ALL\0"), READY]));
+    assert!(talk.try_say(b"").unwrap().1.held, "the settings are part of the answer");
+    assert_eq!(talk.answer(&messages(&[(b'C', b"SET\0"), READY])), messages(&[READY]));
+    assert!(!talk.try_say(&messages(&[SYNC])).unwrap().1.held);
+}
