@@ -123,19 +123,11 @@ impl Session {
         Step::Again
     }
 
-    /// Whether the server is kept, though nothing is outstanding, because its client may ask what a sequence gave it: it has
-    /// drawn from one, or has written something and is of a tenant that asks for `lastval` behind that. On another server
-    /// there would be no answer.
-    const fn lingers(reads_sequences: bool, server: &ServerState) -> bool {
-        server.has_drawn || reads_sequences && server.has_written
-    }
-
     /// Ends a lease that has lingered long enough.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Step {
-        let reads_sequences = self.client.reads_sequences.get();
         let Phase::Leased(Leased { lease, talk, .. }) = &mut self.phase else { return Step::Wait };
         let Some(server) = lease.server() else { return Step::Wait };
-        if !Self::lingers(reads_sequences, &server.state) || !talk.exchange.is_over(&server.state) {
+        if !server.state.may_ask || !talk.exchange.is_over(&server.state) {
             talk.linger = None;
             return Step::Wait;
         }
@@ -143,7 +135,7 @@ impl Session {
         if sleep.as_mut().poll(cx).is_pending() {
             return Step::Wait;
         }
-        (server.state.has_drawn, server.state.has_written) = (false, false);
+        server.state.may_ask = false;
         if self.is_over() { self.end_lease(cx) } else { Step::Wait }
     }
 
@@ -301,6 +293,14 @@ impl Session {
             Poll::Ready(Ok(0) | Err(_)) => return Err(Stop::ClientGone),
             Poll::Ready(Ok(read)) => scratch.get(..read).unwrap_or_default(),
         };
+        if let Phase::Leased(Leased { lease, talk, .. }) = &mut self.phase
+            && let Some(server) = lease.server()
+            && server.state.may_ask
+            && talk.exchange.is_over(&server.state)
+        {
+            // It asks now, or not.
+            server.state.may_ask = false;
+        }
         self.count_in(read.len());
         if !self.carry.is_empty() {
             self.feed_carry(cx, read)?;
@@ -379,7 +379,6 @@ impl Session {
 
     /// Whether the lease can end here.
     fn is_over(&mut self) -> bool {
-        let reads_sequences = self.client.reads_sequences.get();
         let Phase::Leased(Leased { lease, talk, leaving, .. }) = &mut self.phase else { return false };
         let Some(server) = lease.server() else { return true };
         let over =
@@ -391,11 +390,7 @@ impl Session {
             Keeps::Nothing
         };
         self.cell.set_keeps(over.then_some(keeps));
-        if over
-            && Self::lingers(reads_sequences, &server.state)
-            && self.cell.wish() == Wish::Nothing
-            && !*leaving
-        {
+        if over && server.state.may_ask && self.cell.wish() == Wish::Nothing && !*leaving {
             return false;
         }
         if stays(self.mode, &server.state) {

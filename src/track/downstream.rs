@@ -223,7 +223,8 @@ impl Exchange {
         }
         self.copy_syncs = false;
         let was_foretold = head == Some(Expect::DeallocateAll);
-        server.has_written |= may_use_a_sequence(tag);
+        server.may_ask |=
+            client.reads_sequences.get() && server.status == TxStatus::Idle && may_use_a_sequence(tag);
         if server.pinned && may_end_a_pin(tag) {
             server.doubted = true;
         }

@@ -75,10 +75,10 @@ pub struct ServerState {
     pub asking: bool,
     /// Its search_path was found outside the tenant's schemas.
     pub strayed: bool,
-    /// Its client has drawn from a sequence, and may ask what it was given.
+    /// Its client has drawn from a sequence since it got the server.
     pub has_drawn: bool,
-    /// Its client has written something, which may have drawn from a sequence.
-    pub has_written: bool,
+    /// The client's last request may have drawn from a sequence, outside a transaction: what it was given may be asked next.
+    pub may_ask: bool,
     /// What its sequences gave last may have been given to another client than the last one.
     pub sequences_mixed: bool,
     /// What a client set on it is not known, and never will be.
@@ -110,7 +110,7 @@ impl ServerState {
             lost_settings: false,
             strayed: false,
             has_drawn: false,
-            has_written: false,
+            may_ask: false,
             sequences_mixed: false,
             holds_more: false,
             unnamed_of: None,
@@ -305,7 +305,7 @@ impl Exchange {
             }
         }
         server.last_client = Some(client.id);
-        (server.has_drawn, server.has_written) = (false, false);
+        (server.has_drawn, server.may_ask) = (false, false);
         if reset || !server.settings.serves(&client.settings) {
             // After a reset the server reports what it has gone back to; what differs is not known before. So all
             // settings of the client are written, not the difference.

@@ -257,6 +257,7 @@ impl Exchange {
     pub(super) fn look_for_sequences(&mut self, parties: &mut Parties<'_>, text: &[u8], sink: &mut Sink<'_>) {
         let sequences = lexer::sequences(text);
         parties.server.has_drawn |= sequences.draws;
+        parties.server.may_ask |= sequences.draws && parties.server.status == TxStatus::Idle;
         if !sequences.asks {
             return;
         }
