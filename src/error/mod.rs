@@ -114,7 +114,16 @@ impl ClientError {
         self.hint = Some(hint.into());
         self
     }
+
+    /// The routine of Postgres' that reports the same error, where drivers know it by that.
+    #[must_use]
+    pub fn routine(&self) -> Option<&'static str> {
+        (self.reason == RESULT_TYPE_CHANGED).then_some("RevalidateCachedQuery")
+    }
 }
+
+/// Reason of the error that a prepared statement's rows have another type than its client was told.
+pub const RESULT_TYPE_CHANGED: &str = "result_type_changed";
 
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -209,8 +209,12 @@ impl Session {
         let forwarded = self.forward_to_client(cx, input, &mut out);
         self.floor.put_assembly(out);
         let turn = forwarded?;
-        let Phase::Leased(Leased { lease, paused, held, .. }) = &mut self.phase else { return Ok(()) };
+        let Phase::Leased(Leased { lease, talk, paused, held, .. }) = &mut self.phase else { return Ok(()) };
         *paused |= std::mem::take(held);
+        if let Some(mut request) = talk.exchange.take_retry() {
+            request.append(&mut self.carry);
+            (self.carry, *paused) = (request, true);
+        }
         if let Some(server) = lease.server()
             && let Some(rest @ [_, ..]) = input.get(turn.consumed..)
         {

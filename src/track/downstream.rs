@@ -8,9 +8,10 @@ use std::rc::Rc;
 use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
 use super::lexer::Traces;
+use super::prepared::SERVER_NAME_PREFIX;
 use super::renaming::UNNAMED;
 use super::sink::Sink;
-use super::statement::{ClientStatements, SERVER_NAME_PREFIX};
+use super::statement::ClientStatements;
 use crate::wire::frame::{self, HEADER_BYTES, Header};
 use crate::wire::messages::parse_error_fields;
 
@@ -87,8 +88,10 @@ impl Exchange {
             let body = message.get(HEADER_BYTES..header.total_len());
             let refused = header.tag == b'E'
                 && matches!(self.expect.head(), Some(Expect::Refused | Expect::RefusedQuery));
-            if body.is_none() && (own.is_some() || refused || is_inspected(header.tag)) {
-                let most = if own.is_some() { MAX_OWN_BYTES } else { MAX_INSPECTED_BYTES };
+            let long = own.is_some() || self.is_read(header.tag);
+            let kept = header.tag == b'E' && self.retry.is_kept() && header.body_len <= MAX_INSPECTED_BYTES;
+            if body.is_none() && (long || refused || kept || is_inspected(header.tag)) {
+                let most = if long { MAX_OWN_BYTES } else { MAX_INSPECTED_BYTES };
                 if header.body_len > most {
                     return Err(ServerFault::Protocol(header.tag));
                 }
@@ -110,11 +113,11 @@ impl Exchange {
                 self.put_refusal(sink.insert());
                 self.error(body.unwrap_or_default(), client, server);
             } else if self.answer(header, body.unwrap_or(part), (client, server), &mut turn)? {
+                self.retry.heard(header.tag);
                 sink.keep(here);
                 self.server_rest = header.total_len().saturating_sub(here);
             } else {
                 sink.drop_input(here);
-                // What is swallowed whole outside our own queries has no body.
                 debug_assert!(header.total_len() == here, "a swallowed answer is whole");
             }
             turn.consumed = turn.consumed.saturating_add(here);
@@ -139,7 +142,7 @@ impl Exchange {
         turn: &mut Turn,
     ) -> Result<bool, ServerFault> {
         match header.tag {
-            b'D' | b'd' | b'c' | b'N' | b'A' | b't' | b'V' | b'H' => {}
+            b'D' | b'd' | b'c' | b'N' | b'A' | b'V' | b'H' => {}
             b'1' => return self.parse_complete(client, server),
             b'2' => self.pop_one(Expect::Bind, header.tag)?,
             b'3' => match self.expect.pop() {
@@ -147,12 +150,10 @@ impl Exchange {
                 Some(Expect::OwnClose { .. }) => return Ok(false),
                 _ => return Err(ServerFault::Protocol(header.tag)),
             },
-            b'T' | b'n' if self.expect.head() == Some(Expect::Describe) => {
-                self.expect.pop();
-            }
-            b'T' if self.expect.head().is_some_and(Expect::is_simple) => {}
+            b'T' | b'n' => return self.description(header.tag, body, server),
+            b't' => return Ok(self.expect.head() != Some(Expect::OwnDescribe)),
             b'C' | b'I' | b's' => return self.command_complete(body, client, server),
-            b'E' => self.error(body, client, server),
+            b'E' => return Ok(self.error(body, client, server)),
             b'G' => self.copy_begins()?,
             b'S' => {
                 let (name, value) = parameter(body).ok_or(ServerFault::Protocol(header.tag))?;
@@ -261,15 +262,18 @@ impl Exchange {
         Ok(())
     }
 
-    /// An ErrorResponse outside our own queries; of a long one, `body` is what has come.
-    fn error(&mut self, body: &[u8], client: &mut ClientState, server: &mut ServerState) {
+    /// An ErrorResponse outside our own queries; of a long one, `body` is what has come. Returns whether it is the
+    /// client's.
+    fn error(&mut self, body: &[u8], client: &mut ClientState, server: &mut ServerState) -> bool {
         // Whether a Sync behind the COPY was read before this or will be after it cannot be known: the client gets what
         // comes, but nobody else gets this server.
         server.suspect |= std::mem::take(&mut self.copy_syncs);
         self.copy_in = false;
         self.last_was_error = true;
         self.request_failed = true;
-        if is_of_a_statement_gone_bad(body) {
+        let has_gone_bad = is_of_a_statement_gone_bad(body);
+        let heals = has_gone_bad && body.len() <= MAX_INSPECTED_BYTES && self.heals();
+        if has_gone_bad {
             server.statements.distrust();
         }
         match self.expect.head() {
@@ -285,6 +289,7 @@ impl Exchange {
             None | Some(Expect::Query | Expect::Sync) => {}
             Some(_) => self.ignoring = !self.skip_to_sync(client, server),
         }
+        !heals
     }
 
     /// The server skips everything before the next Sync. Returns whether that Sync has been sent already.
@@ -294,6 +299,9 @@ impl Exchange {
             self.expect.pop();
             if head.has_note() {
                 skipped.extend(self.take_note());
+            }
+            if matches!(head, Expect::Learn | Expect::OwnDescribe) {
+                self.learning.pop_front();
             }
             match head {
                 Expect::NamedParse { id, serial } | Expect::OwnParse { id, serial } => {
@@ -325,6 +333,11 @@ impl Exchange {
             return Ok(false);
         }
         self.request_failed = false;
+        if self.retry.is_due() {
+            // The answer to a request that is made once more.
+            self.pop();
+            return Ok(false);
+        }
         if self.expect.requests() <= 1 {
             self.forgets_earlier = false;
         }

@@ -9,11 +9,14 @@ use std::rc::Rc;
 
 use super::expect::{Expect, Expectations};
 use super::forbid::{Bounds, PinsLeft};
+use super::heal::Retry;
 use super::lexer::{Names, StateKind, Traces};
 use super::notes::Note;
 use super::params::{Extras, Settings};
+use super::prepared::ServerStatements;
+use super::rows::{Bound, Learning};
 use super::settle::Asked;
-use super::statement::{ClientStatements, ServerStatements};
+use super::statement::ClientStatements;
 use crate::ids::ClientId;
 use crate::wire::frame;
 
@@ -235,8 +238,14 @@ pub struct Exchange {
     pub(super) request_failed: bool,
     /// A failed request was followed by a query of ours that gave the client its startup settings: those it had are due.
     pub(super) repair_due: bool,
+    /// The request that may be made once more.
+    pub(super) retry: Retry,
     /// What our questions are about.
     pub(super) asked: VecDeque<Asked>,
+    /// What the descriptions that are to be remembered are of, in order.
+    pub(super) learning: VecDeque<Learning>,
+    /// What the newest Bind of this segment has bound, if it was a named statement.
+    pub(super) bound: Option<Bound>,
     /// A query of our own failed: the error's body.
     pub(super) own_error: Option<Box<[u8]>>,
 }
@@ -262,6 +271,7 @@ impl Exchange {
             && !self.copy_in
             && self.client_rest == 0
             && self.server_rest == 0
+            && !self.retry.is_due()
     }
 
     /// Answers still to come.
@@ -274,7 +284,8 @@ impl Exchange {
     /// waits for the rest.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        (self.expect.len() >= MAX_OUTSTANDING || self.noted_bytes >= MAX_NOTED_BYTES) && self.client_rest == 0
+        let is_long = self.expect.len() >= MAX_OUTSTANDING || self.noted_bytes >= MAX_NOTED_BYTES;
+        is_long && self.client_rest == 0 || self.retry.is_due() && !self.expect.is_empty()
     }
 
     /// Whether a client that says nothing more has all it can get, or nobody can tell what is still to come.
@@ -374,6 +385,9 @@ impl Exchange {
         self.request_failed = false;
         self.repair_due = false;
         self.asked = VecDeque::new();
+        self.learning = VecDeque::new();
+        self.bound = None;
+        self.retry.clear();
     }
 
     /// Whether the server's last words were an error.
@@ -386,9 +400,11 @@ impl Exchange {
     pub(super) fn put_due_answers(&mut self, out: &mut Vec<u8>) {
         while let Some(due) = self.expect.head().and_then(own_answer) {
             match due {
-                OwnAnswer::ParseComplete => frame::put(out, b'1', |_| ()),
-                OwnAnswer::CloseComplete => frame::put(out, b'3', |_| ()),
                 OwnAnswer::Nothing => {}
+                OwnAnswer::Message(tag) => {
+                    frame::put(out, tag, |_| ());
+                    self.retry.heard(tag);
+                }
             }
             self.pop();
         }
@@ -440,15 +456,15 @@ pub(super) const MAX_NOTED_BYTES: usize = 1024 * 1024;
 
 /// What the proxy itself answers.
 enum OwnAnswer {
-    ParseComplete,
-    CloseComplete,
+    /// One without a body.
+    Message(u8),
     Nothing,
 }
 
 const fn own_answer(expect: Expect) -> Option<OwnAnswer> {
     match expect {
-        Expect::SynthParse => Some(OwnAnswer::ParseComplete),
-        Expect::SynthClose => Some(OwnAnswer::CloseComplete),
+        Expect::SynthParse => Some(OwnAnswer::Message(b'1')),
+        Expect::SynthClose => Some(OwnAnswer::Message(b'3')),
         Expect::CopyEnd => Some(OwnAnswer::Nothing),
         Expect::Query
         | Expect::Deallocate
@@ -467,6 +483,8 @@ const fn own_answer(expect: Expect) -> Option<OwnAnswer> {
         | Expect::OwnParse { .. }
         | Expect::Bind
         | Expect::Describe
+        | Expect::Learn
+        | Expect::OwnDescribe
         | Expect::Execute
         | Expect::Close
         | Expect::OwnClose { .. } => None,

@@ -55,6 +55,10 @@ pub(super) enum Expect {
     Bind,
     /// RowDescription or NoData.
     Describe,
+    /// The same, to be remembered: that of a named statement, or of a portal bound from one.
+    Learn,
+    /// The same, asked by the proxy: swallowed.
+    OwnDescribe,
     /// CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute,
     /// CloseComplete for the client.
@@ -136,6 +140,16 @@ impl Expectations {
     /// Whether nothing but Syncs comes after the head.
     pub(super) fn only_syncs_behind_head(&self) -> bool {
         self.queue.iter().skip(1).all(|expect| *expect == Expect::Sync)
+    }
+
+    /// Whether none of them is the client's.
+    pub(super) fn has_only_own(&self) -> bool {
+        self.queue.iter().all(|expect| expect.is_own())
+    }
+
+    /// Whether they are what is left of one request that ends with a Sync.
+    pub(super) fn is_one_request(&self) -> bool {
+        self.requests == 1 && self.queue.back() == Some(&Expect::Sync)
     }
 
     /// Whether the answer to a Parse of the unnamed statement is outstanding.

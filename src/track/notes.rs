@@ -8,14 +8,15 @@ use std::rc::Rc;
 
 use super::exchange::{ClientState, ServerState};
 use super::lexer::StateKind;
-use super::statement::{ClientStatements, ServerStatements, Statement};
+use super::prepared::ServerStatements;
+use super::statement::{ClientStatements, Named};
 use crate::error::ClientError;
 
 /// One change.
 #[derive(Debug)]
 pub(super) enum Note {
     /// A name got or lost a meaning.
-    Name { name: Box<[u8]>, before: Option<Rc<Statement>>, after: Option<Rc<Statement>> },
+    Name { name: Box<[u8]>, before: Option<Rc<Named>>, after: Option<Rc<Named>> },
     /// The message was refused, with this error.
     Refused(Box<ClientError>),
     /// All names were given up, and what the server had prepared.
@@ -68,7 +69,7 @@ impl Note {
         };
         match self {
             Self::Name { name, before, after } => {
-                if names.find(&name).map(|now| now.id) == after.map(|after| after.id) {
+                if names.find(&name).map(Rc::as_ptr) == after.as_ref().map(Rc::as_ptr) {
                     names.set(&name, before);
                 }
             }

@@ -9,8 +9,10 @@ use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
 use super::lexer::Traces;
 use super::notes::Note;
+use super::prepared::Place;
+use super::rows::{self, Bound};
 use super::sink::Sink;
-use super::statement::{Statement, put_context, put_parse_unnamed, traces};
+use super::statement::{Named, Statement, put_context, put_parse_unnamed, traces};
 use super::upstream::{Next, Parties};
 use super::violation::{MAX_INSPECTED_BYTES, MAX_NAME_BYTES, MAX_NAMED_PARSE_BYTES, Violation, whole_body};
 use crate::wire::frame::{self, HEADER_BYTES, Header};
@@ -73,7 +75,7 @@ impl Exchange {
     ) {
         if parties.client.statements.find(name).is_some() {
             // The name is taken: let the server say so, by preparing what it has prepared.
-            let serial = self.prepare_here(parties, &statement, out);
+            let Place { serial, .. } = self.prepare_here(parties, &statement, out);
             parties.server.statements.put_parse(out, serial, &statement.body);
             self.expect_extended(Expect::ParseAgain);
             return;
@@ -87,7 +89,7 @@ impl Exchange {
             let serial = self.send_parse(parties.server, statement.id, &statement.body, out);
             self.expect_extended(Expect::NamedParse { id: statement.id, serial });
         }
-        self.rename(parties.client, name, Some(statement));
+        self.rename(parties.client, name, Some(Named::new(statement)));
     }
 
     fn parse_unnamed<'a>(
@@ -141,7 +143,7 @@ impl Exchange {
         let traces = if name.is_empty() {
             parties.client.unnamed_leaves.clone()
         } else {
-            parties.client.statements.find(name).and_then(|statement| statement.leaves.clone())
+            parties.client.statements.find(name).and_then(|named| named.statement.leaves.clone())
         };
         if let Some(error) = traces.as_deref().and_then(|traces| self.pin_refusal(parties, traces)) {
             return Ok(self.refuse_extended(header, message, error, sink));
@@ -159,14 +161,26 @@ impl Exchange {
             return Ok(self.forward(header, message, sink));
         }
         let new_name = match parties.client.statements.find(name).cloned() {
-            Some(statement) => {
-                if let Some(traces) = &statement.leaves {
+            Some(named) => {
+                let place = self.prepare_here(parties, &named.statement, sink.insert());
+                if !rows::is_described_next(message, header, portal) {
+                    self.retry.by_memory |= named.is_told();
+                    match self.agrees(&named, place, parties.server, sink.insert()) {
+                        Some(true) => {}
+                        Some(false) => {
+                            return Ok(self.refuse_extended(header, message, rows::changed(), sink));
+                        }
+                        None => return Ok(Next::Hold),
+                    }
+                }
+                if let Some(traces) = &named.statement.leaves {
                     parties.leave_behind(traces);
                     self.forgets_here |= traces.may_forget();
                     self.reset_here.merge(&traces.changes.reset);
                 }
-                parties.look_for_ends(statement.text());
-                Name::Ours(self.prepare_here(parties, &statement, sink.insert()))
+                parties.look_for_ends(named.statement.text());
+                self.bound = Some(Bound { portal: portal.into(), named, place });
+                Name::Ours(place.serial)
             }
             None => self.foreign(parties, name, sink),
         };
@@ -218,21 +232,29 @@ impl Exchange {
         if kind == b'S' && self.is_held(parties, name) {
             return Ok(Next::Hold);
         }
-        if kind == b'P' || name.is_empty() && self.unnamed_is_at_hand(parties, sink) {
+        if kind == b'P' {
+            self.expect_description_of_portal(name, parties.server);
+            return Ok(self.forward(header, message, sink));
+        }
+        if name.is_empty() && self.unnamed_is_at_hand(parties, sink) {
             self.expect_extended(Expect::Describe);
             return Ok(self.forward(header, message, sink));
         }
         sink.drop_input(header.total_len());
-        let name = match parties.client.statements.find(name).cloned() {
-            Some(statement) => Name::Ours(self.prepare_here(parties, &statement, sink.insert())),
-            None => self.foreign(parties, name, sink),
+        let (name, expect) = match parties.client.statements.find(name).cloned() {
+            Some(named) => {
+                let place = self.prepare_here(parties, &named.statement, sink.insert());
+                let expect = self.learn(Expect::Learn, place, Some(named));
+                (Name::Ours(place.serial), expect)
+            }
+            None => (self.foreign(parties, name, sink), Expect::Describe),
         };
         frame::put(sink.insert(), b'D', |out| {
             out.push(kind);
             name.put(parties.server, out);
             out.push(0);
         });
-        self.expect_extended(Expect::Describe);
+        self.expect_extended(expect);
         Ok(Next::Done(header.total_len()))
     }
 
@@ -262,7 +284,7 @@ impl Exchange {
     }
 
     /// Gives a client's name another meaning, noted in case the server does not come to it.
-    pub(super) fn rename(&mut self, client: &mut ClientState, name: &[u8], after: Option<Rc<Statement>>) {
+    pub(super) fn rename(&mut self, client: &mut ClientState, name: &[u8], after: Option<Rc<Named>>) {
         let before = client.statements.find(name).cloned();
         client.statements.set(name, after.clone());
         self.note(Note::Name { name: name.into(), before, after });
@@ -307,20 +329,21 @@ impl Exchange {
         true
     }
 
-    /// Prepares a statement if the server lacks it. Returns its number there.
-    fn prepare_here(&mut self, parties: &mut Parties<'_>, statement: &Statement, out: &mut Vec<u8>) -> u32 {
+    /// Prepares a statement if the server lacks it. Returns where it is there.
+    fn prepare_here(&mut self, parties: &mut Parties<'_>, statement: &Statement, out: &mut Vec<u8>) -> Place {
         let segment = self.this_segment();
+        self.retry.is_named = true;
         if let Some(serial) = parties.server.statements.touch(statement.id, segment) {
-            return serial;
+            return Place { id: statement.id, serial };
         }
         // Prepared now it may mean something else than to those who have it from other times.
         let id = parties.id_now(statement);
         if let Some(serial) = parties.server.statements.touch(id, segment).filter(|_| id != statement.id) {
-            return serial;
+            return Place { id, serial };
         }
         let serial = self.send_parse(parties.server, id, &statement.body, out);
         self.expect_extended(Expect::OwnParse { id, serial });
-        serial
+        Place { id, serial }
     }
 
     /// Prepares a statement under a new number, after closing what must go for that. The caller expects the answer.

@@ -71,6 +71,7 @@ impl Exchange {
         to_client: &mut Vec<u8>,
     ) -> Result<Fed, Violation> {
         let mut parties = Parties { client, server, cache, unnamed: None, unnamed_is_bound: false };
+        let begins = self.begin_request(parties.server);
         let rest = self.client_rest.min(input.len());
         if self.drops_rest {
             sink.drop_input(rest);
@@ -88,7 +89,12 @@ impl Exchange {
                 break;
             }
             match self.client_message(&mut parties, header, message, sink)? {
-                Next::Done(len) => fed.consumed = fed.consumed.saturating_add(len),
+                Next::Done(len) => {
+                    fed.consumed = fed.consumed.saturating_add(len);
+                    if header.tag == b'S' && begins && fed.consumed == input.len() {
+                        self.keep_request(input);
+                    }
+                }
                 Next::Wait => break,
                 Next::Hold => {
                     fed.held = true;
@@ -160,6 +166,7 @@ impl Exchange {
         self.ignoring = false;
         self.segment = self.segment.saturating_add(1);
         self.unnamed_here = false;
+        self.bound = None;
         self.notes_here = 0;
         self.forgets_earlier |= std::mem::take(&mut self.forgets_here);
         let reset = std::mem::take(&mut self.reset_here);
@@ -275,6 +282,7 @@ impl Exchange {
         // A simple query destroys the unnamed statement.
         parties.change_unnamed(None, None);
         self.unnamed_here = false;
+        self.bound = None;
     }
 
     /// `DEALLOCATE name` as a simple query, for a name that the client prepared by Parse. As with Close the text stays

@@ -40,6 +40,7 @@ pub(crate) struct Fields {
     pub(crate) code: String,
     pub(crate) message: String,
     pub(crate) detail: String,
+    pub(crate) routine: String,
     pub(crate) hint: String,
 }
 
@@ -54,6 +55,7 @@ impl Message {
                 b'C' => fields.code = text,
                 b'M' => fields.message = text,
                 b'D' => fields.detail = text,
+                b'R' => fields.routine = text,
                 b'H' => fields.hint = text,
                 _ => {}
             }

@@ -144,6 +144,7 @@ fn put_fields(out: &mut Vec<u8>, severity: &str, error: &ClientError) {
         (b'M', Some(&*error.message)),
         (b'D', error.detail.as_deref()),
         (b'H', error.hint.as_deref()),
+        (b'R', error.routine()),
     ];
     for (field, text) in fields {
         if let Some(text) = text {
