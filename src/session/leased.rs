@@ -360,6 +360,8 @@ impl Session {
             // The server may have said why before it went: the next read tells.
             talk.to_server = Outbox::default();
         }
+        // The end of a message that the server throws away may come behind the last answer.
+        let is_due = server.state.is_unsettled() && talk.exchange.is_quiet();
         let refused = talk.exchange.take_refused();
         *paused = fed.paused;
         *held = fed.held;
@@ -377,6 +379,9 @@ impl Session {
         }
         if !answers.is_empty() {
             self.say(cx, &answers).map_err(|_| Stop::ClientGone)?;
+        }
+        if is_due {
+            self.settle(cx);
         }
         Ok(if fed.terminated { input.len() } else { fed.consumed })
     }

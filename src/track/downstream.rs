@@ -219,6 +219,7 @@ impl Exchange {
                 self.expect.pop();
             }
             Some(Expect::Deallocate) if tag == b"PREPARE\0" => return Ok(false),
+            Some(Expect::Deallocate) if tag == b"DEALLOCATE\0" => self.deallocated(),
             Some(Expect::Query | Expect::Deallocate | Expect::DeallocateAll) => {}
             _ => return Err(ServerFault::Protocol(b'C')),
         }
@@ -255,10 +256,12 @@ impl Exchange {
             _ => return Err(ServerFault::Protocol(b'G')),
         };
         let (ignored, ended) = self.expect.enter_copy();
+        self.forgets_earlier &= self.expect.requests() > 0;
         self.copy_in = !ended;
         self.copy_syncs |= ignored;
         // The Sync that was to end the segment does not.
         self.unsynced |= in_segment && self.expect.requests() == 0;
+        self.flushed = false;
         Ok(())
     }
 

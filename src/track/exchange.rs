@@ -220,6 +220,8 @@ pub struct Exchange {
     pub(super) server_rest: usize,
     /// An extended-protocol message was sent behind the last Sync.
     pub(super) unsynced: bool,
+    /// A Flush of ours was sent behind the last of them.
+    pub(super) flushed: bool,
     /// Number of the segment: what is sent up to the next Sync shares its fate in case of an error.
     pub(super) segment: u64,
     /// This segment prepares the unnamed statement.
@@ -374,7 +376,7 @@ impl Exchange {
         (self.forgets_here, self.forgets_earlier) = (false, false);
         self.pins_left = None;
         self.server_rest = 0;
-        self.unsynced = false;
+        (self.unsynced, self.flushed) = (false, false);
         self.ignoring = false;
         self.copy_in = false;
         self.copy_syncs = false;

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 pub(super) enum Expect {
     /// A simple query or a function call: ends with ReadyForQuery.
     Query,
-    /// A simple query that stands in for a `DEALLOCATE name`: two commands, the first of them ours. Has a note.
+    /// A simple query in which a PREPARE and a DEALLOCATE of ours stand in for each `DEALLOCATE name`. Has a note.
     Deallocate,
     /// A simple query that is one `DEALLOCATE ALL` or `DISCARD ALL`. Has a note.
     DeallocateAll,

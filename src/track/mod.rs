@@ -9,6 +9,7 @@
 //!   client      ◄── Exchange::server_bytes ◄── server bytes
 //! ```
 
+mod deallocate;
 mod downstream;
 mod exchange;
 mod expect;

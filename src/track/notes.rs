@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::deallocate::Deallocated;
 use super::exchange::{ClientState, ServerState};
 use super::lexer::StateKind;
 use super::prepared::ServerStatements;
@@ -17,6 +18,8 @@ use crate::error::ClientError;
 pub(super) enum Note {
     /// A name got or lost a meaning.
     Name { name: Box<[u8]>, before: Option<Rc<Named>>, after: Option<Rc<Named>> },
+    /// Names were given up by DEALLOCATE.
+    Deallocated(Deallocated),
     /// The message was refused, with this error.
     Refused(Box<ClientError>),
     /// All names were given up, and what the server had prepared.
@@ -39,6 +42,7 @@ impl Note {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Name { name, .. } => name.len(),
+            Self::Deallocated(gone) => gone.bytes(),
             Self::Refused(error) => size_of_val(&**error),
             Self::All(all) => all.bytes,
         }
@@ -48,6 +52,7 @@ impl Note {
     pub(super) fn changes(&self, name: &[u8]) -> bool {
         match self {
             Self::Name { name: changed, .. } => **changed == *name,
+            Self::Deallocated(gone) => gone.changes(name),
             Self::Refused(_) => false,
             Self::All(_) => true,
         }
@@ -58,7 +63,7 @@ impl Note {
         // What was there when everything was given up is in that note now.
         let shelved = later.iter_mut().find_map(|note| match note {
             Self::All(all) => Some(&mut **all),
-            Self::Name { .. } | Self::Refused(_) => None,
+            Self::Name { .. } | Self::Deallocated(_) | Self::Refused(_) => None,
         });
         let (names, prepared, left_behind, pinned) = match shelved {
             Some(all) => (&mut all.names, &mut all.prepared, &mut all.left.0, &mut all.left.1),
@@ -71,6 +76,13 @@ impl Note {
             Self::Name { name, before, after } => {
                 if names.find(&name).map(Rc::as_ptr) == after.as_ref().map(Rc::as_ptr) {
                     names.set(&name, before);
+                }
+            }
+            Self::Deallocated(gone) => {
+                for (name, named) in gone.rest() {
+                    if names.find(&name).is_none() {
+                        names.set(&name, Some(named));
+                    }
                 }
             }
             Self::Refused(_) => {}

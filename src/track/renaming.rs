@@ -9,7 +9,7 @@ use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
 use super::lexer::Traces;
 use super::notes::Note;
-use super::prepared::Place;
+use super::prepared::{Place, SERVER_NAME_PREFIX};
 use super::rows::{self, Bound};
 use super::sink::Sink;
 use super::statement::{Named, Statement, put_context, put_parse_unnamed, traces};
@@ -140,7 +140,10 @@ impl Exchange {
         if self.is_held(parties, name) {
             return Ok(Next::Hold);
         }
-        let traces = if name.is_empty() {
+        let traces = if name.is_empty() && !self.unnamed_here && self.expect.has_unnamed_parse() {
+            // If the Parse before the last Sync is skipped, this binds the one before it.
+            Some(Rc::new(Traces::unknown()))
+        } else if name.is_empty() {
             parties.client.unnamed_leaves.clone()
         } else {
             parties.client.statements.find(name).and_then(|named| named.statement.leaves.clone())
@@ -148,6 +151,7 @@ impl Exchange {
         if let Some(error) = traces.as_deref().and_then(|traces| self.pin_refusal(parties, traces)) {
             return Ok(self.refuse_extended(header, message, error, sink));
         }
+        self.bound = None;
         if name.is_empty() && self.unnamed_is_at_hand(parties, sink) {
             parties.unnamed_is_bound = true;
             // Not only when it is prepared: it outlives a DISCARD ALL that is not a simple query, and what that took away
@@ -311,6 +315,10 @@ impl Exchange {
             self.expect_extended(Expect::OwnClose { serial: UNNAMED });
             parties.server.unnamed_of = None;
         }
+        if parties.server.pinned && !name.starts_with(SERVER_NAME_PREFIX) {
+            // It may have said PREPARE.
+            return Name::Own(name);
+        }
         Name::Foreign(name)
     }
 
@@ -407,6 +415,8 @@ pub(super) const UNNAMED: u32 = 0;
 /// The name a statement gets on its way to the server.
 enum Name<'a> {
     Ours(u32),
+    /// A name that it may have prepared by SQL: on a server that it keeps, nobody else has.
+    Own(&'a [u8]),
     /// A name that this client does not have. The server is to say so; it must not find somebody else's.
     Foreign(&'a [u8]),
 }
@@ -415,6 +425,7 @@ impl Name<'_> {
     fn put(&self, server: &ServerState, out: &mut Vec<u8>) {
         match self {
             Self::Ours(serial) => server.statements.put_name(out, *serial),
+            Self::Own(name) => out.extend_from_slice(name),
             Self::Foreign([]) => {}
             Self::Foreign(name) => {
                 out.extend_from_slice(b"tenantry:");

@@ -113,7 +113,6 @@ impl Exchange {
             let expect = self.learn(Expect::OwnDescribe, place, None);
             self.expect_extended(expect);
         }
-        frame::put(out, b'H', |_| ());
         None
     }
 
@@ -263,6 +262,20 @@ mod tests {
         assert_eq!(tags(&sent), "PBDES");
         talk.answer(&messages(&[PARSED, BOUND, (b'T', &rows(25, 1)), DONE, READY]));
         assert_eq!(tags(&talk.say(&messages(&[BIND, EXECUTE, SYNC]))), "BES", "it knows the new type now");
+    }
+
+    #[test]
+    fn a_portal_of_another_statement_says_nothing_of_this_one() {
+        let mut talk = told(fresh_server());
+        let unnamed: [(u8, &[u8]); 2] = [(b'P', b"\0SELECT 1\0\0\0"), (b'B', b"\0\0\0\0\0\0\0\0")];
+        let portal: (u8, &[u8]) = (b'D', b"P\0");
+        talk.say(&messages(&[BIND, portal, unnamed[0], unnamed[1], portal, SYNC]));
+        let mine = (b'T', rows(23, 1));
+        let other = (b'T', rows(25, 1));
+        let answers = [PARSED, BOUND, (mine.0, &mine.1), PARSED, BOUND, (other.0, &other.1), READY];
+        talk.answer(&messages(&answers));
+        assert_eq!(tags(&talk.say(&messages(&[BIND, EXECUTE, SYNC]))), "BES");
+        assert!(talk.client.statements.find(b"s").unwrap().told.get() == RowType::of(b'T', &mine.1).unwrap());
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl Exchange {
         }
         if server.suspect {
             // It may not even hear the questions, and is closed.
-            server.lost_settings = !server.touched.is_none();
+            server.lost_settings |= !server.touched.is_none();
             (server.touched, server.doubted, self.repair_due) = (Names::None, false, false);
             return;
         }

@@ -5,7 +5,7 @@
 //!
 //! | message | answer expected | what may differ |
 //! |---|---|---|
-//! | Query | ReadyForQuery | a lone DEALLOCATE of a statement that came by Parse is answered by a stand-in |
+//! | Query | ReadyForQuery | DEALLOCATE of a statement that came by Parse is answered by a stand-in (`deallocate`) |
 //! | Parse | ParseComplete | named: prepared under our name, or answered by us if the server has it |
 //! | Bind, Describe S | BindComplete, RowDescription | our name; preceded by a Parse of ours if the server lacks it |
 //! | Close S | CloseComplete | answered by us: the text stays prepared for others |
@@ -17,7 +17,6 @@ use std::rc::Rc;
 use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
 use super::lexer::{self, Effect, Names, StateKind, Traces, classify};
-use super::notes::{Everything, Note};
 use super::sink::Sink;
 use super::statement::StatementCache;
 use super::violation::{MAX_ASSEMBLED_BYTES, MAX_INSPECTED_BYTES, Violation, checked_header, whole_body};
@@ -113,9 +112,10 @@ impl Exchange {
         {
             parties.client.unnamed = Some(body.into());
         }
-        if self.is_full() && self.unsynced && !self.ignoring {
+        if (self.is_full() || fed.held) && self.unsynced && !self.ignoring && !self.flushed {
             // The Sync that would bring the answers is behind what is not read.
             frame::put(sink.insert(), b'H', |_| ());
+            self.flushed = true;
         }
         // Not into the middle of a message: then behind it, by `server_bytes`.
         if self.server_rest == 0 {
@@ -215,9 +215,17 @@ impl Exchange {
         }
         parties.look_for_ends(text);
         self.look_for_sequences(parties, text, sink);
+        let effect = classify(text);
+        let rewritten = if effect == Effect::Transient { Ok(None) } else { self.rewrite(parties, text) };
+        let Ok(rewritten) = rewritten else { return Ok(Next::Hold) };
+        let (text, effect) = match &rewritten {
+            Some(rewritten) => (&*rewritten.rest, classify(&rewritten.rest)),
+            None => (text, effect),
+        };
         let mut reset = Names::None;
-        let expect = match classify(text) {
-            Effect::Transient => Expect::Query,
+        let mut expect = Expect::Query;
+        match effect {
+            Effect::Transient | Effect::Deallocate(_) => {}
             Effect::SessionState(kind) => {
                 let traces = Traces::of(text, kind);
                 if let Some(error) = self.pin_refusal(parties, &traces) {
@@ -226,21 +234,32 @@ impl Exchange {
                 parties.leave_behind(&traces);
                 self.forgets_earlier |= traces.may_forget();
                 reset = traces.changes.reset;
-                Expect::Query
             }
-            Effect::Deallocate(name) if self.is_undecided(&name, parties.server) => return Ok(Next::Hold),
-            Effect::Deallocate(name) if parties.client.statements.find(&name).is_some() => {
-                return Ok(self.deallocate(parties, header, &name, sink));
+            Effect::DeallocateAll | Effect::DiscardAll if rewritten.is_some() => {
+                // Not alone in its text.
+                parties.leave_behind(&Traces::unknown());
+                self.forgets_earlier = true;
             }
-            Effect::Deallocate(_) => Expect::Query,
-            Effect::DeallocateAll => self.deallocate_all(parties, (None, false)),
+            Effect::DeallocateAll => expect = self.deallocate_all(parties, (None, false)),
             Effect::DiscardAll => {
                 let left = (parties.server.left_behind.take(), std::mem::take(&mut parties.server.pinned));
                 reset = Names::Any;
-                self.deallocate_all(parties, left)
+                expect = self.deallocate_all(parties, left);
             }
+        }
+        let next = match rewritten {
+            Some(rewritten) => {
+                sink.drop_input(header.total_len());
+                frame::put(sink.insert(), b'Q', |out| {
+                    out.extend_from_slice(&rewritten.text);
+                    out.push(0);
+                });
+                expect = self.deallocate(parties, rewritten.gone());
+                self.expect_query(parties, expect);
+                Next::Done(header.total_len())
+            }
+            None => self.forward_query(parties, expect, header, message, sink),
         };
-        let next = self.forward_query(parties, expect, header, message, sink);
         if !reset.is_none() {
             self.put_restore(&reset, parties.client, sink.insert());
         }
@@ -285,38 +304,10 @@ impl Exchange {
         self.bound = None;
     }
 
-    /// `DEALLOCATE name` as a simple query, for a name that the client prepared by Parse. As with Close the text stays
-    /// prepared for others; what the server is asked has the same answer, in any state of the transaction.
-    fn deallocate(
-        &mut self,
-        parties: &mut Parties<'_>,
-        header: Header,
-        name: &[u8],
-        sink: &mut Sink<'_>,
-    ) -> Next {
-        sink.drop_input(header.total_len());
-        frame::put(sink.insert(), b'Q', |out| {
-            out.extend_from_slice(b"PREPARE tenantry_0 AS SELECT 1; DEALLOCATE tenantry_0\0");
-        });
-        self.rename(parties.client, name, None);
-        self.expect_query(parties, Expect::Deallocate);
-        Next::Done(header.total_len())
-    }
-
-    /// All names are given up now, so that those prepared behind this are not hit by its answer.
-    fn deallocate_all(&mut self, parties: &mut Parties<'_>, left: (Option<StateKind>, bool)) -> Expect {
-        self.note(Note::All(Box::new(Everything {
-            bytes: parties.client.statements.bytes(),
-            names: std::mem::take(&mut parties.client.statements),
-            prepared: parties.server.statements.take_all(),
-            left,
-        })));
-        Expect::DeallocateAll
-    }
-
     pub(super) fn expect_extended(&mut self, expect: Expect) {
         self.expect.push(expect);
         self.unsynced = true;
+        self.flushed = false;
     }
 
     /// Lets as much of the message through as there is.

@@ -195,7 +195,11 @@ pub(crate) fn deallocate(author: &mut Author) -> Talk {
         }
         _ => {
             author.prepared[index] = None;
-            format!("DEALLOCATE \"{}\"", NAMES[index])
+            let name = NAMES[index];
+            match author.below(3) {
+                0 => format!("SELECT 1; DEALLOCATE \"{name}\"; SELECT 2"),
+                _ => format!("DEALLOCATE \"{name}\""),
+            }
         }
     };
     Talk::new().query(&sql)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Batch, Plan, Stage, Wire};
+use crate::support::{Batch, Plan, Reply, Stage, Wire};
 
 const OWNER: &str = "SELECT owner || ' ' || $1 FROM things WHERE id = 1";
 
@@ -20,6 +20,14 @@ async fn lose_all_servers(stage: &Stage) {
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'role_acme'";
     stage.postgres.psql(end).await.unwrap();
     stage.servers_become(0, Duration::from_secs(5)).await;
+}
+
+/// The tags of the commands that were completed.
+fn tags(reply: &Reply) -> Vec<String> {
+    let completed = reply.messages.iter().filter(|message| message.tag == b'C');
+    completed
+        .map(|message| String::from_utf8_lossy(&message.body).trim_end_matches('\0').to_owned())
+        .collect()
 }
 
 fn execute(name: &str, value: &str) -> Batch {
@@ -116,6 +124,38 @@ async fn deallocate_and_discard_forget_the_clients_own_statements() {
         assert_eq!(other.ask(execute("s", "x")).await.value(), "other x", "{forget}");
     }
     assert_eq!(client.query("DEALLOCATE nobody").await.code(), "26000");
+}
+
+#[tokio::test]
+async fn names_that_came_by_parse_are_deallocated_among_other_statements() {
+    let stage = stage(2).await;
+    let mut client = stage.client("acme").await;
+    for name in ["a", "_PLAN", "c"] {
+        prepare(&mut client, name, OWNER).await;
+    }
+    client.query("BEGIN").await;
+    let reply = client.query("SAVEPOINT s;DEALLOCATE \"_PLAN\";RELEASE s").await;
+    assert_eq!(tags(&reply), ["SAVEPOINT", "DEALLOCATE", "RELEASE"], "{reply:?}");
+    assert_eq!(client.ask(execute("_PLAN", "x")).await.code(), "26000");
+    client.query("ROLLBACK").await;
+    prepare(&mut client, "_PLAN", OWNER).await;
+    // What was reached before an error is gone, what was not is not.
+    let reply = client.query("DEALLOCATE a; SELECT 1/0; DEALLOCATE c").await;
+    assert_eq!((tags(&reply), reply.code()), (vec!["DEALLOCATE".to_owned()], "22012"));
+    assert_eq!(client.ask(execute("a", "x")).await.code(), "26000");
+    assert_eq!(client.ask(execute("c", "x")).await.value(), "acme x");
+    let reply = client.query("DEALLOCATE c; DEALLOCATE nobodys").await;
+    assert_eq!((reply.code(), tags(&reply).len()), ("26000", 1), "{reply:?}");
+}
+
+#[tokio::test]
+async fn a_name_that_was_prepared_by_sql_can_be_bound() {
+    let stage = stage(2).await;
+    let mut client = stage.client("acme").await;
+    client.query("PREPARE s (text) AS SELECT 'sql ' || $1").await;
+    assert_eq!(client.ask(execute("s", "x")).await.value(), "sql x");
+    let mut other = stage.client("acme").await;
+    assert_eq!(other.ask(execute("s", "x")).await.code(), "26000");
 }
 
 #[tokio::test]

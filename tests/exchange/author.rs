@@ -170,7 +170,16 @@ impl Author {
             7..9 if !known.is_empty() => {
                 let name = *self.rng.pick(&known);
                 self.changed_before.insert(name);
-                if name == "s1" { "DEALLOCATE s1".to_owned() } else { format!("DEALLOCATE \"{name}\"") }
+                let one = if name == "s1" { name.to_owned() } else { format!("\"{name}\"") };
+                match self.rng.below(4) {
+                    0 => format!("INSERT; DEALLOCATE {one}; SELECT two"),
+                    1 => {
+                        let other = *self.rng.pick(&known);
+                        self.changed_before.insert(other);
+                        format!("DEALLOCATE PREPARE {one}; SELECT 1/0; DEALLOCATE \"{other}\"")
+                    }
+                    _ => format!("DEALLOCATE {one}"),
+                }
             }
             9 => "COPY t FROM STDIN".to_owned(),
             13 if self.rng.chance(20) => "DECLARE c CURSOR WITH HOLD FOR SELECT 1".to_owned(),

@@ -278,7 +278,7 @@ impl Backend {
             let sql = understand(&text);
             self.check_transaction(&sql)?;
             if sql.returns_rows() {
-                put(&mut self.buffered, b'T', &[b"\0\0"]);
+                self.describe_rows(&text);
             }
             match sql {
                 Sql::CopyIn | Sql::CopyInFails => {
@@ -367,9 +367,17 @@ impl Backend {
         if *kind == b'S' {
             put(&mut self.buffered, b't', &[b"\0\x01\0\0\0\x19"]);
         }
-        let tag = if understand(&text).returns_rows() { b'T' } else { b'n' };
-        put(&mut self.buffered, tag, if tag == b'T' { &[b"\0\0"] } else { &[] });
+        if understand(&text).returns_rows() {
+            self.describe_rows(&text);
+        } else {
+            put(&mut self.buffered, b'n', &[]);
+        }
         Ok(())
+    }
+
+    /// One column that has the text's name: so each text's rows have a type of their own.
+    fn describe_rows(&mut self, text: &str) {
+        put(&mut self.buffered, b'T', &[b"\0\x01", text.as_bytes(), b"\0", &[0; 18]]);
     }
 
     fn execute_portal(&mut self, body: &[u8]) -> Result<(), PgError> {

@@ -16,8 +16,7 @@
 //! - Between a RESET and the end of its segment, or of its simple query, the settings are those of the proxy's login; the
 //!   client's startup settings come behind. Not written: RESET stands alone.
 //! - What a client has set on a server whose order of answers is in doubt is lost, and the client with it.
-//! - SQL sees the server's names: PREPARE and EXECUTE as SQL do not mix with Parse and Bind, nor DEALLOCATE with other
-//!   statements in one text or through Parse. Not written.
+//! - SQL sees the server's names: EXECUTE does not mix with Parse, nor DEALLOCATE through Parse. Not written.
 //! - A COPY through the extended protocol that fails before it has read a Sync sent in advance: nobody can tell whether
 //!   that Sync will be answered, so the server is closed, and the ReadyForQuery of the Sync behind the data may be
 //!   missing. Data behind such a COPY is not written.

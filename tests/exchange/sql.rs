@@ -57,7 +57,7 @@ pub(super) fn understand(text: &str) -> Sql {
         ["ROLLBACK"] => Sql::Rollback,
         ["DISCARD", "ALL"] => Sql::DiscardAll,
         ["DEALLOCATE", "ALL"] => Sql::DeallocateAll,
-        ["DEALLOCATE", name] => Sql::Deallocate(name.replace('"', "")),
+        ["DEALLOCATE", name] | ["DEALLOCATE", "PREPARE", name] => Sql::Deallocate(name.replace('"', "")),
         ["PREPARE", name, "AS", rest @ ..] => Sql::Prepare((*name).to_owned(), rest.join(" ")),
         ["EXECUTE", name] => Sql::Execute((*name).to_owned()),
         ["COPY", _, "TO", ..] => Sql::CopyOut,

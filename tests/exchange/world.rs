@@ -247,8 +247,8 @@ impl World {
     }
 
     /// As `Session::feed` does.
-    fn feed(&mut self, index: usize, server: usize, input: &[u8], mut out: Vec<u8>) {
-        let (client, server) = (&mut self.clients[index], &mut self.servers[server]);
+    fn feed(&mut self, index: usize, at: usize, input: &[u8], mut out: Vec<u8>) {
+        let (client, server) = (&mut self.clients[index], &mut self.servers[at]);
         let mut sink = Sink::new(input, &mut out);
         let fed = client
             .exchange
@@ -268,6 +268,7 @@ impl World {
         if !fed.terminated {
             client.carry.extend_from_slice(&input[fed.consumed..]);
         }
+        self.settle(index, at);
     }
 
     /// As `Session::read_server` does.
@@ -308,19 +309,25 @@ impl World {
         }
         client.received.extend_from_slice(bytes);
         server.carry = input[turn.consumed..].to_vec();
-        // As `Session::settle` does.
-        let mut out = Vec::new();
-        client.exchange.settle(&client.state, &mut server.state, &mut out);
-        if self.traces && !out.is_empty() {
-            eprintln!("client {index} >> {:?}", out.escape_ascii().to_string());
-        }
-        server.to_backend.append(&mut out);
+        self.settle(index, at);
+        let client = &mut self.clients[index];
         let kept = std::mem::take(&mut client.carry);
         if !client.leaving {
             self.feed(index, at, &kept, Vec::new());
         }
         self.end_if_over(index, at);
         true
+    }
+
+    /// As `Session::settle` does.
+    fn settle(&mut self, index: usize, at: usize) {
+        let (client, server) = (&mut self.clients[index], &mut self.servers[at]);
+        let mut out = Vec::new();
+        client.exchange.settle(&client.state, &mut server.state, &mut out);
+        if self.traces && !out.is_empty() {
+            eprintln!("client {index} >> {:?}", out.escape_ascii().to_string());
+        }
+        server.to_backend.append(&mut out);
     }
 
     /// The server is gone, and the client with it.

@@ -32,6 +32,11 @@ impl<'a> Tokens<'a> {
         Self { rest: sql, is_after_number: false }
     }
 
+    /// How many bytes have not been read.
+    pub(super) const fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     /// Takes the next token if it is one of these words (given in lower case).
     pub(super) fn eat_word(&mut self, words: &[&[u8]]) -> bool {
         let mut ahead = self.clone();

@@ -171,7 +171,7 @@ fn discard(tokens: &mut Tokens<'_>) -> Verdict {
 }
 
 /// `DEALLOCATE [PREPARE] {name | ALL}`; `DEALLOCATE prepare` has the name `prepare`.
-fn deallocate(tokens: &mut Tokens<'_>) -> Verdict {
+pub(super) fn deallocate(tokens: &mut Tokens<'_>) -> Verdict {
     let mut ahead = tokens.clone();
     if ahead.eat_word(&[b"prepare"]) && is_end(ahead.peek()) {
         ahead = tokens.clone();

@@ -403,3 +403,15 @@ fn a_name_behind_discard_all_does_not_wait_longer_than_for_the_settings_behind_i
     assert_eq!(talk.answer(&messages(&[(b'C', b"SET\0"), READY])), messages(&[READY]));
     assert!(!talk.try_say(&messages(&[SYNC])).unwrap().1.held);
 }
+
+#[test]
+fn an_unnamed_statement_whose_parse_may_be_skipped_may_leave_anything() {
+    let mut talk = Talk::new(9);
+    let bind: (u8, &[u8]) = (b'B', b"\0\0\0\0\0\0\0\0");
+    talk.say(&messages(&[(b'P', b"\0SET work_mem = 5\0\0\0"), SYNC]));
+    talk.answer(&messages(&[PARSED, READY]));
+    let nothing: (u8, &[u8]) = (b'E', b"nothing\0\0\0\0\0");
+    talk.say(&messages(&[nothing, (b'P', b"\0SELECT 1\0\0\0"), SYNC, bind, EXECUTE, SYNC]));
+    talk.answer(&messages(&[FAILED, READY, BOUND, (b'C', b"SET\0"), READY]));
+    assert!(talk.server.is_unsettled(), "it was SET that ran");
+}
