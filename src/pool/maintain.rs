@@ -285,13 +285,29 @@ fn end_cancel(shared: &Rc<Shared>, cluster: ClusterId, id: ServerId, delivered: 
 /// Timers of the schedulers, and a slow sweep over idle servers.
 pub(super) async fn run(shared: Rc<Shared>) {
     let mut sweep = tokio::time::interval(SWEEP);
+    let mut sweeps = 0_u32;
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let wake_at = shared.desks.borrow().iter().map(|desk| desk.wake_at).min().unwrap_or(Moment::NEVER);
         tokio::select! {
             () = tokio::time::sleep_until(shared.clock.instant(wake_at)) => tick(&shared),
             () = shared.timer.notified() => {}
-            _ = sweep.tick() => sweep_idle(&shared),
+            _ = sweep.tick() => {
+                sweep_idle(&shared);
+                forget_functions(&shared, sweeps);
+                sweeps = sweeps.wrapping_add(1);
+            }
+        }
+    }
+}
+
+/// What functions do is asked again now and then, for some of the tenants at a time: somebody may have changed them from
+/// elsewhere.
+fn forget_functions(shared: &Rc<Shared>, sweeps: u32) {
+    let due = sweeps.checked_rem(FUNCTIONS_ARE_KNOWN_FOR).unwrap_or_default();
+    for (nth, tenant) in (0_u32..).zip(shared.tenants.borrow().values()) {
+        if nth.checked_rem(FUNCTIONS_ARE_KNOWN_FOR) == Some(due) {
+            tenant.functions.forget();
         }
     }
 }
@@ -357,3 +373,5 @@ const CANCEL_LOOK: Duration = Duration::from_millis(5);
 /// A login that was ended by `pg_terminate_backend` is tried again so often.
 const RETRIES_OF_SHOT_LOGINS: u32 = 2;
 const SWEEP: Duration = Duration::from_secs(1);
+/// In [`SWEEP`]s.
+const FUNCTIONS_ARE_KNOWN_FOR: u32 = 300;

@@ -13,7 +13,7 @@ use crate::error::ClientError;
 use crate::ids::{ClusterId, TenantId};
 use crate::stats::TenantCounters;
 use crate::tenant::{Tenant, Tier, TimeLimits};
-use crate::track::{Bounds, Extras, Params, Settings, StatementCache};
+use crate::track::{Bounds, Extras, Functions, Params, Settings, StatementCache};
 
 /// Clients of a tenant, by what they do.
 #[derive(Debug, Default)]
@@ -37,6 +37,8 @@ pub struct TenantState {
     pub pins: Cell<u32>,
     /// Whether a client has ever asked what a sequence gave it last.
     pub reads_sequences: Rc<Cell<bool>>,
+    /// What is known of its functions.
+    pub functions: Rc<Functions>,
     /// Texts of prepared statements.
     pub statements: RefCell<StatementCache>,
     tenant: RefCell<Arc<Tenant>>,
@@ -61,6 +63,7 @@ impl TenantState {
             clients: ClientCounts::default(),
             pins: Cell::new(0),
             reads_sequences: Rc::new(Cell::new(tenant.uses_lastval)),
+            functions: Functions::watched(),
             statements: RefCell::default(),
             bounds: RefCell::new(Rc::new(bounds_of(&tenant))),
             tenant: RefCell::new(tenant),
@@ -150,6 +153,7 @@ impl TenantState {
             self.epoch.set(self.epoch.get().wrapping_add(1));
             *self.greetings.borrow_mut() = Greetings::default();
             *self.base.borrow_mut() = None;
+            self.functions.forget();
             self.clear_login_error();
         }
     }

@@ -81,6 +81,9 @@ pub async fn greet(
     client.startup = startup;
     client.bounds = cell.tenant.bounds();
     client.reads_sequences = cell.tenant.reads_sequences.clone();
+    if mode == PoolMode::Transaction {
+        client.functions = cell.tenant.functions.clone();
+    }
     Some(Session::new(stream, admission, client, mode).with_carry(&unread))
 }
 

@@ -377,7 +377,7 @@ impl Exchange {
                 let status = body.first().and_then(|b| TxStatus::from_byte(*b)).unwrap_or(TxStatus::Failed);
                 server.status = status;
                 self.expect.pop();
-                if matches!(own, Expect::AskSettings | Expect::AskAllSettings | Expect::AskPins) {
+                if own.is_question() {
                     let failed = self.own_error.take().is_some();
                     self.take_answer(own, failed, (client, server));
                     return Ok(());

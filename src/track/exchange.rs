@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use super::expect::{Expect, Expectations};
 use super::forbid::{Bounds, PinsLeft};
+use super::functions::Functions;
 use super::heal::Retry;
 use super::lexer::{Names, StateKind, Traces};
 use super::notes::Note;
@@ -74,6 +75,8 @@ pub struct ServerState {
     pub touched: Names,
     /// What keeps the client here may have come or gone: that has to be asked for before the lease ends.
     pub doubted: bool,
+    /// It ran texts before anything was known of the functions in them.
+    pub blind: bool,
     /// Questions that it has been asked are not answered yet.
     pub asking: bool,
     /// Its search_path was found outside the tenant's schemas.
@@ -109,6 +112,7 @@ impl ServerState {
             pinned: false,
             touched: Names::None,
             doubted: false,
+            blind: false,
             asking: false,
             lost_settings: false,
             strayed: false,
@@ -152,6 +156,8 @@ pub struct ClientState {
     pub bounds: Rc<Bounds>,
     /// Whether a client of its tenant has ever asked what a sequence gave it last.
     pub reads_sequences: Rc<Cell<bool>>,
+    /// What is known of the functions of its tenant.
+    pub functions: Rc<Functions>,
     /// Its named statements.
     pub statements: ClientStatements,
     /// The unnamed statement (a Parse body behind its name), if it was prepared but not bound at once.
@@ -160,6 +166,8 @@ pub struct ClientState {
     pub(super) unnamed_version: u32,
     /// What running the unnamed statement leaves behind, for as often as it is bound.
     pub(super) unnamed_leaves: Option<Rc<Traces>>,
+    /// The unnamed statement may run functions that leave something behind.
+    pub(super) unnamed_is_loud: bool,
     /// How many names it may have.
     pub max_statements: usize,
 }
@@ -174,10 +182,12 @@ impl ClientState {
             startup: Rc::default(),
             bounds: Rc::default(),
             reads_sequences: Rc::default(),
+            functions: Rc::default(),
             statements: ClientStatements::default(),
             unnamed: None,
             unnamed_version: 0,
             unnamed_leaves: None,
+            unnamed_is_loud: false,
             max_statements,
         }
     }
@@ -319,6 +329,7 @@ impl Exchange {
         }
         server.last_client = Some(client.id);
         (server.has_drawn, server.may_ask) = (false, false);
+        server.blind = client.functions.are_unknown();
         if reset || !server.settings.serves(&client.settings) {
             // After a reset the server reports what it has gone back to; what differs is not known before. So all
             // settings of the client are written, not the difference.
@@ -341,6 +352,7 @@ impl Exchange {
         server.sequences_mixed = false;
         server.touched = Names::None;
         server.doubted = false;
+        server.blind = false;
         server.asking = false;
         server.holds_more = false;
         server.unnamed_of = None;
@@ -478,6 +490,7 @@ const fn own_answer(expect: Expect) -> Option<OwnAnswer> {
         | Expect::AskSettings
         | Expect::AskAllSettings
         | Expect::AskPins
+        | Expect::AskFunctions
         | Expect::Sync
         | Expect::Parse { .. }
         | Expect::ParseAgain

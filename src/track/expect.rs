@@ -28,6 +28,8 @@ pub(super) enum Expect {
     AskAllSettings,
     /// A question of the proxy's own: whether something keeps the client at this server.
     AskPins,
+    /// A question of the proxy's own: which functions leave something behind.
+    AskFunctions,
     /// Sync: ends with ReadyForQuery.
     Sync,
     /// ParseComplete for the client, of the unnamed statement.
@@ -84,7 +86,12 @@ impl Expect {
 
     /// Whether its answer is not the client's.
     pub(super) const fn is_own(self) -> bool {
-        matches!(self, Self::Own | Self::Restore | Self::AskSettings | Self::AskAllSettings | Self::AskPins)
+        matches!(self, Self::Own | Self::Restore) || self.is_question()
+    }
+
+    /// Whether it is a question of the proxy's own.
+    pub(super) const fn is_question(self) -> bool {
+        matches!(self, Self::AskSettings | Self::AskAllSettings | Self::AskPins | Self::AskFunctions)
     }
 
     /// Whether it is a simple query (or function call) of the client's.

@@ -26,6 +26,7 @@
 //! sight. The wall between tenants is that a server only ever belongs to one of them; what is found here keeps the
 //! clients of one tenant out of each other's way.
 
+mod bodies;
 mod deallocations;
 mod path;
 mod quiet;
@@ -35,6 +36,7 @@ mod tests;
 mod tokens;
 mod verdict;
 
+pub use bodies::{Left, left_by_body, makes_functions, may_run};
 pub use deallocations::{Deallocation, deallocations};
 pub use path::{Path, path, split_path};
 pub use settings::{Changes, Names};

@@ -16,6 +16,7 @@ mod expect;
 #[cfg(test)]
 mod fixture;
 mod forbid;
+mod functions;
 mod heal;
 pub mod lexer;
 mod notes;
@@ -35,6 +36,7 @@ mod violation;
 pub use downstream::{ServerFault, Turn};
 pub use exchange::{ClientState, Exchange, ServerState, TxStatus, Unnamed};
 pub use forbid::{Bounds, PinsLeft, pinning};
+pub use functions::Functions;
 pub use params::{Extras, Params, Settings};
 pub use prepared::ServerStatements;
 pub use refuse::{Skipped, skip_request, skip_to_sync};

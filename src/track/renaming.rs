@@ -101,6 +101,7 @@ impl Exchange {
         sink: &mut Sink<'_>,
     ) -> Result<Next, Violation> {
         let body = body.and_then(|body| body.get(1..));
+        let mut is_loud = true;
         let left = match body {
             Some(body) => {
                 let text = frame::split_cstr(body).ok_or(Violation::Malformed(b'P'))?.0;
@@ -109,12 +110,15 @@ impl Exchange {
                 }
                 parties.look_for_ends(text);
                 self.look_for_sequences(parties, text, sink);
+                parties.look_for_functions(text);
+                is_loud = parties.is_loud(text);
                 traces(text)
             }
             None if header.body_len <= MAX_INSPECTED_BYTES => return Ok(Next::Wait),
             None => Some(Rc::new(Traces::unknown())),
         };
         parties.change_unnamed(body, left);
+        parties.client.unnamed_is_loud = is_loud;
         self.unnamed_here = true;
         self.expect_extended(Expect::Parse { version: parties.client.unnamed_version });
         Ok(self.forward(header, message, sink))
@@ -154,6 +158,7 @@ impl Exchange {
         self.bound = None;
         if name.is_empty() && self.unnamed_is_at_hand(parties, sink) {
             parties.unnamed_is_bound = true;
+            parties.look_for_functions_of_unnamed();
             // Not only when it is prepared: it outlives a DISCARD ALL that is not a simple query, and what that took away
             // is left behind anew.
             if let Some(traces) = traces {
@@ -183,6 +188,7 @@ impl Exchange {
                     self.reset_here.merge(&traces.changes.reset);
                 }
                 parties.look_for_ends(named.statement.text());
+                parties.look_for_functions(named.statement.text());
                 self.bound = Some(Bound { portal: portal.into(), named, place });
                 Name::Ours(place.serial)
             }

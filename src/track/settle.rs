@@ -17,6 +17,7 @@ use std::rc::Rc;
 use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
 use super::forbid::allows_path;
+use super::functions::take_functions;
 use super::lexer::{Changes, Names, StateKind};
 use super::params::{self, Extras, is_settable_reported};
 use crate::wire::frame;
@@ -26,10 +27,12 @@ use crate::wire::frame;
 pub(super) struct Asked {
     names: Vec<Box<str>>,
     rows: Vec<Row>,
+    /// What the rows take.
+    bytes: usize,
 }
 
 /// A row of an answer: texts, or NULL.
-type Row = Vec<Option<Box<[u8]>>>;
+pub(super) type Row = Vec<Option<Box<[u8]>>>;
 
 impl ServerState {
     /// Takes note of what a text does to settings. Those that Postgres reports need no question.
@@ -72,7 +75,7 @@ impl ServerState {
     /// Whether it has to be asked something before its lease ends.
     #[must_use]
     pub const fn is_unsettled(&self) -> bool {
-        !self.touched.is_none() || self.doubted
+        !self.touched.is_none() || self.doubted || self.blind
     }
 }
 
@@ -87,12 +90,14 @@ impl Exchange {
             // It may not even hear the questions, and is closed.
             server.lost_settings |= !server.touched.is_none();
             (server.touched, server.doubted, self.repair_due) = (Names::None, false, false);
+            server.blind = false;
             return;
         }
         self.put_repair(client, server, out);
         if !server.is_unsettled() {
             return;
         }
+        self.settle_functions(client, server, out);
         match std::mem::take(&mut server.touched) {
             Names::None => {}
             Names::These(names) if names.len() <= MAX_NAMES => {
@@ -117,7 +122,7 @@ impl Exchange {
         self.ask(server, (Expect::AskAllSettings, &sql), Vec::new(), out);
     }
 
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         server: &mut ServerState,
         (question, sql): (Expect, &str),
@@ -129,7 +134,7 @@ impl Exchange {
             body.push(0);
         });
         self.expect.push(question);
-        self.asked.push_back(Asked { names, rows: Vec::new() });
+        self.asked.push_back(Asked { names, ..Asked::default() });
         server.asking = true;
     }
 
@@ -138,7 +143,10 @@ impl Exchange {
         if let Some(asked) = self.asked.front_mut()
             && let Some(row) = row(body)
         {
-            asked.rows.push(row);
+            asked.bytes = asked.bytes.saturating_add(body.len()).saturating_add(size_of::<Row>());
+            if asked.bytes <= MAX_ANSWER_BYTES {
+                asked.rows.push(row);
+            }
         }
     }
 
@@ -151,8 +159,12 @@ impl Exchange {
     ) {
         let asked = self.asked.pop_front().unwrap_or_default();
         server.asking = !self.asked.is_empty();
+        let failed = failed || asked.bytes > MAX_ANSWER_BYTES;
         match question {
             Expect::AskSettings if failed => server.touched = Names::Any,
+            Expect::AskFunctions => {
+                take_functions((!failed).then_some(asked.rows), client, server);
+            }
             // Nobody can tell what it has: it is closed.
             _ if failed => (server.suspect, server.lost_settings) = (true, true),
             Expect::AskSettings => take_settings(&asked, client, server),
@@ -198,12 +210,17 @@ fn current(name: &str) -> String {
     format!("pg_catalog.current_setting({},true)", params::literal(name))
 }
 
-/// A text's bytes in the encoding of the database, whatever the client encoding is; a very long one is cut.
+/// A setting's value as [`hex_of`] gives it.
 fn hex(expression: &str) -> String {
+    hex_of(expression, MAX_VALUE_BYTES)
+}
+
+/// A text's bytes in the encoding of the database, whatever the client encoding is; one longer than `max` is cut.
+pub(super) fn hex_of(expression: &str, max: usize) -> String {
     format!(
         "pg_catalog.encode(pg_catalog.substr(pg_catalog.convert_to({expression},\
          pg_catalog.getdatabaseencoding()),1,{}),'hex')",
-        MAX_VALUE_BYTES.saturating_add(1)
+        max.saturating_add(1)
     )
 }
 
@@ -285,8 +302,13 @@ fn take_pins(row: Option<&Row>, server: &mut ServerState) {
     }
 }
 
-/// A value from its hexadecimal digits; `None` if it is too long, or not UTF-8.
+/// A setting's value from its hexadecimal digits.
 fn value(hex: &[u8]) -> Option<Box<str>> {
+    text_of(hex, MAX_VALUE_BYTES)
+}
+
+/// A text from its hexadecimal digits; `None` if it is longer than `max`, or not UTF-8.
+pub(super) fn text_of(hex: &[u8], max: usize) -> Option<Box<str>> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     let bytes: Option<Vec<u8>> = hex
         .chunks_exact(2)
@@ -295,7 +317,7 @@ fn value(hex: &[u8]) -> Option<Box<str>> {
             _ => None,
         })
         .collect();
-    let bytes = bytes.filter(|bytes| bytes.len() <= MAX_VALUE_BYTES)?;
+    let bytes = bytes.filter(|bytes| bytes.len() <= max)?;
     String::from_utf8(bytes).ok().map(String::into_boxed_str)
 }
 
@@ -320,6 +342,8 @@ fn row(body: &[u8]) -> Option<Row> {
 
 /// Settings asked for by name in one query.
 const MAX_NAMES: usize = 50;
+/// A longer answer counts as a failure.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 /// A longer value is not carried: its client stays where it is.
 const MAX_VALUE_BYTES: usize = 8 * 1024;
 

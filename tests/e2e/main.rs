@@ -12,6 +12,7 @@ mod support;
 mod cancelling;
 mod copying;
 mod faults;
+mod functions;
 mod hostile;
 mod limits;
 mod logins;

@@ -95,7 +95,7 @@ pub(super) fn changes(sql: &[u8]) -> Changes {
 }
 
 /// What follows SET.
-fn set(tokens: &mut Tokens<'_>, found: &mut Changes) {
+pub(super) fn set(tokens: &mut Tokens<'_>, found: &mut Changes) {
     let mut ahead = tokens.clone();
     if ahead.eat_word(&[b"local", b"transaction", b"constraints"]) && !is_assignment(ahead.peek()) {
         return;
@@ -125,7 +125,7 @@ fn set(tokens: &mut Tokens<'_>, found: &mut Changes) {
 }
 
 /// What follows RESET.
-fn reset(tokens: &mut Tokens<'_>, found: &mut Changes) {
+pub(super) fn reset(tokens: &mut Tokens<'_>, found: &mut Changes) {
     if tokens.eat_word(&[b"all"]) {
         found.reset = Names::Any;
         return;
@@ -218,7 +218,7 @@ fn is_of_transaction(name: &str) -> bool {
 }
 
 /// A call of `set_config`, given what follows the name.
-fn call(after: &Tokens<'_>, found: &mut Changes) {
+pub(super) fn call(after: &Tokens<'_>, found: &mut Changes) {
     if is_local_call(after.clone()) {
         return;
     }

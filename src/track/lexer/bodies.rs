@@ -1,0 +1,237 @@
+//! What the body of a function may leave behind on a server, as far as its words tell.
+//!
+//! Owns the look into functions in SQL and PL/pgSQL that clients call by name only. What cannot be read may set anything.
+
+use super::settings::{self, Changes, Names};
+use super::tokens::{Token, Tokens, is};
+
+/// What functions may leave behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Settings that they change for longer than the transaction.
+    pub settings: Names,
+    /// They may take what keeps a client at its server: a lock of the session, a temporary object, LISTEN.
+    pub pins: bool,
+}
+
+impl Left {
+    /// Everything.
+    #[must_use]
+    pub const fn anything() -> Self {
+        Self { settings: Names::Any, pins: true }
+    }
+
+    /// Whether it is nothing.
+    #[must_use]
+    pub const fn is_nothing(&self) -> bool {
+        self.settings.is_none() && !self.pins
+    }
+
+    /// Takes the other in.
+    pub fn merge(&mut self, other: &Self) {
+        self.settings.merge(&other.settings);
+        self.pins |= other.pins;
+    }
+}
+
+/// Reads a body.
+#[must_use]
+pub fn left_by_body(body: &[u8]) -> Left {
+    let small = body.to_ascii_lowercase();
+    let says = |what: &[u8]| memchr::memmem::find(&small, what).is_some();
+    let mut left = Left { settings: Names::None, pins: says(b"advisory_lock") };
+    let mut changes = Changes::default();
+    let mut tokens = Tokens::new(body);
+    let (mut is_first, mut runs_texts, mut calls) = (true, false, 0_usize);
+    while let Some(token) = tokens.next() {
+        let word = match token {
+            Token::Word(word) => word,
+            Token::Doubt => return Left::anything(),
+            Token::Name(name) => {
+                if is(name, b"set_config") {
+                    settings::call(&tokens, &mut changes);
+                    calls = calls.saturating_add(1);
+                }
+                b""
+            }
+            Token::Symbol(b';') => {
+                is_first = true;
+                continue;
+            }
+            Token::Text | Token::Number | Token::Symbol(_) => b"",
+        };
+        if is_first && is(word, b"set") {
+            settings::set(&mut tokens, &mut changes);
+        } else if is_first && is(word, b"reset") {
+            settings::reset(&mut tokens, &mut changes);
+        } else if is(word, b"set_config") {
+            settings::call(&tokens, &mut changes);
+            calls = calls.saturating_add(1);
+        }
+        runs_texts |= is(word, b"execute");
+        left.pins |= is_first && is(word, b"listen") || is(word, b"temp") || is(word, b"temporary");
+        is_first = STARTS.iter().any(|start| is(word, start));
+    }
+    left.settings.merge(&changes.touched);
+    if !changes.reset.is_none() {
+        left.settings.merge(&changes.reset);
+    }
+    // Those that are not calls are in texts that the function puts together and runs.
+    let hidden_calls = memchr::memmem::find_iter(&small, b"set_config").count() > calls;
+    let hidden_sets =
+        runs_texts && [b"'set ".as_slice(), b"'reset ", b"'discard "].iter().any(|verb| says(verb));
+    if hidden_calls || hidden_sets {
+        left.settings = Names::Any;
+    }
+    left
+}
+
+/// Words of PL/pgSQL behind which a statement begins.
+const STARTS: [&[u8]; 4] = [b"begin", b"then", b"else", b"loop"];
+
+/// Whether a text makes a function, a procedure or a trigger.
+#[must_use]
+pub fn makes_functions(sql: &[u8]) -> bool {
+    if super::is_plain(sql) {
+        return false;
+    }
+    let mut tokens = Tokens::new(sql);
+    let mut is_first = true;
+    while let Some(token) = tokens.next() {
+        if let Token::Word(word) = token
+            && is_first
+            && is(word, b"create")
+        {
+            while tokens.eat_word(&[b"or", b"replace", b"constraint"]) {}
+            if tokens.eat_word(&[b"function", b"procedure", b"trigger"]) {
+                return true;
+            }
+        }
+        is_first = token == Token::Symbol(b';');
+    }
+    false
+}
+
+/// Whether a text may run one of these functions: by calling it, or if there are `triggers`, by changing rows.
+pub fn may_run(sql: &[u8], triggers: bool, is_one: impl Fn(&[u8]) -> bool) -> bool {
+    let mut tokens = Tokens::new(sql);
+    let mut is_first = true;
+    while let Some(token) = tokens.next() {
+        match token {
+            Token::Doubt => return true,
+            Token::Word(word) => {
+                let changes_rows = || CHANGING.iter().any(|verb| is(word, verb));
+                if triggers && changes_rows() {
+                    return true;
+                }
+                if is_call(&tokens) && is_one(&word.to_ascii_lowercase()) {
+                    return true;
+                }
+                if is_first && is(word, b"execute") {
+                    return true;
+                }
+            }
+            Token::Name(name) if is_call(&tokens) && is_one(name) => return true,
+            Token::Name(_) | Token::Text | Token::Number | Token::Symbol(_) => {}
+        }
+        is_first = token == Token::Symbol(b';');
+    }
+    false
+}
+
+const CHANGING: [&[u8]; 6] = [b"insert", b"update", b"delete", b"merge", b"copy", b"truncate"];
+
+fn is_call(after: &Tokens<'_>) -> bool {
+    after.peek() == Some(Token::Symbol(b'('))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Names {
+        let mut all = Names::None;
+        all.add(names.iter().map(|name| (*name).into()));
+        all
+    }
+
+    fn settings(body: &str) -> Names {
+        left_by_body(body.as_bytes()).settings
+    }
+
+    #[test]
+    fn settings_that_a_body_changes_are_found() {
+        assert_eq!(
+            settings("BEGIN PERFORM set_config('app.user', id::text, false); END"),
+            names(&["app.user"])
+        );
+        assert_eq!(settings("SELECT pg_catalog.set_config('app.user', $1, false)"), names(&["app.user"]));
+        assert_eq!(settings("BEGIN IF x THEN SET work_mem = '5MB'; END IF; END"), names(&["work_mem"]));
+        assert_eq!(settings("BEGIN RESET work_mem; SET ROLE a; END"), names(&["role", "work_mem"]));
+        assert_eq!(settings("BEGIN RESET ALL; END"), Names::Any);
+    }
+
+    #[test]
+    fn what_ends_with_the_transaction_is_not_among_them() {
+        for body in [
+            "BEGIN PERFORM set_config('app.user', 'x', true); UPDATE t SET a = 1 WHERE b; END",
+            "BEGIN SET LOCAL work_mem = 5; PERFORM pg_advisory_xact_lock(1); EXECUTE 'SELECT 1'; END",
+            "INSERT INTO t VALUES (1) ON CONFLICT DO UPDATE SET a = 2",
+        ] {
+            assert!(left_by_body(body.as_bytes()).is_nothing(), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_put_together_may_be_anything() {
+        for body in [
+            "BEGIN EXECUTE 'SET ' || name || ' = 1'; END",
+            "BEGIN EXECUTE format('select set_config(%L, %L, false)', a, b); END",
+            "BEGIN PERFORM set_config(name, value, false); END",
+            "BEGIN SELECT 'open",
+        ] {
+            assert_eq!(settings(body), Names::Any, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_keeps_a_client_is_found() {
+        for body in [
+            "BEGIN PERFORM pg_advisory_lock(1); END",
+            "BEGIN CREATE TEMP TABLE t (a int); END",
+            "BEGIN LISTEN a; END",
+        ] {
+            assert!(left_by_body(body.as_bytes()).pins, "{body}");
+        }
+    }
+
+    #[test]
+    fn texts_that_make_functions_are_told_apart() {
+        for sql in [
+            "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+            "begin; create or replace procedure p() language sql as ''",
+            "CREATE CONSTRAINT TRIGGER t AFTER INSERT ON x EXECUTE FUNCTION f()",
+        ] {
+            assert!(makes_functions(sql.as_bytes()), "{sql}");
+        }
+        for sql in
+            ["CREATE TABLE function (a int)", "SELECT 'CREATE FUNCTION'", "DROP FUNCTION f", "SELECT 1"]
+        {
+            assert!(!makes_functions(sql.as_bytes()), "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_text_may_run_what_it_calls_and_what_its_changes_set_off() {
+        let runs = |sql: &str, triggers| {
+            may_run(sql.as_bytes(), triggers, |name| name == b"login" || name == b"Log")
+        };
+        assert!(runs("SELECT a.LOGIN (5)", false));
+        assert!(runs("SELECT \"Log\"()", false));
+        assert!(runs("EXECUTE s", false));
+        assert!(!runs("SELECT login, count(*) FROM log", false));
+        assert!(!runs("UPDATE t SET a = 1", false));
+        assert!(runs("WITH x AS (UPDATE t SET a = 1) SELECT 1", true));
+        assert!(!runs("SELECT 'login()'", true));
+    }
+}
