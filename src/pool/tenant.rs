@@ -35,8 +35,6 @@ pub struct TenantState {
     pub clients: ClientCounts,
     /// Servers that its clients keep between transactions.
     pub pins: Cell<u32>,
-    /// Whether a client has ever asked what a sequence gave it last.
-    pub reads_sequences: Rc<Cell<bool>>,
     /// What is known of its functions.
     pub functions: Rc<Functions>,
     /// Texts of prepared statements.
@@ -62,8 +60,7 @@ impl TenantState {
             counters: RefCell::default(),
             clients: ClientCounts::default(),
             pins: Cell::new(0),
-            reads_sequences: Rc::new(Cell::new(tenant.uses_lastval)),
-            functions: Functions::watched(),
+            functions: Functions::watched(tenant.uses_lastval),
             statements: RefCell::default(),
             bounds: RefCell::new(Rc::new(bounds_of(&tenant))),
             tenant: RefCell::new(tenant),
@@ -145,7 +142,9 @@ impl TenantState {
 
     /// Takes over a new configuration. With a new login, servers of the old one are closed when they are released.
     pub fn update(&self, tenant: Arc<Tenant>, profile: Option<Profile>) {
-        self.reads_sequences.set(self.reads_sequences.get() || tenant.uses_lastval);
+        if tenant.uses_lastval {
+            self.functions.reads_sequences.set(true);
+        }
         *self.bounds.borrow_mut() = Rc::new(bounds_of(&tenant));
         *self.tenant.borrow_mut() = tenant;
         if let Some(profile) = profile {

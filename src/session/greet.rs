@@ -80,7 +80,6 @@ pub async fn greet(
     let mut client = ClientState::new(cell.id, settings, floor.max_client_statements.get());
     client.startup = startup;
     client.bounds = cell.tenant.bounds();
-    client.reads_sequences = cell.tenant.reads_sequences.clone();
     if mode == PoolMode::Transaction {
         client.functions = cell.tenant.functions.clone();
     }

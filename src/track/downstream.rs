@@ -225,8 +225,9 @@ impl Exchange {
         }
         self.copy_syncs = false;
         let was_foretold = head == Some(Expect::DeallocateAll);
-        server.may_ask |=
-            client.reads_sequences.get() && server.status == TxStatus::Idle && may_use_a_sequence(tag);
+        server.may_ask |= client.functions.reads_sequences.get()
+            && server.status == TxStatus::Idle
+            && may_use_a_sequence(tag);
         if server.pinned && may_end_a_pin(tag) {
             server.doubted = true;
         }
@@ -378,8 +379,8 @@ impl Exchange {
                 server.status = status;
                 self.expect.pop();
                 if own.is_question() {
-                    let failed = self.own_error.take().is_some();
-                    self.take_answer(own, failed, (client, server));
+                    let error = self.own_error.take();
+                    self.take_answer(own, error.as_deref(), (client, server));
                     return Ok(());
                 }
                 if own == Expect::Restore {

@@ -3,7 +3,6 @@
 //! Owns the state that both directions share. `upstream` and `downstream` move it; this file creates it, asks it and
 //! prepares a server for the next client.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -154,8 +153,6 @@ pub struct ClientState {
     pub startup: Rc<Extras>,
     /// What it may not do.
     pub bounds: Rc<Bounds>,
-    /// Whether a client of its tenant has ever asked what a sequence gave it last.
-    pub reads_sequences: Rc<Cell<bool>>,
     /// What is known of the functions of its tenant.
     pub functions: Rc<Functions>,
     /// Its named statements.
@@ -181,7 +178,6 @@ impl ClientState {
             settings,
             startup: Rc::default(),
             bounds: Rc::default(),
-            reads_sequences: Rc::default(),
             functions: Rc::default(),
             statements: ClientStatements::default(),
             unnamed: None,
@@ -254,6 +250,8 @@ pub struct Exchange {
     pub(super) retry: Retry,
     /// What our questions are about.
     pub(super) asked: VecDeque<Asked>,
+    /// How many questions in a row were cancelled.
+    pub(super) asked_in_vain: u8,
     /// What the descriptions that are to be remembered are of, in order.
     pub(super) learning: VecDeque<Learning>,
     /// What the newest Bind of this segment has bound, if it was a named statement.
@@ -323,7 +321,7 @@ impl Exchange {
             self.reset(server, out);
         } else if !same_client && server.last_client.is_some() {
             server.sequences_mixed = true;
-            if client.reads_sequences.get() {
+            if client.functions.reads_sequences.get() {
                 self.discard_sequences(server, out);
             }
         }
@@ -399,6 +397,7 @@ impl Exchange {
         self.request_failed = false;
         self.repair_due = false;
         self.asked = VecDeque::new();
+        self.asked_in_vain = 0;
         self.learning = VecDeque::new();
         self.bound = None;
         self.retry.clear();

@@ -146,7 +146,7 @@ pub const fn pinning(kind: StateKind) -> Option<&'static str> {
         StateKind::Cursor => Some("a cursor WITH HOLD"),
         StateKind::AdvisoryLock => Some("an advisory lock of the session"),
         StateKind::PreparedStatement => Some("PREPARE"),
-        StateKind::Settings | StateKind::Unknown => None,
+        StateKind::Settings | StateKind::Deallocation | StateKind::Unknown => None,
     }
 }
 

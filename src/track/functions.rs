@@ -24,6 +24,8 @@ use super::upstream::Parties;
 pub struct Functions {
     /// Whether anybody wants to know: not where servers stay with their clients.
     is_watched: bool,
+    /// Whether a client has ever asked what a sequence gave it last.
+    pub reads_sequences: Cell<bool>,
     is_known: Cell<bool>,
     hidden: RefCell<Option<Rc<Hidden>>>,
 }
@@ -40,8 +42,8 @@ struct Hidden {
 impl Functions {
     /// Those of a tenant in transaction mode, of which nothing is known yet.
     #[must_use]
-    pub fn watched() -> Rc<Self> {
-        Rc::new(Self { is_watched: true, ..Self::default() })
+    pub fn watched(reads_sequences: bool) -> Rc<Self> {
+        Rc::new(Self { is_watched: true, reads_sequences: reads_sequences.into(), ..Self::default() })
     }
 
     /// They may have changed.

@@ -63,7 +63,9 @@ pub enum Effect {
 pub enum StateKind {
     /// Run-time settings: `SET`, `RESET`, `set_config`.
     Settings,
-    /// Statements prepared or deallocated by SQL.
+    /// Statements deallocated by SQL: that only takes away.
+    Deallocation,
+    /// Statements prepared by SQL.
     PreparedStatement,
     /// `LISTEN` and `UNLISTEN`.
     Listen,
@@ -138,7 +140,7 @@ impl Traces {
     /// Whether the server may forget prepared statements: by DEALLOCATE or DISCARD ALL, or by what cannot be read.
     #[must_use]
     pub const fn may_forget(&self) -> bool {
-        matches!(self.kind, StateKind::PreparedStatement | StateKind::Unknown)
+        matches!(self.kind, StateKind::Deallocation | StateKind::PreparedStatement | StateKind::Unknown)
     }
 
     /// Those of a text that [`classify`] says leaves this.
@@ -147,6 +149,7 @@ impl Traces {
         match kind {
             StateKind::Unknown => Self::unknown(),
             StateKind::Settings
+            | StateKind::Deallocation
             | StateKind::PreparedStatement
             | StateKind::Listen
             | StateKind::TempObject

@@ -21,6 +21,7 @@ use super::functions::take_functions;
 use super::lexer::{Changes, Names, StateKind};
 use super::params::{self, Extras, is_settable_reported};
 use crate::wire::frame;
+use crate::wire::messages::parse_error_fields;
 
 /// What a question that is being asked is about, and the rows that have come.
 #[derive(Debug, Default)]
@@ -150,16 +151,21 @@ impl Exchange {
         }
     }
 
-    /// The oldest question has been answered; `failed` if by an error.
+    /// The oldest question has been answered, if not by this error.
     pub(super) fn take_answer(
         &mut self,
         question: Expect,
-        failed: bool,
+        error: Option<&[u8]>,
         (client, server): (&mut ClientState, &mut ServerState),
     ) {
         let asked = self.asked.pop_front().unwrap_or_default();
         server.asking = !self.asked.is_empty();
-        let failed = failed || asked.bytes > MAX_ANSWER_BYTES;
+        if error.is_some_and(is_cancel) && self.asked_in_vain < MAX_ASKED_IN_VAIN {
+            self.asked_in_vain = self.asked_in_vain.saturating_add(1);
+            return ask_again(question, asked, server);
+        }
+        self.asked_in_vain = 0;
+        let failed = error.is_some() || asked.bytes > MAX_ANSWER_BYTES;
         match question {
             Expect::AskSettings if failed => server.touched = Names::Any,
             Expect::AskFunctions => {
@@ -171,6 +177,21 @@ impl Exchange {
             Expect::AskAllSettings => take_all_settings(asked.rows, client, server),
             _ => take_pins(asked.rows.first(), server),
         }
+    }
+}
+
+/// Whether the client's wish to cancel its own request came too late for that, and hit our question; or a very short
+/// `statement_timeout` of the client's did.
+fn is_cancel(error: &[u8]) -> bool {
+    parse_error_fields(error).code() == Some(b"57014")
+}
+
+fn ask_again(question: Expect, asked: Asked, server: &mut ServerState) {
+    match question {
+        Expect::AskSettings => server.touched.add(asked.names),
+        Expect::AskAllSettings => server.touched = Names::Any,
+        Expect::AskFunctions => server.blind = true,
+        _ => server.doubted = true,
     }
 }
 
@@ -342,6 +363,8 @@ fn row(body: &[u8]) -> Option<Row> {
 
 /// Settings asked for by name in one query.
 const MAX_NAMES: usize = 50;
+/// How often in a row.
+const MAX_ASKED_IN_VAIN: u8 = 20;
 /// A longer answer counts as a failure.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 /// A longer value is not carried: its client stays where it is.
@@ -394,6 +417,23 @@ mod tests {
         assert!(ask(&mut talk).starts_with(b"Q"));
         talk.answer(&messages(&[(b'T', b""), (b'C', b"SELECT 0\0"), ready]));
         assert!(talk.client.settings.extras.is_empty() && !talk.server.is_unsettled());
+    }
+
+    #[test]
+    fn a_question_that_a_late_cancel_hits_is_asked_again() {
+        let mut talk = Talk::new(9);
+        let ready = (b'Z', b"I".as_slice());
+        talk.say(&messages(&[(b'Q', b"SET work_mem = '8MB'; LISTEN a\0")]));
+        talk.answer(&messages(&[(b'C', b"SET\0"), (b'C', b"LISTEN\0"), ready]));
+        let cancelled = (b'E', b"SERROR\0C57014\0\0".as_slice());
+        for _ in 0..2 {
+            let mut out = Vec::new();
+            talk.exchange.settle(&talk.client, &mut talk.server, &mut out);
+            let asks = |what: &[u8]| memchr::memmem::find(&out, what).is_some();
+            assert!(asks(b"work_mem") && asks(b"pg_listening_channels"));
+            talk.answer(&messages(&[cancelled, ready, cancelled, ready]));
+            assert!(talk.server.is_unsettled() && !talk.server.suspect);
+        }
     }
 
     #[test]

@@ -288,7 +288,7 @@ impl Exchange {
         if !sequences.asks {
             return;
         }
-        parties.client.reads_sequences.set(true);
+        parties.client.functions.reads_sequences.set(true);
         let is_free = self.is_answered() && parties.server.status == TxStatus::Idle;
         if parties.server.sequences_mixed && is_free && !parties.server.has_drawn {
             self.discard_sequences(parties.server, sink.insert());
@@ -326,6 +326,10 @@ impl<'a> Parties<'a> {
         match traces.kind {
             // What comes of it is asked for.
             StateKind::Settings => return,
+            StateKind::Deallocation => {
+                self.server.doubted |= self.server.pinned;
+                return;
+            }
             StateKind::Listen
             | StateKind::TempObject
             | StateKind::Cursor

@@ -149,6 +149,7 @@ async fn an_idle_client_may_cancel_nothing() {
 async fn a_server_whose_cancel_may_still_come_is_handed_to_nobody() {
     let plan = Plan::new(&["acme"]).one_server_each().set("pool", "connect_timeout", "\"300ms\"");
     let stage = Stage::start(plan).await;
+    stage.warm_up("acme").await;
     let mut client = stage.client("acme").await;
     client.query("BEGIN").await;
     let pid = client.query("SELECT pg_backend_pid()").await.value().to_owned();

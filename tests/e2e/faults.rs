@@ -202,6 +202,7 @@ async fn one_frozen_server_holds_up_only_its_client() {
 async fn a_newcomer_that_a_frozen_server_cannot_greet_is_told() {
     let plan = Plan::new(&["acme"]).one_server_each().queue_timeout("500ms");
     let stage = Stage::start(plan).await;
+    stage.warm_up("acme").await;
     let mut client = stage.client("acme").await;
     let pid = client.query("SELECT pg_backend_pid()").await.value().parse().unwrap();
     stage.postgres.signal_backend("STOP", pid).unwrap();

@@ -32,6 +32,15 @@ impl Stage {
         stage
     }
 
+    /// Lets the proxy ask what it asks of a tenant that it has just met, for one that has a single server.
+    pub(crate) async fn warm_up(&self, tenant: &str) {
+        let mut clients = [self.client(tenant).await, self.client(tenant).await];
+        for client in &mut clients {
+            // Only when the server has answered that, the next one gets it.
+            assert_eq!(client.query("SELECT 1").await.value(), "1");
+        }
+    }
+
     /// The cluster and its tenants alone.
     pub(crate) async fn without_proxy(mut plan: Plan) -> Self {
         let authority = Authority::new("test authority");

@@ -184,7 +184,7 @@ pub(super) fn deallocate(tokens: &mut Tokens<'_>) -> Verdict {
         Some(Token::Name(name)) if !name.is_empty() => Some(Effect::Deallocate(identifier(name, Case::Kept))),
         Some(Token::Name(_) | Token::Text | Token::Number | Token::Symbol(_) | Token::Doubt) | None => None,
     };
-    Verdict { state: body(tokens, Watch::Names).max(Some(StateKind::PreparedStatement)), if_alone }
+    Verdict { state: body(tokens, Watch::Names).max(Some(StateKind::Deallocation)), if_alone }
 }
 
 const fn is_end(token: Option<Token<'_>>) -> bool {

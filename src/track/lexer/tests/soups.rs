@@ -106,7 +106,7 @@ proptest! {
         let state = |text: &str| match classify(text.as_bytes()) {
             Effect::Transient => None,
             Effect::SessionState(kind) => Some(kind),
-            Effect::Deallocate(_) | Effect::DeallocateAll => Some(StateKind::PreparedStatement),
+            Effect::Deallocate(_) | Effect::DeallocateAll => Some(StateKind::Deallocation),
             Effect::DiscardAll => Some(StateKind::Unknown),
         };
         // The newline ends a last line comment. Unknown swallows what follows, and may itself end with the second text.

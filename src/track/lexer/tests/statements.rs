@@ -322,7 +322,7 @@ fn a_long_name_is_cut_as_postgres_cuts_it() {
 #[test]
 fn a_deallocate_among_others_is_no_sole_one() {
     assert_state(
-        StateKind::PreparedStatement,
+        StateKind::Deallocation,
         &[
             "DEALLOCATE a; SELECT 1",
             "SELECT 1; DEALLOCATE ALL",
