@@ -233,10 +233,10 @@ impl Exchange {
         }
         if tag == b"DISCARD ALL\0" {
             self.discarded_all(client, server);
+            server.holds_more = false;
             if !was_foretold && self.expect.only_syncs_behind_head() {
                 server.left_behind = None;
                 server.pinned = false;
-                server.holds_more = false;
             }
         }
         if !was_foretold && matches!(tag, b"DEALLOCATE ALL\0" | b"DISCARD ALL\0") {

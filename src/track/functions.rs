@@ -26,6 +26,8 @@ pub struct Functions {
     is_watched: bool,
     /// Whether a client has ever asked what a sequence gave it last.
     pub reads_sequences: Cell<bool>,
+    /// Whether a client has ever bound an unnamed statement that it had bound in an earlier request already.
+    pub(super) binds_unnamed_again: Cell<bool>,
     is_known: Cell<bool>,
     hidden: RefCell<Option<Rc<Hidden>>>,
 }

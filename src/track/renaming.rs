@@ -156,6 +156,9 @@ impl Exchange {
             return Ok(self.refuse_extended(header, message, error, sink));
         }
         self.bound = None;
+        if name.is_empty() && !self.unnamed_here && parties.unnamed_is_gone() {
+            parties.client.functions.binds_unnamed_again.set(true);
+        }
         if name.is_empty() && self.unnamed_is_at_hand(parties, sink) {
             parties.unnamed_is_bound = true;
             parties.look_for_functions_of_unnamed();

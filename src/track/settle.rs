@@ -304,6 +304,9 @@ fn has_strayed(name: &str, hex: &[u8], client: &ClientState) -> bool {
 /// From here on these are the client's settings, and the server has them.
 fn adopt(mut extras: Extras, client: &mut ClientState, server: &mut ServerState) {
     extras.sort();
+    let bytes: usize = extras.iter().map(|(name, value)| name.len().saturating_add(value.len())).sum();
+    // What is too much to be carried stays where it is, and its client with it.
+    server.holds_more |= bytes > MAX_EXTRAS_BYTES;
     if *client.settings.extras != extras {
         client.settings.extras = Rc::new(extras);
     }
@@ -367,6 +370,8 @@ const MAX_NAMES: usize = 50;
 const MAX_ASKED_IN_VAIN: u8 = 20;
 /// A longer answer counts as a failure.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// Settings of one client that are carried, names and values together.
+const MAX_EXTRAS_BYTES: usize = 128 * 1024;
 /// A longer value is not carried: its client stays where it is.
 const MAX_VALUE_BYTES: usize = 8 * 1024;
 

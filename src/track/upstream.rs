@@ -107,7 +107,8 @@ impl Exchange {
             }
         }
         // Our questions will destroy the unnamed statement, so it may be needed again after all.
-        if (!parties.unnamed_is_bound || parties.server.is_unsettled())
+        let is_kept = !parties.unnamed_is_bound || parties.client.functions.binds_unnamed_again.get();
+        if (is_kept || parties.server.is_unsettled())
             && let Some(body) = parties.unnamed
         {
             parties.client.unnamed = Some(body.into());
@@ -346,6 +347,11 @@ impl<'a> Parties<'a> {
         if self.server.pinned && memchr::memmem::find(text, b"advisory_unlock").is_some() {
             self.server.doubted = true;
         }
+    }
+
+    /// Whether the client has an unnamed statement whose text nobody has any more.
+    pub(super) const fn unnamed_is_gone(&self) -> bool {
+        self.unnamed.is_none() && self.client.unnamed.is_none() && self.client.unnamed_version > 0
     }
 
     /// The client's unnamed statement becomes another one, or none. What is sent to do that keeps a server that has the

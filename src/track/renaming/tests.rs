@@ -415,3 +415,20 @@ fn an_unnamed_statement_whose_parse_may_be_skipped_may_leave_anything() {
     talk.answer(&messages(&[FAILED, READY, BOUND, (b'C', b"SET\0"), READY]));
     assert!(talk.server.is_unsettled(), "it was SET that ran");
 }
+
+#[test]
+fn an_unnamed_statement_that_is_bound_again_later_is_kept_from_then_on() {
+    let mut talk = Talk::new(9);
+    let bind: (u8, &[u8]) = (b'B', b"\0\0\0\0\0\0\0\0");
+    let parse: (u8, &[u8]) = (b'P', b"\0SELECT 1\0\0\0");
+    talk.say(&messages(&[parse, bind, EXECUTE, SYNC]));
+    talk.answer(&messages(&[PARSED, BOUND, DONE, READY]));
+    assert!(talk.client.unnamed.is_none(), "most are never bound again");
+    talk.say(&messages(&[bind, EXECUTE, SYNC]));
+    talk.answer(&messages(&[BOUND, DONE, READY]));
+    talk.say(&messages(&[parse, bind, EXECUTE, SYNC]));
+    talk.answer(&messages(&[PARSED, BOUND, DONE, READY]));
+    talk.next_server(fresh_server());
+    let sent = talk.say(&messages(&[bind, EXECUTE, SYNC]));
+    assert_eq!(sent, messages(&[parse, bind, EXECUTE, SYNC]), "prepared again on the other server");
+}
