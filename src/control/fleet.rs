@@ -12,7 +12,7 @@ use crate::budget::{Exchange, Instruction};
 use crate::front::{Admitted, Reception};
 use crate::ids::{ClusterId, TenantId, WorkerId};
 use crate::pool::Note;
-use crate::session::{CancelKeys, Newcomer, Registry};
+use crate::session::{CancelKeys, Newcomer};
 use crate::stats::WorkerReport;
 use crate::wire::startup::CancelKey;
 use crate::worker::{Order, Plan, Worker};
@@ -221,8 +221,10 @@ impl Reception for Fleet {
     }
 
     fn cancel(&self, key: CancelKey, done: oneshot::Sender<()>) {
-        if let Some(worker) = self.workers.get(usize::from(Registry::worker_of(key.pid).0)) {
-            worker.order(Order::Cancel { pid: key.pid, secret: key.secret, done });
+        // The process id may be a server's, and then says nothing about the worker. `done` goes with its last holder.
+        let (key, done) = (Arc::new(key), Arc::new(done));
+        for worker in &self.workers {
+            worker.order(Order::Cancel { key: key.clone(), done: done.clone() });
         }
     }
 }

@@ -3,7 +3,8 @@
 //! Owns the wording towards clients. The decision is the scheduler's.
 
 use crate::budget::RejectReason;
-use crate::error::{ClientError, ClientFacing, Fault, SqlState};
+use crate::error::{ClientError, ClientFacing, Fault, Severity, SqlState};
+use crate::tenant::PoolMode;
 
 /// A request for a lease that ends without one.
 #[derive(Clone, Debug)]
@@ -31,6 +32,36 @@ impl Refusal {
             Self::Rejected { reason, .. } => reason.as_str(),
             Self::Cancelled => "cancelled",
         }
+    }
+
+    /// The same for a client that is not greeted yet: there is no session that could go on.
+    #[must_use]
+    pub fn at_login(&self, mode: PoolMode) -> ClientError {
+        let error = ClientError { severity: Severity::Fatal, ..self.to_client() };
+        let Self::Rejected { reason, login, .. } = self else { return error };
+        let hint = match (reason, mode) {
+            (RejectReason::QueueTimeout { .. } | RejectReason::QueueFull, _) if login.is_some() => {
+                TELL_THE_OPERATOR_OF_IT
+            }
+            (RejectReason::QueueTimeout { .. } | RejectReason::QueueFull, PoolMode::Session) => {
+                "In session mode a client has a server from its login on: close sessions that are not needed, use \
+                 transaction mode, or raise the tenant's tier."
+            }
+            (RejectReason::QueueTimeout { .. } | RejectReason::QueueFull, PoolMode::Transaction) => {
+                "Connect again, use shorter transactions, or raise the tenant's tier."
+            }
+            (RejectReason::Unavailable | RejectReason::Rejected, _) if login.is_none() => {
+                "Connect again shortly."
+            }
+            (
+                RejectReason::Unavailable
+                | RejectReason::Rejected
+                | RejectReason::TenantRemoved
+                | RejectReason::UnknownTenant,
+                _,
+            ) => return error,
+        };
+        error.with_hint(hint)
     }
 }
 
@@ -106,5 +137,7 @@ fn no_more(login: Option<&ClientError>) -> String {
     }
 }
 
+const TELL_THE_OPERATOR_OF_IT: &str =
+    "Tell the operator: the tenant's role, database or credentials need attention.";
 const TELL_THE_OPERATOR: &str = "The session goes on, with what the tenant has. Tell the operator: the tenant's role, \
                                  database or credentials need attention.";

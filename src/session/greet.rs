@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use super::admission::Admission;
-use super::floor::Floor;
-use super::life::{Session, goodbye};
+use super::arrival::Arrival;
+use super::life::Session;
 use super::registry::ClientCell;
-use crate::error::{ClientError, ClientFacing, Fault, Severity, SqlState};
+use crate::error::{ClientError, Fault, Severity, SqlState};
 use crate::net::{PortableStream, Stream};
-use crate::pool::{Acquired, Lease, Leftover, Refusal};
+use crate::pool::{Greeting, Lease, Leftover};
 use crate::tenant::{PoolMode, Tenant};
 use crate::track::{Bounds, ClientState, Exchange, Extras, ServerFault, Settings, Sink, lexer, params};
 use crate::wire::messages;
@@ -49,7 +49,7 @@ impl std::fmt::Debug for Newcomer {
 
 /// Why a client is not greeted.
 #[derive(Debug)]
-enum NotGreeted {
+pub(super) enum NotGreeted {
     /// It is told.
     Told(Box<ClientError>),
     /// Postgres' own words about a setting.
@@ -61,20 +61,27 @@ enum NotGreeted {
 /// Greets a client and makes its session; `None` if it was sent away. Not cancel-safe.
 pub async fn greet(
     admission: Admission,
-    mut stream: Stream,
+    stream: Stream,
     newcomer: (PoolMode, u32, Vec<(String, String)>, Vec<u8>),
 ) -> Option<Session> {
     let (mode, protocol_minor, parameters, unread) = newcomer;
-    let (floor, cell) = (&admission.floor, &admission.cell);
-    let (settings, startup) = match settings_for(floor, cell, parameters).await {
+    let mut arrival = Arrival { stream, admission, mode, unread };
+    let ((settings, startup), mut lease) = match settle_in(&mut arrival, parameters).await {
         Ok(found) => found,
         Err(why) => {
-            send_away(&mut stream, &why).await;
+            log_refusal(&arrival.admission.cell, &why);
+            send_away(&mut arrival.stream, &why).await;
             return None;
         }
     };
-    let words = greeting(floor, cell, &settings, protocol_minor);
-    if stream.write_all(&words).await.is_err() {
+    let Arrival { mut stream, admission, unread, .. } = arrival;
+    let (floor, cell) = (&admission.floor, &admission.cell);
+    let server_pid = lease.as_mut().and_then(Lease::server).map(|server| server.pid);
+    let key = floor.registry.key(cell, protocol_minor >= 2, server_pid);
+    if stream.write_all(&greeting(&settings, &key)).await.is_err() {
+        if let Some(lease) = lease {
+            lease.give_back(Leftover::Nothing);
+        }
         return None;
     }
     let mut client = ClientState::new(cell.id, settings, floor.max_client_statements.get());
@@ -83,7 +90,61 @@ pub async fn greet(
     if mode == PoolMode::Transaction {
         client.functions = cell.tenant.functions.clone();
     }
-    Some(Session::new(stream, admission, client, mode).with_carry(&unread))
+    let mut session = Session::new(stream, admission, client, mode);
+    let Some(lease) = lease else { return Some(session.with_carry(&unread)) };
+    let mut lease = Some(lease);
+    poll_fn(|cx| {
+        if let Some(lease) = lease.take() {
+            // How it ends is the session's own business.
+            let _ = session.begin_lease(cx, lease, &unread);
+        }
+        Poll::Ready(())
+    })
+    .await;
+    Some(session)
+}
+
+/// What the client is greeted with, and the server that it keeps from the beginning on: in session mode, where it is told
+/// the server's process id.
+async fn settle_in(
+    arrival: &mut Arrival,
+    parameters: Vec<(String, String)>,
+) -> Result<(Greeting, Option<Lease>), NotGreeted> {
+    let cell = arrival.admission.cell.clone();
+    let wishes = wishes(&cell.tenant.tenant(), &cell.tenant.bounds(), parameters)
+        .map_err(|error| NotGreeted::Told(Box::new(error)))?;
+    let known = cell.tenant.greeting(&wishes);
+    if let (Some(greeting), PoolMode::Transaction) = (&known, arrival.mode) {
+        return Ok((greeting.clone(), None));
+    }
+    let mut lease = arrival.lease().await?;
+    let greeting = match known {
+        Some(greeting) => greeting,
+        None => match learn_in_time(&cell, wishes, &mut lease).await {
+            Ok(greeting) => greeting,
+            Err(why) => {
+                lease.give_back(Leftover::Work);
+                return Err(why);
+            }
+        },
+    };
+    match arrival.mode {
+        PoolMode::Session => Ok((greeting, Some(lease))),
+        PoolMode::Transaction => {
+            lease.give_back(Leftover::Nothing);
+            Ok((greeting, None))
+        }
+    }
+}
+
+fn log_refusal(cell: &ClientCell, why: &NotGreeted) {
+    let reason = match why {
+        NotGreeted::Told(error) => error.reason,
+        NotGreeted::ServerSaid(_) => "startup_setting",
+        NotGreeted::Gone => "disconnected",
+    };
+    let (name, request_id) = (&cell.tenant.tenant().name, cell.request_id);
+    tracing::info!(customer_id = %name, request_id, reason, "client not greeted");
 }
 
 /// Tells a client why it cannot stay, without a greeting.
@@ -106,43 +167,25 @@ async fn send_away(stream: &mut Stream, why: &NotGreeted) {
     }
 }
 
-fn greeting(floor: &Floor, cell: &ClientCell, settings: &Settings, protocol_minor: u32) -> Vec<u8> {
+fn greeting(settings: &Settings, (pid, secret): &(u32, Vec<u8>)) -> Vec<u8> {
     let mut words = Vec::with_capacity(512);
     messages::put_authentication_ok(&mut words);
     for (name, value) in settings.params.iter() {
         messages::put_parameter_status(&mut words, name, value);
     }
-    let (pid, secret) = floor.registry.key(cell, protocol_minor >= 2);
-    messages::put_backend_key_data(&mut words, pid, &secret);
+    messages::put_backend_key_data(&mut words, *pid, secret);
     messages::put_ready_for_query(&mut words, b'I');
     words
 }
 
-async fn settings_for(
-    floor: &Rc<Floor>,
-    cell: &Rc<ClientCell>,
-    parameters: Vec<(String, String)>,
-) -> Result<(Settings, Rc<Extras>), NotGreeted> {
-    let wishes = wishes(&cell.tenant.tenant(), &cell.tenant.bounds(), parameters)
-        .map_err(|error| NotGreeted::Told(Box::new(error)))?;
-    if let Some(found) = cell.tenant.greeting(&wishes) {
-        return Ok(found);
-    }
-    let mut lease = lease(floor, cell).await?;
-    // A server that does not answer keeps a newcomer no longer than a queue would.
-    let learned = tokio::time::timeout(cell.tenant.patience(), learn(cell, &wishes, &mut lease)).await;
-    match learned.unwrap_or_else(|_| Err(NotGreeted::Told(Box::new(cannot_learn())))) {
-        Ok(settings) => {
-            lease.give_back(Leftover::Nothing);
-            let startup = startup(&wishes, &settings);
-            cell.tenant.remember_greeting(wishes, (settings.clone(), startup.clone()));
-            Ok((settings, startup))
-        }
-        Err(why) => {
-            lease.give_back(Leftover::Work);
-            Err(why)
-        }
-    }
+/// What a server makes of the wishes, remembered for the next client that has the same. A server that does not answer keeps
+/// a newcomer no longer than a queue would.
+async fn learn_in_time(cell: &ClientCell, wishes: Extras, lease: &mut Lease) -> Result<Greeting, NotGreeted> {
+    let learned = tokio::time::timeout(cell.tenant.patience(), learn(cell, &wishes, lease)).await;
+    let settings = learned.unwrap_or_else(|_| Err(NotGreeted::Told(Box::new(cannot_learn()))))?;
+    let greeting = (settings.clone(), startup(&wishes, &settings));
+    cell.tenant.remember_greeting(wishes, greeting.clone());
+    Ok(greeting)
 }
 
 /// Startup settings in a canonical order, refused where they would leave the tenant.
@@ -194,25 +237,6 @@ fn same_path(a: &str, b: &str) -> bool {
         path.split(',').map(|part| part.trim().trim_matches('"').to_owned()).collect()
     };
     plain(a) == plain(b)
-}
-
-async fn lease(floor: &Floor, cell: &ClientCell) -> Result<Lease, NotGreeted> {
-    let refused = |refusal: Refusal| NotGreeted::Told(Box::new(refusal.to_client()));
-    match floor.pool.acquire(&cell.tenant, None, cell.tenant.patience()) {
-        Acquired::Now(lease) => Ok(lease),
-        Acquired::Queued(mut ticket) => {
-            let granted = poll_fn(|cx| {
-                // A drain waits for everybody who counts, so it must not have to wait for a server as well.
-                cell.set_waker(cx.waker());
-                if cell.is_asked_to_leave() {
-                    return Poll::Ready(Err(NotGreeted::Told(Box::new(goodbye(&cell.tenant)))));
-                }
-                ticket.poll(cx).map_err(refused)
-            });
-            granted.await
-        }
-        Acquired::Refused(refusal) => Err(refused(refusal)),
-    }
 }
 
 /// Applies the wishes on a server and reads what it makes of them.

@@ -412,4 +412,4 @@ pub(super) fn goodbye(tenant: &TenantState) -> ClientError {
 /// Steps of one poll.
 const MAX_STEPS: usize = 32;
 /// What a client may say while it waits; beyond that it is not read.
-const MAX_WAITING_BYTES: usize = 256 * 1024;
+pub(super) const MAX_WAITING_BYTES: usize = 256 * 1024;

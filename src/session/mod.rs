@@ -10,6 +10,7 @@
 //! ```
 
 mod admission;
+mod arrival;
 mod clocks;
 mod floor;
 mod greet;

@@ -1,10 +1,12 @@
 //! The clients of a worker: where each one is, and the key by which it can be cancelled.
 //!
-//! Owns the cancel keys that clients see (PostgreSQL manual, "Canceling Requests in Progress"). A key names the worker
-//! and the client's place; its secret is computed, not stored, so that there is no table of secrets to leak or to look
-//! up. Must not know servers beyond their number.
+//! Owns the cancel keys that clients see (PostgreSQL manual, "Canceling Requests in Progress"). The process id of a key is
+//! its server's, for a client that keeps one server to its end; else it names the worker and the client's place. Process
+//! ids are not unique: those of two clusters may be equal. The secret decides; it is computed, not stored, so that there
+//! is no table of secrets to leak or to look up. Must not know servers beyond their numbers.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -73,7 +75,9 @@ pub struct ClientCell {
     pub tenant: Rc<TenantState>,
     /// Number of the connection in the logs, as its login had it.
     pub request_id: u64,
-    index: usize,
+    index: u32,
+    /// The process id in its cancel key, if that is its server's; else 0.
+    server_pid: Cell<u32>,
     whereabouts: Cell<Whereabouts>,
     wish: Cell<Wish>,
     /// Its cancel key has all bytes of the secret.
@@ -194,6 +198,8 @@ pub struct Registry {
     worker: WorkerId,
     keys: CancelKeys,
     clients: RefCell<Slab<Rc<ClientCell>>>,
+    /// Clients that were told the process id of their server: that, and their place.
+    by_server: RefCell<BTreeSet<(u32, u32)>>,
     admitted: Cell<u32>,
     leaving: Cell<bool>,
 }
@@ -203,7 +209,7 @@ impl Registry {
     #[must_use]
     pub fn new(worker: WorkerId, keys: CancelKeys) -> Self {
         let (clients, admitted, leaving) = (RefCell::default(), Cell::new(0), Cell::new(false));
-        Self { worker, keys, clients, admitted, leaving }
+        Self { worker, keys, clients, by_server: RefCell::default(), admitted, leaving }
     }
 
     /// Takes a client in. `request_id` is the number of its connection in the logs.
@@ -211,17 +217,18 @@ impl Registry {
         let mut clients = self.clients.borrow_mut();
         let entry = clients.vacant_entry();
         self.admitted.set(self.admitted.get().wrapping_add(1));
-        let index = u64::try_from(entry.key()).unwrap_or(u64::MAX) & u64::from(u32::MAX);
-        let id = ClientId(u64::from(self.admitted.get()) << 32 | index);
+        let index = u32::try_from(entry.key()).unwrap_or(u32::MAX);
+        let id = ClientId(u64::from(self.admitted.get()) << 32 | u64::from(index));
         let connected = &tenant.clients.connected;
         connected.set(connected.get().saturating_add(1));
         let wish = Cell::new(if self.leaving.get() { Wish::Leave } else { Wish::Nothing });
-        let (index, whereabouts, waker) = (entry.key(), Cell::new(Whereabouts::Parked), RefCell::default());
+        let (whereabouts, waker) = (Cell::new(Whereabouts::Parked), RefCell::default());
         let cell = Rc::new(ClientCell {
             id,
             tenant,
             request_id,
             index,
+            server_pid: Cell::new(0),
             whereabouts,
             wish,
             long_key: Cell::new(false),
@@ -238,17 +245,28 @@ impl Registry {
 
     /// Lets a client go.
     pub fn remove(&self, cell: &ClientCell) {
-        if self.clients.borrow_mut().try_remove(cell.index).is_some() {
+        if self.clients.borrow_mut().try_remove(place(cell.index)).is_some() {
+            self.by_server.borrow_mut().remove(&(cell.server_pid.get(), cell.index));
             let connected = &cell.tenant.clients.connected;
             connected.set(connected.get().saturating_sub(1));
         }
     }
 
-    /// The process id and the secret that the client is told. `long` gives 32 bytes (protocol 3.2) instead of 4.
+    /// The process id and the secret that the client is told. `long` gives 32 bytes (protocol 3.2) instead of 4. `server` is
+    /// the process id of the server that it keeps until it leaves.
     #[must_use]
-    pub fn key(&self, cell: &ClientCell, long: bool) -> (u32, Vec<u8>) {
+    pub fn key(&self, cell: &ClientCell, long: bool, server: Option<u32>) -> (u32, Vec<u8>) {
         cell.long_key.set(long);
-        (pid(self.worker, cell.index), self.secret(cell))
+        // 0: a server that did not say.
+        let pid = match server.filter(|pid| *pid != 0) {
+            Some(pid) => {
+                cell.server_pid.set(pid);
+                self.by_server.borrow_mut().insert((pid, cell.index));
+                pid
+            }
+            None => invented_pid(self.worker, cell.index),
+        };
+        (pid, self.secret(cell))
     }
 
     /// Whole, or the part that protocol 3.0 has room for. A part of a long key must not do: it is guessed more easily.
@@ -260,18 +278,21 @@ impl Registry {
         secret
     }
 
-    /// The worker whose client a cancel key names.
-    #[must_use]
-    pub fn worker_of(pid: u32) -> WorkerId {
-        WorkerId(u16::try_from(pid >> INDEX_BITS).unwrap_or(u16::MAX))
-    }
-
-    /// The client of a cancel key, if key and secret are right.
+    /// The client of a cancel key, if key and secret are right. It may be another worker's.
     #[must_use]
     pub fn find(&self, pid: u32, secret: &[u8]) -> Option<Rc<ClientCell>> {
-        let index = usize::try_from(pid & INDEX_MASK).ok()?.checked_sub(1)?;
-        let cell = self.clients.borrow().get(index)?.clone();
-        bool::from(self.secret(&cell).ct_eq(secret)).then_some(cell)
+        let (clients, by_server) = (self.clients.borrow(), self.by_server.borrow());
+        let told_servers =
+            by_server.range((pid, 0)..=(pid, u32::MAX)).filter_map(|(_, index)| clients.get(place(*index)));
+        let invented = pid & INDEX_MASK;
+        let told_ours =
+            (invented_pid(self.worker, invented) == pid).then(|| clients.get(place(invented))).flatten();
+        told_ours
+            .filter(|cell| cell.server_pid.get() == 0)
+            .into_iter()
+            .chain(told_servers)
+            .find(|cell| bool::from(self.secret(cell).ct_eq(secret)))
+            .cloned()
     }
 
     /// Asks a queued client to give its request up.
@@ -324,15 +345,20 @@ impl Registry {
     }
 }
 
-/// A process id that names a worker and a client's place. Positive as a signed number, never 0.
-fn pid(worker: WorkerId, index: usize) -> u32 {
-    let index = u32::try_from(index).unwrap_or(INDEX_MASK).saturating_add(1) & INDEX_MASK;
-    u32::from(worker.0) << INDEX_BITS | index
+/// A process id that names a worker and a client's place. Positive as a signed number, and larger than any that Linux
+/// gives out (`PID_MAX_LIMIT`, 2^22), so that it is no server's.
+fn invented_pid(worker: WorkerId, index: u32) -> u32 {
+    INVENTED | u32::from(worker.0 & 0xff) << INDEX_BITS | index & INDEX_MASK
+}
+
+fn place(index: u32) -> usize {
+    usize::try_from(index).unwrap_or(usize::MAX)
 }
 
 /// What BackendKeyData has room for in protocol 3.0.
 const SHORT_SECRET_BYTES: usize = 4;
-const INDEX_BITS: u32 = 24;
+const INVENTED: u32 = 1 << 30;
+const INDEX_BITS: u32 = 22;
 const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
 
 #[cfg(test)]
@@ -360,22 +386,65 @@ mod tests {
     fn a_cancel_key_is_right_as_a_whole_only() {
         let registry = Registry::new(WorkerId(0), CancelKeys::new(&[7; 32]));
         let tenant = tenant();
-        let (long, short) = (registry.admit(tenant.clone(), 1), registry.admit(tenant, 2));
-        for (cell, is_long, length) in [(&long, true, 32), (&short, false, 4)] {
-            let (pid, secret) = registry.key(cell, is_long);
-            assert_eq!(secret.len(), length);
-            assert_eq!(registry.find(pid, &secret).map(|found| found.id), Some(cell.id));
-            let whole = registry.keys.secret(WorkerId(0), cell.id);
-            for part in (0..=32).filter(|part| *part != length) {
-                assert!(registry.find(pid, &whole.as_ref()[..part]).is_none(), "{part} bytes of {length}");
+        for server in [None, Some(0), Some(4711), Some(INVENTED)] {
+            let (long, short) = (registry.admit(tenant.clone(), 1), registry.admit(tenant.clone(), 2));
+            for (cell, is_long, length) in [(&long, true, 32), (&short, false, 4)] {
+                let (pid, secret) = registry.key(cell, is_long, server);
+                assert_eq!(secret.len(), length);
+                assert_eq!(registry.find(pid, &secret).map(|found| found.id), Some(cell.id));
+                let whole = registry.keys.secret(WorkerId(0), cell.id);
+                for part in (0..=32).filter(|part| *part != length) {
+                    assert!(
+                        registry.find(pid, &whole.as_ref()[..part]).is_none(),
+                        "{part} bytes of {length}"
+                    );
+                }
+                let mut wrong = secret.clone();
+                wrong[0] ^= 1;
+                assert!(registry.find(pid, &wrong).is_none());
+                assert!(registry.find(pid + 7, &secret).is_none());
+                let other = server.is_some_and(|server| server > 0);
+                let unsaid = if other { invented_pid(WorkerId(0), cell.index) } else { 4711 };
+                assert_eq!(
+                    registry.find(unsaid, &secret).is_some(),
+                    unsaid == pid,
+                    "only the pid that it was told"
+                );
             }
-            let mut wrong = secret.clone();
-            wrong[0] ^= 1;
-            assert!(registry.find(pid, &wrong).is_none());
-            assert!(registry.find(pid + 7, &secret).is_none());
+            registry.remove(&long);
+            registry.remove(&short);
         }
-        registry.remove(&long);
-        registry.remove(&short);
+    }
+
+    #[test]
+    fn servers_with_the_same_process_id_are_told_apart_by_the_secret() {
+        let registry = Registry::new(WorkerId(3), CancelKeys::new(&[7; 32]));
+        let tenant = tenant();
+        let cells: Vec<_> = (0..100).map(|n| registry.admit(tenant.clone(), n)).collect();
+        // Three clusters, and a client whose invented number is another's server.
+        let told = |n: u32| match n {
+            0 => None,
+            1 => Some(invented_pid(WorkerId(3), 0)),
+            n => Some(n / 3),
+        };
+        let keys: Vec<_> =
+            cells.iter().zip(0..).map(|(cell, n)| registry.key(cell, n % 2 == 0, told(n))).collect();
+        for (cell, (pid, secret)) in cells.iter().zip(&keys) {
+            assert_eq!(registry.find(*pid, secret).map(|found| found.id), Some(cell.id));
+        }
+        for (cell, (pid, secret)) in cells.iter().zip(&keys) {
+            registry.remove(cell);
+            assert!(registry.find(*pid, secret).is_none(), "a client that has left is not found");
+        }
+        assert!(registry.by_server.borrow().is_empty());
+    }
+
+    #[test]
+    fn an_invented_process_id_is_no_servers() {
+        for (worker, index) in [(0, 0), (0, INDEX_MASK), (255, 0), (255, INDEX_MASK)] {
+            let pid = invented_pid(WorkerId(worker), index);
+            assert!(pid > 1 << 22 && i32::try_from(pid).is_ok(), "{pid}");
+        }
     }
 
     #[test]

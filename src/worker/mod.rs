@@ -16,20 +16,19 @@ use crate::ids::{ClusterId, WorkerId};
 use crate::pool::Note;
 use crate::session::{CancelKeys, Newcomer};
 use crate::stats::WorkerReport;
+use crate::wire::startup::CancelKey;
 
 /// What a worker is told.
 #[derive(Debug)]
 pub enum Order {
     /// Take over a client.
     Admit(Box<Newcomer>),
-    /// Cancel what this client does.
+    /// Cancel what the client of this key does, if it is one of this worker's.
     Cancel {
-        /// The process id of the key.
-        pid: u32,
-        /// Its secret.
-        secret: Vec<u8>,
+        /// The key.
+        key: Arc<CancelKey>,
         /// Dropped when the request has been carried out, or is not going to be.
-        done: oneshot::Sender<()>,
+        done: CancelDone,
     },
     /// Say how things are.
     Report(oneshot::Sender<WorkerReport>),
@@ -56,6 +55,9 @@ pub struct Plan {
     /// Whether other workers share the budgets, so that what is lacking here is worth saying.
     pub shares_budgets: bool,
 }
+
+/// Whoever sent a cancel request waits until all of these are dropped.
+pub(crate) type CancelDone = Arc<oneshot::Sender<()>>;
 
 /// A worker thread, seen from outside.
 #[derive(Debug)]

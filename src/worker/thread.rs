@@ -6,10 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 
-use super::{Order, Plan, floor_report};
+use super::{CancelDone, Order, Plan, floor_report};
 use crate::backend::Profile;
 use crate::budget::BudgetConfig;
 use crate::config::settings::Settings;
@@ -20,6 +20,7 @@ use crate::session::{
     turn_away_leaving,
 };
 use crate::tenant::Tenant;
+use crate::wire::startup::CancelKey;
 
 pub(super) fn spawn(
     id: WorkerId,
@@ -77,7 +78,7 @@ impl Work {
         while let Some(order) = orders.recv().await {
             match order {
                 Order::Admit(newcomer) => self.admit(*newcomer),
-                Order::Cancel { pid, secret, done } => self.cancel(pid, &secret, done),
+                Order::Cancel { key, done } => self.cancel(&key, done),
                 Order::Report(answer) => {
                     let _ = answer.send(floor_report::report(self.id, &self.floor));
                 }
@@ -153,11 +154,8 @@ impl Work {
         Some(Profile::new(connector, tenant))
     }
 
-    fn cancel(&self, pid: u32, secret: &[u8], done: oneshot::Sender<()>) {
-        let Some(cell) = self.floor.registry.find(pid, secret) else {
-            tracing::debug!(reason = "wrong_cancel_key", "cancel request ignored");
-            return;
-        };
+    fn cancel(&self, key: &CancelKey, done: CancelDone) {
+        let Some(cell) = self.floor.registry.find(key.pid, &key.secret) else { return };
         match cell.whereabouts() {
             Whereabouts::Parked => {}
             Whereabouts::Waiting => self.floor.registry.cancel_queued(&cell),
@@ -251,7 +249,7 @@ fn shortest_limit(settings: &Settings) -> Option<std::time::Duration> {
     settings.catalog.iter().filter_map(|tenant| tenant.time_limits.shortest()).min()
 }
 
-fn cancel_leased(floor: &Rc<Floor>, cell: Rc<ClientCell>, server: ServerId, done: oneshot::Sender<()>) {
+fn cancel_leased(floor: &Rc<Floor>, cell: Rc<ClientCell>, server: ServerId, done: CancelDone) {
     // Between two requests there is nothing to cancel; the next one must not be hit.
     if !cell.is_busy() {
         return;
@@ -283,8 +281,8 @@ async fn answer_only(id: WorkerId, floor: &Rc<Floor>, orders: &mut mpsc::Unbound
             Order::Report(answer) => {
                 let _ = answer.send(floor_report::report(id, floor));
             }
-            Order::Cancel { pid, secret, done } => {
-                if let Some(cell) = floor.registry.find(pid, &secret)
+            Order::Cancel { key, done } => {
+                if let Some(cell) = floor.registry.find(key.pid, &key.secret)
                     && let Whereabouts::Leasing(server) = cell.whereabouts()
                 {
                     cancel_leased(floor, cell, server, done);

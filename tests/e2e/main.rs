@@ -19,6 +19,7 @@ mod logins;
 mod logs;
 mod modes;
 mod pins;
+mod process_ids;
 mod queries;
 mod reloading;
 mod settings;

@@ -59,11 +59,15 @@ async fn a_second_session_waits_for_the_first_to_leave() {
     let stage = stage(1).await;
     let mut first = stage.client("acme").await;
     first.query("SELECT 1").await;
-    let mut second = stage.client("acme").await;
-    second.send(&Batch::new().query("SELECT 'mine now'").0).await;
-    assert_eq!(second.message_within(std::time::Duration::from_millis(300)).await, None);
-    drop(first);
-    assert_eq!(second.until_ready().await.value(), "mine now");
+    let (login, mut second) = (stage.login("acme"), stage.connect().await);
+    {
+        let greeted = second.log_in(&login);
+        tokio::pin!(greeted);
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(300), &mut greeted).await.is_err());
+        drop(first);
+        assert_eq!(greeted.await.status, Some('I'));
+    }
+    assert_eq!(second.query("SELECT 'mine now'").await.value(), "mine now");
 }
 
 #[tokio::test]

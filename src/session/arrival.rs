@@ -1,0 +1,80 @@
+//! A client that is being greeted, while it waits for a server.
+//!
+//! Owns what ends such a wait early: the client's end, and a drain. Must not know what the client is told in the end
+//! (`greet`).
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use super::admission::Admission;
+use super::greet::NotGreeted;
+use super::life::{MAX_WAITING_BYTES, goodbye};
+use crate::net::Stream;
+use crate::pool::{Acquired, Lease, Refusal, Ticket};
+use crate::tenant::PoolMode;
+
+/// A client on its way to a session.
+pub(super) struct Arrival {
+    pub(super) stream: Stream,
+    pub(super) admission: Admission,
+    pub(super) mode: PoolMode,
+    /// What it said behind its login.
+    pub(super) unread: Vec<u8>,
+}
+
+impl Arrival {
+    /// A server for it; it queues as any request does. Cancel-safe.
+    pub(super) async fn lease(&mut self) -> Result<Lease, NotGreeted> {
+        let (floor, tenant) = (self.admission.floor.clone(), self.admission.cell.tenant.clone());
+        match floor.pool.acquire(&tenant, None, tenant.patience()) {
+            Acquired::Now(lease) => {
+                floor.observe_wait(&tenant, 0);
+                Ok(lease)
+            }
+            Acquired::Queued(mut ticket) => {
+                let since = ticket.since();
+                let granted = poll_fn(|cx| self.poll_granted(cx, &mut ticket)).await;
+                floor.observe_wait(&tenant, floor.pool.clock().now().micros_since(since));
+                granted
+            }
+            Acquired::Refused(refusal) => Err(self.refused(&refusal)),
+        }
+    }
+
+    fn poll_granted(&mut self, cx: &mut Context<'_>, ticket: &mut Ticket) -> Poll<Result<Lease, NotGreeted>> {
+        if let Poll::Ready(granted) = ticket.poll(cx) {
+            return Poll::Ready(granted.map_err(|refusal| self.refused(&refusal)));
+        }
+        self.poll_leaves(cx).map(Err)
+    }
+
+    /// Ready when there is no use in waiting any longer. What the client says is kept, up to a limit.
+    pub(super) fn poll_leaves(&mut self, cx: &mut Context<'_>) -> Poll<NotGreeted> {
+        let cell = &self.admission.cell;
+        // A drain waits for everybody who counts, so it must not have to wait for a server as well.
+        cell.set_waker(cx.waker());
+        if cell.is_asked_to_leave() {
+            return Poll::Ready(NotGreeted::Told(Box::new(goodbye(&cell.tenant))));
+        }
+        let floor = &self.admission.floor;
+        let mut scratch = floor.take_scratch();
+        let mut gone = false;
+        while !gone && self.unread.len() < MAX_WAITING_BYTES {
+            match self.stream.poll_read(cx, &mut scratch) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0) | Err(_)) => gone = true,
+                Poll::Ready(Ok(read)) => {
+                    self.unread.extend_from_slice(scratch.get(..read).unwrap_or_default());
+                }
+            }
+        }
+        floor.put_scratch(scratch);
+        if gone { Poll::Ready(NotGreeted::Gone) } else { Poll::Pending }
+    }
+
+    fn refused(&self, refusal: &Refusal) -> NotGreeted {
+        let Admission { floor, cell, .. } = &self.admission;
+        floor.count_refusal(&cell.tenant, refusal);
+        NotGreeted::Told(Box::new(refusal.at_login(self.mode)))
+    }
+}
