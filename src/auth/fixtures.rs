@@ -19,6 +19,7 @@ pub(super) fn tenant(name: &str, users: &[&str]) -> Tenant {
         search_path: name.into(),
         allowed_schemas: None,
         uses_lastval: false,
+        replication: false,
         settings: Vec::new(),
         tier: Tier::Warm,
         allowance: Allowance { reserve: 0, floor: 1, share: 2, ceiling: 4, weight: 2, max_waiters: 100 },

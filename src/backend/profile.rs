@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::connector::Connector;
 use super::keys::KeyCache;
-use super::startup::{self, StartupRefusal, Wishes};
+use super::startup::{self, ClientWishes, StartupRefusal, Wishes};
 use crate::config::settings::AdminLogin;
-use crate::tenant::{Secret, ServerAuth, Tenant};
+use crate::tenant::{Replication, Secret, ServerAuth, Tenant};
 
 /// A login of one role on one cluster. Cloning shares it, and the keys in it.
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ struct Shared {
     connector: Connector,
     startup: Result<Vec<u8>, StartupRefusal>,
     password: Option<Secret>,
-    keys: KeyCache,
+    keys: Arc<KeyCache>,
 }
 
 impl Profile {
@@ -32,12 +32,35 @@ impl Profile {
             search_path: Some(&tenant.search_path),
             settings: &tenant.settings,
             protocol: connector.protocol(),
+            replication: None,
         };
         let password = match &tenant.server_auth {
             ServerAuth::Password(password) => Some(password.clone()),
             ServerAuth::None => None,
         };
         Self::build(connector, &wishes, password)
+    }
+
+    /// The same login for a replication connection of one client, with its settings.
+    #[must_use]
+    pub fn for_replication(
+        &self,
+        tenant: &Tenant,
+        replication: Replication,
+        settings: &[(Box<str>, Box<str>)],
+    ) -> Self {
+        let connector = &self.0.connector;
+        let wishes = Wishes {
+            role: &tenant.role,
+            database: &tenant.database,
+            search_path: Some(&tenant.search_path),
+            settings: &tenant.settings,
+            protocol: connector.protocol(),
+            replication: Some(ClientWishes { replication, settings }),
+        };
+        let (connector, startup) = (connector.clone(), startup::packet(&wishes));
+        let (password, keys) = (self.0.password.clone(), self.0.keys.clone());
+        Self(Arc::new(Shared { connector, startup, password, keys }))
     }
 
     /// The proxy's own login.
@@ -49,6 +72,7 @@ impl Profile {
             search_path: None,
             settings: &[],
             protocol: connector.protocol(),
+            replication: None,
         };
         Self::build(connector, &wishes, login.password.clone())
     }
@@ -77,6 +101,6 @@ impl Profile {
 
     fn build(connector: &Connector, wishes: &Wishes<'_>, password: Option<Secret>) -> Self {
         let startup = startup::packet(wishes);
-        Self(Arc::new(Shared { connector: connector.clone(), startup, password, keys: KeyCache::default() }))
+        Self(Arc::new(Shared { connector: connector.clone(), startup, password, keys: Arc::default() }))
     }
 }

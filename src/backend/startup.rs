@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::tenant::Replication;
 use crate::wire::options::put_option;
 use crate::wire::startup::{ProtocolVersion, put_startup};
 
@@ -27,6 +28,15 @@ pub(super) struct Wishes<'a> {
     pub(super) search_path: Option<&'a str>,
     pub(super) settings: &'a [(Arc<str>, Arc<str>)],
     pub(super) protocol: ProtocolVersion,
+    /// For a replication connection, which is one client's from its login on.
+    pub(super) replication: Option<ClientWishes<'a>>,
+}
+
+/// What one client asks for. Its settings come last: in Postgres the last of a name counts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ClientWishes<'a> {
+    pub(super) replication: Replication,
+    pub(super) settings: &'a [(Box<str>, Box<str>)],
 }
 
 /// Builds the packet. `search_path` wins over a setting of that name.
@@ -43,18 +53,26 @@ pub(super) fn packet(wishes: &Wishes<'_>) -> Result<Vec<u8>, StartupRefusal> {
     if let Some(search_path) = wishes.search_path {
         put("search_path", search_path);
     }
+    put("application_name", APPLICATION_NAME);
+    put("client_encoding", "UTF8");
+    let of_client = wishes.replication.map(|client| client.settings).unwrap_or_default();
+    for (name, value) in of_client {
+        put(name, value);
+    }
     parameters.push(("user", wishes.role));
     parameters.push(("database", wishes.database));
-    parameters.push(("application_name", APPLICATION_NAME));
-    parameters.push(("client_encoding", "UTF8"));
+    if let Some(client) = wishes.replication {
+        parameters.push(("replication", client.replication.as_str()));
+    }
     if !options.is_empty() {
         parameters.push(("options", &options));
     }
     if wishes.role.is_empty() || wishes.database.is_empty() {
         return Err(StartupRefusal::Nul);
     }
-    let settings = wishes.settings.iter().any(|(name, _)| name.is_empty());
-    if settings || parameters.iter().any(|(_, value)| value.contains('\0')) {
+    let nameless = wishes.settings.iter().any(|(name, _)| name.is_empty())
+        || of_client.iter().any(|(name, _)| name.is_empty());
+    if nameless || parameters.iter().any(|(_, value)| value.contains('\0')) {
         return Err(StartupRefusal::Nul);
     }
     let mut out = Vec::new();
@@ -96,7 +114,8 @@ mod tests {
 
     fn wishes<'a>(settings: &'a [(Arc<str>, Arc<str>)], search_path: &'a str) -> Wishes<'a> {
         let protocol = ProtocolVersion { major: 3, minor: 2 };
-        Wishes { role: "acme", database: "app", search_path: Some(search_path), settings, protocol }
+        let (role, database, replication) = ("acme", "app", None);
+        Wishes { role, database, search_path: Some(search_path), settings, protocol, replication }
     }
 
     fn read_back(packet: &[u8]) -> StartupPacket {
@@ -136,6 +155,28 @@ mod tests {
             |name| startup.parameters.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.as_str());
         assert_eq!(last("application_name"), Some("tenantry"));
         assert_eq!(last("client_encoding"), Some("UTF8"));
+    }
+
+    #[test]
+    fn what_one_client_asks_for_counts_for_its_replication_connection() {
+        let tenants = settings(&[("application_name", "tenants"), ("work_mem", "1MB")]);
+        let of_client = [("application_name", "standby_1"), ("work_mem", "2MB"), ("search_path", "mine")]
+            .map(|(n, v)| (n.into(), v.into()));
+        for (replication, value) in [(Replication::Physical, "true"), (Replication::Logical, "database")] {
+            let client = Some(ClientWishes { replication, settings: &of_client });
+            let startup =
+                read_back(&packet(&Wishes { replication: client, ..wishes(&tenants, "acme") }).unwrap());
+            let last = |name| {
+                startup.parameters.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.as_str())
+            };
+            assert_eq!(last("application_name"), Some("standby_1"));
+            assert_eq!(last("client_encoding"), Some("UTF8"));
+            assert_eq!(last("replication"), Some(value));
+            let options = parse_options(startup.parameter("options").unwrap()).unwrap();
+            let last = |name| options.iter().rfind(|(key, _)| key == name).map(|(_, value)| value.as_str());
+            assert_eq!((last("work_mem"), last("search_path")), (Some("2MB"), Some("mine")));
+        }
+        assert_eq!(read_back(&packet(&wishes(&tenants, "x")).unwrap()).parameter("replication"), None);
     }
 
     #[test]

@@ -186,6 +186,7 @@ pub(super) struct TenantModel {
     pub(super) search_path: Value<Vec<Spanned<String>>>,
     pub(super) allowed_schemas: Value<Vec<Spanned<String>>>,
     pub(super) uses_lastval: Value<bool>,
+    pub(super) replication: Value<bool>,
     pub(super) role: Value<String>,
     pub(super) server_auth: Value<ServerAuthModel>,
     pub(super) tier: Value<TierName>,

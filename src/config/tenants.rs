@@ -33,6 +33,8 @@ pub(super) struct BuiltTenant {
     pub(super) certificate_span: Option<Span>,
     /// Where a user logs in with a token.
     pub(super) token_span: Option<Span>,
+    /// Where it is allowed to replicate.
+    pub(super) replication_span: Option<Span>,
 }
 
 /// What a tenant takes from the rest of the file.
@@ -91,6 +93,7 @@ impl Builder<'_> {
             search_path: search_path(schemas.iter().map(String::as_str)).into(),
             allowed_schemas: self.allowed_schemas(model, &schemas),
             uses_lastval: model.uses_lastval.as_ref().is_some_and(|uses| *uses.get_ref()),
+            replication: model.replication.as_ref().is_some_and(|may| *may.get_ref()),
             settings: self.settings(model),
             tier,
             allowance: self.allowance(name, model, tier, defaults, cluster),
@@ -110,6 +113,7 @@ impl Builder<'_> {
             schema_span,
             certificate_span,
             token_span: token_span(model),
+            replication_span: model.replication.as_ref().filter(|may| *may.get_ref()).map(Spanned::span),
         })
     }
 

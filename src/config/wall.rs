@@ -19,6 +19,7 @@ pub(super) fn check(tenants: &[BuiltTenant], clusters: &[BuiltCluster], problems
     names(tenants, problems);
     roles(tenants, clusters, problems);
     schemas(tenants, problems);
+    replication(tenants, problems);
 }
 
 /// Reports client certificates that no listener asks for.
@@ -89,6 +90,25 @@ pub(super) fn host_names(tenants: &[BuiltTenant], sources: &[TenantSource], prob
     for built in tenants.iter().filter(upper) {
         let title = format!("no host name leads to tenant `{}`", built.tenant.name);
         problems.warn(Problem::at(built.name_span.clone(), title, "host names are compared in lower case"));
+    }
+}
+
+/// Warns of tenants that may read the WAL of a cluster that is not theirs alone.
+fn replication(tenants: &[BuiltTenant], problems: &mut Problems) {
+    let mut sizes: HashMap<ClusterId, usize> = HashMap::new();
+    for built in tenants {
+        let size = sizes.entry(built.tenant.cluster).or_default();
+        *size = size.saturating_add(1);
+    }
+    for built in tenants {
+        let Some(span) = &built.replication_span else { continue };
+        if sizes.get(&built.tenant.cluster).is_some_and(|size| *size > 1) {
+            let title =
+                format!("tenant `{}` may read the data of all tenants of its cluster", built.tenant.name);
+            let problem = Problem::at(span.clone(), title, "no wall holds a replication connection")
+                .help("a tenant that replicates belongs on a cluster of its own");
+            problems.warn(problem);
+        }
     }
 }
 

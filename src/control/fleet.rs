@@ -12,7 +12,7 @@ use crate::budget::{Exchange, Instruction};
 use crate::front::{Admitted, Reception};
 use crate::ids::{ClusterId, TenantId, WorkerId};
 use crate::pool::Note;
-use crate::session::{CancelKeys, Newcomer};
+use crate::session::{CancelKeys, Newcomer, SessionWishes};
 use crate::stats::WorkerReport;
 use crate::wire::startup::CancelKey;
 use crate::worker::{Order, Plan, Worker};
@@ -210,13 +210,16 @@ impl Reception for Fleet {
         let Some(worker) = self.worker_for(client.tenant.id) else { return };
         worker.order(Order::Admit(Box::new(Newcomer {
             tenant: client.tenant,
-            mode: client.mode,
             stream: client.stream,
-            protocol_minor: client.protocol_minor,
-            parameters: client.parameters,
-            unread: client.unread,
             request_id: client.request_id,
             place: Box::new(client.slot),
+            wishes: SessionWishes {
+                mode: client.mode,
+                replication: client.replication,
+                protocol_minor: client.protocol_minor,
+                parameters: client.parameters,
+                unread: client.unread,
+            },
         })));
     }
 

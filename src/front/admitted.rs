@@ -10,7 +10,7 @@ use super::limits::ClientSlot;
 use tokio::sync::oneshot;
 
 use crate::net::PortableStream;
-use crate::tenant::{PoolMode, Tenant};
+use crate::tenant::{PoolMode, Replication, Tenant};
 use crate::wire::startup::CancelKey;
 
 /// A client that has proved who it is. AuthenticationOk and what follows it have not been sent.
@@ -21,6 +21,8 @@ pub struct Admitted {
     pub user: Arc<str>,
     /// How long it keeps a server.
     pub mode: PoolMode,
+    /// It wants a replication connection, and its tenant may have one.
+    pub replication: Option<Replication>,
     /// The database it asked for, one that the tenant allows; the tenant's own if it asked for none.
     pub database: String,
     /// The connection, registered with no runtime.

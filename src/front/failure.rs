@@ -52,9 +52,12 @@ pub(super) enum LoginFailure {
     /// No user name.
     #[error("no user name in the startup packet")]
     NoUser,
-    /// A replication connection.
-    #[error("a replication connection")]
+    /// A replication connection of a tenant that may have none.
+    #[error("a replication connection, and the tenant does not have `replication = true`")]
     Replication,
+    /// A value of `replication` that is none.
+    #[error("`replication` is neither a boolean nor `database`")]
+    BadReplication,
     /// `tenantry.tenant` is given twice, with two values.
     #[error("`tenantry.tenant` is given twice")]
     TwoTenants,
@@ -136,6 +139,7 @@ impl LoginFailure {
             | Self::TwoTenants
             | Self::OptionSwitchedOff
             | Self::BadAuthWish
+            | Self::BadReplication
             | Self::NoTokens => LoginResult::BadParameter,
             Self::TooManyClients { .. } => LoginResult::TooManyClients,
             Self::Scram { why: ScramError::Refused(_), .. } => LoginResult::BadPassword,
@@ -171,6 +175,11 @@ impl LoginFailure {
             Self::BadAuthWish => {
                 let text = "\"tenantry.auth\" must be one of scram, oauthbearer and password";
                 ClientError::fatal(SqlState::INVALID_PARAMETER_VALUE, Fault::Client, "bad_auth_wish", text)
+            }
+            Self::BadReplication => {
+                let text = "invalid value for parameter \"replication\"";
+                ClientError::fatal(SqlState::INVALID_PARAMETER_VALUE, Fault::Client, "bad_replication", text)
+                    .with_hint("Valid values are: \"false\", 0, \"true\", 1, \"database\".")
             }
             Self::NoTokens => not_allowed("no_tokens", "logins by token are not accepted here")
                 .with_hint("Leave \"tenantry.auth\" out."),
@@ -235,9 +244,10 @@ fn not_allowed(reason: &'static str, text: &'static str) -> ClientError {
 }
 
 fn replication() -> ClientError {
-    let text = "replication connections are not supported";
+    let text = "replication connections are not allowed for this tenant";
     ClientError::fatal(SqlState::FEATURE_NOT_SUPPORTED, Fault::Client, "replication", text)
-        .with_hint("Connect to PostgreSQL directly for replication.")
+        .with_detail("What a replication connection reads is not bound to one tenant, so each tenant has to be allowed to.")
+        .with_hint("Connect to PostgreSQL directly, or have the operator set replication = true for the tenant.")
 }
 
 fn too_many_clients(max: usize) -> ClientError {

@@ -230,12 +230,16 @@ impl Handshake<Proved> {
                 return Err(self.refuse(failure).await);
             }
         };
+        if self.state.introduction.replication.is_some() && !tenant.replication {
+            return Err(self.refuse(LoginFailure::Replication).await);
+        }
         let Self { talk, visit, state } = self;
         let (stream, unread) = talk.into_parts();
         Ok(Admitted {
             tenant,
             user: state.authenticated.user().clone(),
             mode: state.authenticated.mode(),
+            replication: state.introduction.replication,
             database,
             stream: stream.into_portable().map_err(|_| LoginFailure::Disconnected)?,
             protocol_minor: state.introduction.protocol_minor.into(),

@@ -5,6 +5,7 @@
 
 use super::failure::LoginFailure;
 use crate::auth::resolve::Claims;
+use crate::tenant::Replication;
 use crate::wire::options::parse_options;
 use crate::wire::startup::StartupPacket;
 
@@ -19,6 +20,8 @@ pub(super) struct Introduction {
     pub(super) tenant: Option<String>,
     /// `tenantry.auth`.
     pub(super) auth: Option<AuthWish>,
+    /// `replication`, unless it says no.
+    pub(super) replication: Option<Replication>,
     /// Everything else, each name once.
     pub(super) settings: Vec<(String, String)>,
     /// The minor protocol version to speak.
@@ -51,17 +54,15 @@ impl Introduction {
     /// Reads a startup packet.
     ///
     /// # Errors
-    /// If it lacks a user name, asks for replication, or contradicts itself.
+    /// If it lacks a user name, or contradicts itself.
     pub(super) fn read(packet: &StartupPacket) -> Result<Self, LoginFailure> {
         let user = packet.parameter("user").filter(|user| !user.is_empty()).ok_or(LoginFailure::NoUser)?;
-        if packet.parameter("replication").is_some_and(|value| !is_false(value)) {
-            return Err(LoginFailure::Replication);
-        }
         let mut introduction = Self {
             user: user.to_owned(),
             database: packet.parameter("database").filter(|name| !name.is_empty()).map(str::to_owned),
             tenant: None,
             auth: None,
+            replication: replication(packet.parameter("replication"))?,
             settings: Vec::new(),
             protocol_minor: packet.protocol.minor_to_speak(),
         };
@@ -75,18 +76,19 @@ impl Introduction {
 
     /// What the tenant is found by.
     pub(super) fn claims<'a>(&'a self, server_name: Option<&'a str>) -> Claims<'a> {
-        Claims {
-            server_name,
-            option: self.tenant.as_deref(),
-            user: &self.user,
-            database: self.database.as_deref(),
-        }
+        Claims { server_name, option: self.tenant.as_deref(), user: &self.user, database: self.database() }
     }
 
     /// The database asked for, if it says more than the user name does: PostgreSQL takes the user's name for an absent
     /// database, and libpq sends it so. Who asks for none gets the tenant's own.
     pub(super) fn wanted_database(&self) -> Option<&str> {
-        self.database.as_deref().filter(|name| *name != self.user)
+        self.database().filter(|name| *name != self.user)
+    }
+
+    /// The database asked for. Physical replication has none: what is sent for it (`replication`, by pg_basebackup) is
+    /// nobody's name.
+    fn database(&self) -> Option<&str> {
+        self.database.as_deref().filter(|_| self.replication != Some(Replication::Physical))
     }
 
     fn add(&mut self, name: String, value: String) -> Result<(), LoginFailure> {
@@ -114,9 +116,21 @@ impl Introduction {
     }
 }
 
-/// The words for "no" that PostgreSQL accepts; `replication` may also be `database`.
-fn is_false(value: &str) -> bool {
-    ["false", "off", "no", "0"].iter().any(|word| value.eq_ignore_ascii_case(word))
+/// What PostgreSQL makes of the parameter: `database`, or a boolean, which may be abbreviated.
+fn replication(value: Option<&str>) -> Result<Option<Replication>, LoginFailure> {
+    let Some(value) = value else { return Ok(None) };
+    if value == "database" {
+        return Ok(Some(Replication::Logical));
+    }
+    let value = value.to_ascii_lowercase();
+    let is = |word: &str, letters: usize| value.len() >= letters && word.starts_with(&value);
+    if is("true", 1) || is("yes", 1) || is("on", 2) || value == "1" {
+        Ok(Some(Replication::Physical))
+    } else if is("false", 1) || is("no", 1) || is("off", 2) || value == "0" {
+        Ok(None)
+    } else {
+        Err(LoginFailure::BadReplication)
+    }
 }
 
 const TENANT: &str = "tenantry.tenant";
@@ -196,11 +210,34 @@ mod tests {
     }
 
     #[test]
+    fn replication_is_read_as_postgres_reads_it() {
+        let words = [
+            (&["database"][..], Some(Replication::Logical)),
+            (&["true", "t", "TRUE", "yes", "y", "on", "1"], Some(Replication::Physical)),
+            (&["false", "f", "no", "n", "off", "of", "0"], None),
+        ];
+        for (words, wanted) in words {
+            for word in words {
+                let read =
+                    read(&[("user", "a"), ("database", "replication"), ("replication", word)]).unwrap();
+                assert_eq!(read.replication, wanted, "{word}");
+                let database = (wanted != Some(Replication::Physical)).then_some("replication");
+                assert_eq!(
+                    (read.wanted_database(), read.claims(None).database),
+                    (database, database),
+                    "{word}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn what_cannot_be_accepted_is_refused() {
         assert!(matches!(read(&[("database", "app")]), Err(LoginFailure::NoUser)));
         assert!(matches!(read(&[("user", "")]), Err(LoginFailure::NoUser)));
-        for value in ["true", "database", "on", "1", "maybe"] {
-            assert!(matches!(read(&[("user", "a"), ("replication", value)]), Err(LoginFailure::Replication)));
+        for value in ["maybe", "o", "", "truely", "databases"] {
+            let read = read(&[("user", "a"), ("replication", value)]);
+            assert!(matches!(read, Err(LoginFailure::BadReplication)), "{value}");
         }
         assert!(matches!(read(&[("user", "a"), ("options", "-d 5")]), Err(LoginFailure::Options(_))));
         let twice = [("user", "a"), ("Tenantry.Tenant", "x"), ("options", "-c tenantry.tenant=y")];

@@ -29,10 +29,10 @@ pub enum Leftover {
 /// A server, held by one client of its tenant.
 #[derive(Debug)]
 pub struct Lease {
-    pool: Pool,
-    tenant: Rc<TenantState>,
-    /// `None` only after `give_back`.
-    server: Option<Box<Server>>,
+    pub(super) pool: Pool,
+    pub(super) tenant: Rc<TenantState>,
+    /// `None` only after `give_back`, and while it logs in anew.
+    pub(super) server: Option<Box<Server>>,
     /// The client keeps the server between transactions, because of what it left there.
     pinned: bool,
 }
@@ -59,6 +59,16 @@ impl Lease {
     pub fn count_pin(&mut self) {
         let pinned = self.server.as_ref().is_some_and(|server| server.state.pinned);
         self.set_pinned(pinned);
+    }
+
+    /// Counts the server as kept until the lease ends, if there is room for one more ([`Pool::pins_left`]).
+    #[must_use]
+    pub fn keep(&mut self) -> bool {
+        let may = self.pinned || self.pool.pins_left(&self.tenant).left > 0;
+        if may {
+            self.set_pinned(true);
+        }
+        may
     }
 
     fn set_pinned(&mut self, pinned: bool) {

@@ -59,16 +59,14 @@ fn opened(
         counters.server_logins = counters.server_logins.saturating_add(1);
         counters.server_login_us = counters.server_login_us.saturating_add(now.micros_since(started));
     }
-    let mut params = Rc::new(Params::new(login.parameters));
-    tenant.intern(&mut params);
-    tenant.set_base(params.clone());
+    let state = state_of(shared, tenant, login.parameters);
+    tenant.set_base(state.settings.params.clone());
     tenant.clear_login_error();
-    let settings = Settings { params, extras: Rc::default() };
     let id = permit.server();
     let server = Box::new(Server {
         id,
         stream: login.stream,
-        state: ServerState::new(settings, shared.limits.get().max_prepared_statements).marked(mark()),
+        state,
         carry: Vec::new(),
         pid: login.pid,
         permit,
@@ -83,6 +81,18 @@ fn opened(
         slot.place = Place::Idle(server);
     }
     desk.handle(shared, now, Input::Opened { server: id });
+}
+
+/// The state of a server that has reported this at its login.
+pub(super) fn state_of(
+    shared: &Shared,
+    tenant: &TenantState,
+    reported: Vec<(Box<str>, Box<str>)>,
+) -> ServerState {
+    let mut params = Rc::new(Params::new(reported));
+    tenant.intern(&mut params);
+    let settings = Settings { params, extras: Rc::default() };
+    ServerState::new(settings, shared.limits.get().max_prepared_statements).marked(mark())
 }
 
 /// What the names of a server's prepared statements are marked with. Should the system have no random bytes, the names can

@@ -36,8 +36,10 @@ pub(super) enum Doing {
 pub(super) enum Keeps {
     /// Nothing, or its server because its mode is `session`, or for a moment.
     Nothing,
-    /// Its server, in transaction mode, because of what it has left there.
+    /// Its server, because of what it has left there in transaction mode, or for replication.
     Pin,
+    /// Its server, which streams.
+    Stream,
 }
 
 /// The clocks of one client: when the sweep first saw what goes on now.
@@ -77,7 +79,7 @@ impl Clocks {
         };
         let on_silence: &[TimeLimit] = match doing {
             Doing::Waiting => &[],
-            Doing::Between(Keeps::Nothing) => &[TimeLimit::ClientIdle],
+            Doing::Between(Keeps::Nothing | Keeps::Stream) => &[TimeLimit::ClientIdle],
             Doing::Between(Keeps::Pin) => &[TimeLimit::PinIdle, TimeLimit::ClientIdle],
             Doing::Transaction { .. } => &[TimeLimit::IdleTransaction],
         };

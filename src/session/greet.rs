@@ -14,10 +14,11 @@ use super::admission::Admission;
 use super::arrival::Arrival;
 use super::life::Session;
 use super::registry::ClientCell;
+use super::replication;
 use crate::error::{ClientError, Fault, Severity, SqlState};
 use crate::net::{PortableStream, Stream};
 use crate::pool::{Greeting, Lease, Leftover};
-use crate::tenant::{PoolMode, Tenant};
+use crate::tenant::{PoolMode, Replication, Tenant};
 use crate::track::{Bounds, ClientState, Exchange, Extras, ServerFault, Settings, Sink, lexer, params};
 use crate::wire::messages;
 
@@ -25,20 +26,29 @@ use crate::wire::messages;
 pub struct Newcomer {
     /// Its tenant, as the catalog had it when the login began.
     pub tenant: Arc<Tenant>,
-    /// How long it keeps a server.
-    pub mode: PoolMode,
     /// The connection.
     pub stream: PortableStream,
-    /// 2 or more: it understands long cancel keys.
+    /// Number of the connection in the logs.
+    pub request_id: u64,
+    /// Whatever must live as long as the client does (its place among all clients).
+    pub place: Box<dyn Any + Send>,
+    /// What its session is to be like.
+    pub wishes: SessionWishes,
+}
+
+/// What a session is to be like.
+#[derive(Debug)]
+pub struct SessionWishes {
+    /// How long it keeps a server.
+    pub mode: PoolMode,
+    /// Nothing but a replication connection, to a server of its own.
+    pub replication: Option<Replication>,
+    /// 2 or more: the client understands long cancel keys.
     pub protocol_minor: u32,
     /// Settings it asked for.
     pub parameters: Vec<(String, String)>,
     /// What it said behind its login.
     pub unread: Vec<u8>,
-    /// Number of the connection in the logs.
-    pub request_id: u64,
-    /// Whatever must live as long as the client does (its place among all clients).
-    pub place: Box<dyn Any + Send>,
 }
 
 impl std::fmt::Debug for Newcomer {
@@ -59,14 +69,10 @@ pub(super) enum NotGreeted {
 }
 
 /// Greets a client and makes its session; `None` if it was sent away. Not cancel-safe.
-pub async fn greet(
-    admission: Admission,
-    stream: Stream,
-    newcomer: (PoolMode, u32, Vec<(String, String)>, Vec<u8>),
-) -> Option<Session> {
-    let (mode, protocol_minor, parameters, unread) = newcomer;
+pub async fn greet(admission: Admission, stream: Stream, wishes: SessionWishes) -> Option<Session> {
+    let SessionWishes { mode, replication, protocol_minor, parameters, unread } = wishes;
     let mut arrival = Arrival { stream, admission, mode, unread };
-    let ((settings, startup), mut lease) = match settle_in(&mut arrival, parameters).await {
+    let ((settings, startup), mut lease) = match settle_in(&mut arrival, replication, parameters).await {
         Ok(found) => found,
         Err(why) => {
             log_refusal(&arrival.admission.cell, &why);
@@ -92,6 +98,10 @@ pub async fn greet(
     }
     let mut session = Session::new(stream, admission, client, mode);
     let Some(lease) = lease else { return Some(session.with_carry(&unread)) };
+    if replication.is_some() {
+        session.begin_replication(lease, unread);
+        return Some(session);
+    }
     let mut lease = Some(lease);
     poll_fn(|cx| {
         if let Some(lease) = lease.take() {
@@ -104,15 +114,21 @@ pub async fn greet(
     Some(session)
 }
 
-/// What the client is greeted with, and the server that it keeps from the beginning on: in session mode, where it is told
-/// the server's process id.
+/// What the client is greeted with, and the server that it keeps from the beginning on: for replication, and in session
+/// mode, where it is told the server's process id.
 async fn settle_in(
     arrival: &mut Arrival,
+    replication: Option<Replication>,
     parameters: Vec<(String, String)>,
 ) -> Result<(Greeting, Option<Lease>), NotGreeted> {
     let cell = arrival.admission.cell.clone();
     let wishes = wishes(&cell.tenant.tenant(), &cell.tenant.bounds(), parameters)
         .map_err(|error| NotGreeted::Told(Box::new(error)))?;
+    if let Some(kind) = replication {
+        let mut lease = replication::open(arrival, kind, &wishes).await?;
+        let settings = lease.server().map(|server| server.state.settings.clone()).unwrap_or_default();
+        return Ok(((settings, Rc::default()), Some(lease)));
+    }
     let known = cell.tenant.greeting(&wishes);
     if let (Some(greeting), PoolMode::Transaction) = (&known, arrival.mode) {
         return Ok((greeting.clone(), None));

@@ -1,12 +1,14 @@
 //! One client after its greeting: parked, waiting, leased, closing.
 //!
-//! Owns the state of the session and what happens while it has no server. The relay itself is in `leased`.
+//! Owns the state of the session and what happens while it has no server. The relay is in `leased`, and for replication in
+//! `replication`.
 //!
 //! | state | client speaks | server speaks | asked to leave | over a time limit | client gone |
 //! |---|---|---|---|---|---|
 //! | parked | asks for a lease | - | 57P01, closing | 57P05, closing | ends |
 //! | waiting | kept, bounded | - | 57P01, closing | - | leaves the queue, ends |
 //! | leased | forwarded | forwarded | after the transaction | told, server cleaned or closed | server cleaned or closed |
+//! | replicating | forwarded | forwarded | see `replication` | told, server closed | server closed |
 //! | closing | thrown away | - | - | - | ends |
 
 use std::any::Any;
@@ -20,6 +22,7 @@ use super::floor::Floor;
 use super::leased::Leased;
 use super::outbox::Outbox;
 use super::registry::{ClientCell, Whereabouts, Wish};
+use super::replication::Relay;
 use crate::error::{ClientError, ClientFacing, Fault, Severity, SqlState};
 use crate::ids::ServerId;
 use crate::net::Stream;
@@ -57,6 +60,7 @@ pub(super) enum Phase {
     Parked,
     Waiting(Ticket),
     Leased(Leased),
+    Replicating(Box<Relay>),
     /// The last words are on their way.
     Closing,
     Over,
@@ -372,6 +376,7 @@ impl Future for Session {
                 Phase::Parked => session.poll_parked(cx),
                 Phase::Waiting(_) => session.poll_waiting(cx),
                 Phase::Leased(_) => session.poll_leased(cx),
+                Phase::Replicating(_) => session.poll_replicating(cx),
                 Phase::Closing => session.poll_closing(cx),
                 Phase::Over => return Poll::Ready(()),
             };

@@ -4,7 +4,8 @@
 //! (`pool`), nor threads (`worker`).
 //!
 //! ```text
-//!   greet ──► parked ──► waiting ──► leased ──► parked ...
+//!   greet ──► replicating ──► closing
+//!     └─────► parked ──► waiting ──► leased ──► parked ...
 //!               │  ▲________│ refused  │ vanished: server cleaned or closed
 //!               └────────► closing ◄───┘
 //! ```
@@ -19,10 +20,11 @@ mod life;
 mod outbox;
 mod overdue;
 mod registry;
+mod replication;
 
 pub use admission::Admission;
 pub use floor::Floor;
-pub use greet::{Newcomer, greet, turn_away, turn_away_leaving};
+pub use greet::{Newcomer, SessionWishes, greet, turn_away, turn_away_leaving};
 pub use life::Session;
 pub use overdue::keep_time;
 pub use registry::{CancelKeys, ClientCell, Registry, Whereabouts};

@@ -50,6 +50,8 @@ pub enum Whereabouts {
     Waiting,
     /// Holding this server.
     Leasing(ServerId),
+    /// Replicating from this server, which is its own.
+    Replicating(ServerId),
 }
 
 /// What others may ask of a session.
@@ -128,8 +130,12 @@ impl ClientCell {
             // It is being greeted.
             (Whereabouts::Parked, _) if busy => Doing::Waiting,
             (Whereabouts::Parked, _) => Doing::Between(Keeps::Nothing),
-            (Whereabouts::Leasing(_), Some(keeps)) if !busy => Doing::Between(keeps),
-            (Whereabouts::Leasing(_), _) => Doing::Transaction { busy },
+            // Postgres has time limits for its own streams.
+            (Whereabouts::Replicating(_), Some(Keeps::Stream)) => Doing::Waiting,
+            (Whereabouts::Leasing(_) | Whereabouts::Replicating(_), Some(keeps)) if !busy => {
+                Doing::Between(keeps)
+            }
+            (Whereabouts::Leasing(_) | Whereabouts::Replicating(_), _) => Doing::Transaction { busy },
         }
     }
 
@@ -137,6 +143,12 @@ impl ClientCell {
     #[must_use]
     pub fn request_mark(&self) -> (Whereabouts, u32) {
         (self.whereabouts.get(), self.answered.get())
+    }
+
+    /// Whether it has a replication connection.
+    #[must_use]
+    pub fn is_replicating(&self) -> bool {
+        matches!(self.whereabouts.get(), Whereabouts::Replicating(_))
     }
 
     /// Whether the client waits for an answer of its server.

@@ -29,6 +29,26 @@ pub enum PoolMode {
     Session,
 }
 
+/// A replication connection, by what it may read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replication {
+    /// `replication=true`: the WAL of the cluster, and copies of all its files.
+    Physical,
+    /// `replication=database`: the changes of one database, and SQL in it.
+    Logical,
+}
+
+impl Replication {
+    /// The value of the startup parameter.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Physical => "true",
+            Self::Logical => "database",
+        }
+    }
+}
+
 /// How warm a tenant is: which share of the budget its tier gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
@@ -189,6 +209,8 @@ pub struct Tenant {
     pub allowed_schemas: Option<Vec<Arc<str>>>,
     /// Its clients ask for `lastval` or `currval` behind writes outside transactions.
     pub uses_lastval: bool,
+    /// Its clients may open replication connections, which read more than this tenant's data.
+    pub replication: bool,
     /// Role settings applied at server login (`statement_timeout = 30s`, ...).
     pub settings: Vec<(Arc<str>, Arc<str>)>,
     /// Its tier.

@@ -144,6 +144,16 @@ impl<'t> Inspection<'t> {
             "no_usage" => {
                 self.add(Severity::Fault, tenant, format!("role `{role}` has no USAGE on schema `{detail}`"));
             }
+            // With the WAL of a cluster of its own it reads nobody else's.
+            "attribute" if detail == "REPLICATION" && tenant.replication && self.roles.len() == 1 => {
+                self.add(Severity::Note, tenant, format!("role `{role}` may replicate its cluster"));
+            }
+            "attribute" if detail == "REPLICATION" => {
+                let text = format!(
+                    "role `{role}` has the attribute REPLICATION: it can read the data of all tenants of its cluster"
+                );
+                self.add(Severity::Hole, tenant, text);
+            }
             "attribute" => {
                 self.add(Severity::Hole, tenant, format!("role `{role}` has the attribute {detail}"));
             }

@@ -9,9 +9,11 @@
 //! | [`options`] | the startup parameter `options` |
 //! | [`messages`] | single messages that the proxy writes or reads itself |
 //! | [`frame`] | headers of messages that only pass through |
+//! | [`walk`] | where the messages of a stream begin and end |
 
 pub mod frame;
 pub mod messages;
 pub mod options;
 pub mod proxy_header;
 pub mod startup;
+pub mod walk;

@@ -105,8 +105,7 @@ impl Work {
     }
 
     fn admit(&self, newcomer: Newcomer) {
-        let Newcomer { tenant, mode, stream, protocol_minor, parameters, unread, request_id, place } =
-            newcomer;
+        let Newcomer { tenant, stream, request_id, place, wishes } = newcomer;
         let Ok(mut stream) = stream.attach() else { return };
         let name = tenant.name.clone();
         let Some(state) = self.state(tenant.id) else {
@@ -129,9 +128,8 @@ impl Work {
         // Counted here and not by the task: other clients and a drain may come before its first poll.
         let admission = Admission::new(self.floor.clone(), state, request_id);
         spawn_local(async move {
-            let arrived = (mode, protocol_minor, parameters, unread);
             // Greeting takes a large future and lasts milliseconds; a session takes a small one and lasts for days.
-            if let Some(session) = greet(admission, stream, arrived).await {
+            if let Some(session) = greet(admission, stream, wishes).await {
                 spawn_local(session.with_place(place));
             }
         });
@@ -159,7 +157,9 @@ impl Work {
         match cell.whereabouts() {
             Whereabouts::Parked => {}
             Whereabouts::Waiting => self.floor.registry.cancel_queued(&cell),
-            Whereabouts::Leasing(server) => cancel_leased(&self.floor, cell, server, done),
+            Whereabouts::Leasing(server) | Whereabouts::Replicating(server) => {
+                cancel_leased(&self.floor, cell, server, done);
+            }
         }
     }
 
@@ -187,6 +187,11 @@ impl Work {
                 let profile = if relogin { self.profile(after) } else { None };
                 state.update(after.clone(), profile);
                 self.floor.pool.set_tenant(state);
+                if !after.replication {
+                    let may_not =
+                        |cell: &ClientCell| Rc::ptr_eq(&cell.tenant, state) && cell.is_replicating();
+                    self.floor.registry.ask_to_leave(may_not);
+                }
             }
             // Gone, or on another cluster, where its servers and clients begin anew.
             Some(_) | None => {
@@ -283,7 +288,8 @@ async fn answer_only(id: WorkerId, floor: &Rc<Floor>, orders: &mut mpsc::Unbound
             }
             Order::Cancel { key, done } => {
                 if let Some(cell) = floor.registry.find(key.pid, &key.secret)
-                    && let Whereabouts::Leasing(server) = cell.whereabouts()
+                    && let Whereabouts::Leasing(server) | Whereabouts::Replicating(server) =
+                        cell.whereabouts()
                 {
                     cancel_leased(floor, cell, server, done);
                 }

@@ -22,6 +22,7 @@ mod pins;
 mod process_ids;
 mod queries;
 mod reloading;
+mod replication;
 mod settings;
 mod statements;
 mod stopping;

@@ -162,7 +162,7 @@ async fn what_is_not_a_startup_packet_is_refused_with_its_code() {
         (vec![0; 64], "08P01"),
         (startup(&[("database", "app")]), "28000"),
         (startup(&[("user", "")]), "28000"),
-        (startup(&[("user", "acme"), ("replication", "database")]), "0A000"),
+        (startup(&[("user", "acme"), ("replication", "maybe")]), "22023"),
         (startup(&[("user", "acme"), ("options", "-d 5")]), "22023"),
         (
             startup(&[("user", "acme"), ("tenantry.tenant", "a"), ("options", "-c tenantry.tenant=b")]),
@@ -173,9 +173,26 @@ async fn what_is_not_a_startup_packet_is_refused_with_its_code() {
         let refused = client.send(&bytes).await.refused().await;
         assert_eq!(refused.code, code, "{}: {refused:?}", bytes[..bytes.len().min(60)].escape_ascii());
     }
-    rig.counted(LoginResult::Unsupported, 3).await;
-    rig.counted(LoginResult::BadParameter, 4).await;
+    rig.counted(LoginResult::Unsupported, 2).await;
+    rig.counted(LoginResult::BadParameter, 5).await;
     rig.counted(LoginResult::ProtocolViolation, 8).await;
+}
+
+#[tokio::test]
+async fn who_may_not_replicate_is_told_so_after_the_proof_and_no_sooner() {
+    let rig = Rig::plain();
+    for (password, code) in [("wrong", "28P01"), ("pencil", "0A000")] {
+        let mut client = rig.connect().await;
+        client.send(&startup(&[("user", "acme"), ("replication", "database")])).await.offered().await;
+        let answers = client.prove("SCRAM-SHA-256", password, Binding::None).await;
+        let verdict = &answers.last().unwrap().1;
+        if verdict.windows(5).any(|part| part == b"28P01") {
+            assert_eq!(code, "28P01");
+        } else {
+            assert_eq!(client.refused().await.code, code);
+        }
+    }
+    rig.counted(LoginResult::Unsupported, 1).await;
 }
 
 #[tokio::test]

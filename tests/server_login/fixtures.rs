@@ -170,6 +170,7 @@ pub(crate) fn tenant(role: &str) -> Tenant {
         search_path: "public".into(),
         allowed_schemas: None,
         uses_lastval: false,
+        replication: false,
         settings: Vec::new(),
         tier: Tier::Hot,
         allowance: Allowance { reserve: 0, floor: 1, share: 5, ceiling: 5, weight: 5, max_waiters: 10 },

@@ -53,6 +53,7 @@ async fn search_path_and_settings_hold_from_the_first_query_and_survive_discard_
         search_path: r#""odd \ name", public"#.into(),
         allowed_schemas: None,
         uses_lastval: false,
+        replication: false,
         settings: settings(&[
             ("timezone", "Europe/Zurich"),
             ("statement_timeout", "31s"),

@@ -70,6 +70,7 @@ pub(crate) fn tenant(name: &str, tier: Tier) -> Tenant {
         search_path: "app".into(),
         allowed_schemas: None,
         uses_lastval: false,
+        replication: false,
         settings: Vec::new(),
         tier,
         allowance: Allowance { reserve: 0, floor: 1, share: 5, ceiling: 20, weight: 5, max_waiters: 50 },

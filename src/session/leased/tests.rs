@@ -17,7 +17,7 @@ use crate::config::load_text;
 use crate::ids::WorkerId;
 use crate::net::Listener;
 use crate::pool::{Clock, Pool, PoolLimits, TenantState};
-use crate::session::{Admission, CancelKeys, Floor, Registry, greet};
+use crate::session::{Admission, CancelKeys, Floor, Registry, SessionWishes, greet};
 use crate::wire::frame;
 
 #[test]
@@ -79,8 +79,14 @@ async fn session() -> (Session, TcpStream) {
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     client.set_nodelay(true).unwrap();
     let (stream, _) = listener.accept().await.unwrap();
-    let arrived = (PoolMode::Transaction, 0, Vec::new(), Vec::new());
-    (greet(Admission::new(Rc::new(floor), state, 1), stream, arrived).await.unwrap(), client)
+    let wishes = SessionWishes {
+        mode: PoolMode::Transaction,
+        replication: None,
+        protocol_minor: 0,
+        parameters: Vec::new(),
+        unread: Vec::new(),
+    };
+    (greet(Admission::new(Rc::new(floor), state, 1), stream, wishes).await.unwrap(), client)
 }
 
 fn tenant(postgres: u16) -> Rc<TenantState> {

@@ -22,6 +22,7 @@ pub(super) fn tenant(name: &str, tier: Tier) -> Tenant {
         search_path: name,
         allowed_schemas: None,
         uses_lastval: false,
+        replication: false,
         settings: Vec::new(),
         tier,
         allowance: Allowance { reserve: 0, floor: 1, share: 2, ceiling: 4, weight: 2, max_waiters: 50 },

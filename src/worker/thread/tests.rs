@@ -9,6 +9,7 @@ use super::*;
 use crate::backend::Connector;
 use crate::config::load_text;
 use crate::net::Listener;
+use crate::session::SessionWishes;
 
 const MAX_CLIENTS: usize = 3;
 
@@ -37,12 +38,15 @@ impl Rig {
         let (stream, _) = self.listener.accept().await.unwrap();
         let tenant = self.work.plan.settings.catalog.by_name("acme").unwrap().clone();
         let newcomer = Newcomer {
-            mode: tenant.mode,
+            wishes: SessionWishes {
+                mode: tenant.mode,
+                replication: None,
+                protocol_minor: 0,
+                parameters: parameters.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+                unread: Vec::new(),
+            },
             tenant,
             stream: stream.into_portable().unwrap(),
-            protocol_minor: 0,
-            parameters: parameters.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-            unread: Vec::new(),
             request_id: 1,
             place: Box::new(()),
         };
