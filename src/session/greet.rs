@@ -12,6 +12,7 @@ use std::task::Poll;
 
 use super::admission::Admission;
 use super::arrival::Arrival;
+use super::closing;
 use super::life::Session;
 use super::registry::ClientCell;
 use super::replication;
@@ -84,7 +85,7 @@ pub async fn greet(admission: Admission, stream: Stream, wishes: SessionWishes) 
     let (floor, cell) = (&admission.floor, &admission.cell);
     let server_pid = lease.as_mut().and_then(Lease::server).map(|server| server.pid);
     let key = floor.registry.key(cell, protocol_minor >= 2, server_pid);
-    if stream.write_all(&greeting(&settings, &key)).await.is_err() {
+    if closing::say(&mut stream, &greeting(&settings, &key)).await.is_err() {
         if let Some(lease) = lease {
             lease.give_back(Leftover::Nothing);
         }
@@ -178,9 +179,7 @@ async fn send_away(stream: &mut Stream, why: &NotGreeted) {
         NotGreeted::ServerSaid(body) => messages::put_server_error_as_fatal(&mut words, body),
         NotGreeted::Gone => return,
     }
-    if stream.write_all(&words).await.is_ok() {
-        let _ = poll_fn(|cx| stream.poll_shutdown(cx)).await;
-    }
+    closing::say_last(stream, &words).await;
 }
 
 fn greeting(settings: &Settings, (pid, secret): &(u32, Vec<u8>)) -> Vec<u8> {

@@ -484,7 +484,7 @@ impl Session {
             Stop::ServerGone => {
                 self.count_lost();
                 if said_why {
-                    self.phase = Phase::Closing;
+                    self.phase = Phase::closing();
                     return Step::Again;
                 }
                 server_lost()
@@ -504,7 +504,7 @@ impl Session {
         if mid_message {
             // An error in the middle of a message would be taken for a part of it.
             self.log_end(error.reason);
-            self.phase = Phase::Closing;
+            self.phase = Phase::closing();
             return Step::Again;
         }
         self.fail(cx, &error)

@@ -9,7 +9,7 @@
 //! | waiting | kept, bounded | - | 57P01, closing | - | leaves the queue, ends |
 //! | leased | forwarded | forwarded | after the transaction | told, server cleaned or closed | server cleaned or closed |
 //! | replicating | forwarded | forwarded | see `replication` | told, server closed | server closed |
-//! | closing | thrown away | - | - | - | ends |
+//! | closing | thrown away, for a few seconds | - | - | - | ends |
 
 use std::any::Any;
 use std::future::Future;
@@ -18,6 +18,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::admission::Admission;
+use super::closing::Closing;
 use super::floor::Floor;
 use super::leased::Leased;
 use super::outbox::Outbox;
@@ -62,8 +63,14 @@ pub(super) enum Phase {
     Leased(Leased),
     Replicating(Box<Relay>),
     /// The last words are on their way.
-    Closing,
+    Closing(Closing),
     Over,
+}
+
+impl Phase {
+    pub(super) fn closing() -> Self {
+        Self::Closing(Closing::default())
+    }
 }
 
 /// What one step of a session came to.
@@ -298,20 +305,6 @@ impl Session {
         }
     }
 
-    fn poll_closing(&mut self, cx: &mut Context<'_>) -> Step {
-        match self.to_client.poll_drain(&mut self.stream, cx) {
-            Poll::Pending => return Step::Wait,
-            Poll::Ready(Err(_)) => return self.end(),
-            Poll::Ready(Ok(())) => {}
-        }
-        // Unread bytes would turn the close into a reset, and the reset could overtake our last words.
-        let mut scratch = self.floor.take_scratch();
-        let _ = self.stream.poll_read(cx, &mut scratch);
-        self.floor.put_scratch(scratch);
-        let _ = self.stream.poll_shutdown(cx);
-        self.end()
-    }
-
     /// Sends a fatal error and closes.
     pub(super) fn fail(&mut self, cx: &mut Context<'_>, error: &ClientError) -> Step {
         self.log_end(error.reason);
@@ -328,7 +321,7 @@ impl Session {
     /// Sends last words and closes.
     pub(super) fn fail_with(&mut self, cx: &mut Context<'_>, words: &[u8]) -> Step {
         self.carry = Vec::new();
-        self.phase = Phase::Closing;
+        self.phase = Phase::closing();
         if self.say(cx, words).is_err() { self.end() } else { Step::Again }
     }
 
@@ -377,7 +370,7 @@ impl Future for Session {
                 Phase::Waiting(_) => session.poll_waiting(cx),
                 Phase::Leased(_) => session.poll_leased(cx),
                 Phase::Replicating(_) => session.poll_replicating(cx),
-                Phase::Closing => session.poll_closing(cx),
+                Phase::Closing(_) => session.poll_closing(cx),
                 Phase::Over => return Poll::Ready(()),
             };
             if step == Step::Wait {

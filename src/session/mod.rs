@@ -13,6 +13,7 @@
 mod admission;
 mod arrival;
 mod clocks;
+mod closing;
 mod floor;
 mod greet;
 mod leased;

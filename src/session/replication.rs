@@ -270,7 +270,7 @@ impl Session {
             // An error in the middle of a message would be taken for a part of it.
             told => {
                 self.log_end(told.map_or("server_ended", |error| error.reason));
-                self.phase = Phase::Closing;
+                self.phase = Phase::closing();
                 Step::Again
             }
         }

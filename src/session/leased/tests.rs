@@ -17,6 +17,7 @@ use crate::config::load_text;
 use crate::ids::WorkerId;
 use crate::net::Listener;
 use crate::pool::{Clock, Pool, PoolLimits, TenantState};
+use crate::session::closing::LAST_WORDS_TIMEOUT;
 use crate::session::{Admission, CancelKeys, Floor, Registry, SessionWishes, greet};
 use crate::wire::frame;
 
@@ -46,6 +47,50 @@ fn a_long_message_that_drips_in_is_not_copied_for_each_drop() {
             place = session.carry.as_ptr();
         }
         assert!(moves <= 2 * DROPS.ilog2() as usize, "moved {moves} times by {DROPS} drops");
+    });
+}
+
+/// Says more than the sockets hold to a client that does not read, and then the last words.
+async fn unread(session: &mut Session) {
+    poll_fn(|cx| {
+        session.say(cx, &vec![0; UNREAD_BYTES]).unwrap();
+        session.say_goodbye(cx);
+        Poll::Ready(())
+    })
+    .await;
+    assert!(!session.to_client.is_empty(), "the sockets hold it all");
+}
+
+const UNREAD_BYTES: usize = 32 * 1024 * 1024;
+
+#[test]
+fn a_client_that_does_not_read_its_last_words_keeps_its_place_for_seconds_only() {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
+        let (mut session, client) = session().await;
+        unread(&mut session).await;
+        let (floor, tenant) = (session.floor.clone(), session.cell.tenant.clone());
+        tokio::time::pause();
+        let begun = tokio::time::Instant::now();
+        session.await;
+        let lasted = begun.elapsed();
+        assert!(lasted >= LAST_WORDS_TIMEOUT && lasted < 2 * LAST_WORDS_TIMEOUT, "{lasted:?}");
+        assert_eq!((floor.registry.len(), tenant.clients.connected.get()), (0, 0));
+        drop(client);
+    });
+}
+
+#[test]
+fn a_client_that_reads_in_time_gets_all_of_its_last_words() {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
+        let (mut session, mut client) = session().await;
+        unread(&mut session).await;
+        let mut heard = Vec::new();
+        let ((), read) = tokio::join!(session, client.read_to_end(&mut heard));
+        read.unwrap();
+        assert!(heard.len() > UNREAD_BYTES && heard.ends_with(b"\0\0"));
+        assert!(String::from_utf8_lossy(&heard[UNREAD_BYTES..]).contains("57P01"));
     });
 }
 
