@@ -209,6 +209,7 @@ async fn a_tenant_of_the_proxy_replicates_only_if_it_may() {
 async fn what_postgres_refuses_costs_the_proxy_no_server() {
     let stage = stage(Plan::one_server_each).await;
     stage.postgres.psql("ALTER ROLE role_acme NOREPLICATION").await.unwrap();
+    let mut client = stage.client("acme").await;
     for _ in 0..3 {
         let (_, reply) = log_in(&stage, "database").await;
         let error = &reply.errors[0];
@@ -217,7 +218,7 @@ async fn what_postgres_refuses_costs_the_proxy_no_server() {
             error.hint.contains("attribute REPLICATION") && error.detail.contains("server: "),
             "{error:?}"
         );
-        assert_eq!(stage.client("acme").await.query("SELECT 1").await.value(), "1");
+        assert_eq!(client.query("SELECT 1").await.value(), "1");
     }
     stage.servers_become(1, PATIENCE).await;
 }
