@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::refusal::Refusal;
 use crate::tenant::{ClientAuth, PoolMode, Tenant, User};
@@ -52,7 +53,7 @@ impl Identity {
     /// Only for those that have checked a proof.
     pub(super) fn proved(self) -> Authenticated {
         let mode = self.user.mode.unwrap_or(self.tenant.mode);
-        Authenticated { tenant: self.tenant, user: self.user.name, mode }
+        Authenticated { tenant: self.tenant, user: self.user.name, mode, valid_for: None }
     }
 }
 
@@ -77,6 +78,7 @@ pub struct Authenticated {
     tenant: Arc<Tenant>,
     user: Arc<str>,
     mode: PoolMode,
+    valid_for: Option<Duration>,
 }
 
 impl Authenticated {
@@ -90,6 +92,17 @@ impl Authenticated {
     #[must_use]
     pub const fn user(&self) -> &Arc<str> {
         &self.user
+    }
+
+    /// How long the proof would be taken once more, counted from when it was checked; `None`: for ever.
+    #[must_use]
+    pub const fn valid_for(&self) -> Option<Duration> {
+        self.valid_for
+    }
+
+    /// The same proof, good for so long.
+    pub(super) fn lasting(self, span: Duration) -> Self {
+        Self { valid_for: Some(span), ..self }
     }
 
     /// How long its clients keep a server.

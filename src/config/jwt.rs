@@ -46,6 +46,7 @@ impl Builder<'_> {
             user_claim: self.text("jwt.user_claim", &model.user_claim, "sub"),
             leeway_s: model.leeway.as_ref().map_or(LEEWAY_S, |leeway| leeway.get_ref().0.as_secs()),
             token_as: model.token_as.as_ref().map_or(TokenAs::OauthBearer, |word| (*word.get_ref()).into()),
+            ends_sessions: model.ends_sessions.as_ref().is_some_and(|ends| *ends.get_ref()),
         })
     }
 

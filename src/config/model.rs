@@ -138,6 +138,7 @@ pub(super) struct JwtModel {
     pub(super) scope: Value<OneOrMany>,
     pub(super) leeway: Value<DurationText>,
     pub(super) token_as: Value<TokenAsModel>,
+    pub(super) ends_sessions: Value<bool>,
 }
 
 /// `[tier.hot]`, `[tier.warm]`, `[tier.cold]`

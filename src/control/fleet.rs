@@ -216,6 +216,7 @@ impl Reception for Fleet {
             wishes: SessionWishes {
                 mode: client.mode,
                 replication: client.replication,
+                ends_at: client.ends_at,
                 protocol_minor: client.protocol_minor,
                 parameters: client.parameters,
                 unread: client.unread,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::limits::ClientSlot;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::net::PortableStream;
 use crate::tenant::{PoolMode, Replication, Tenant};
@@ -21,6 +22,8 @@ pub struct Admitted {
     pub user: Arc<str>,
     /// How long it keeps a server.
     pub mode: PoolMode,
+    /// The token it has shown is good for no login from then on, and its session ends.
+    pub ends_at: Option<Instant>,
     /// It wants a replication connection, and its tenant may have one.
     pub replication: Option<Replication>,
     /// The database it asked for, one that the tenant allows; the tenant's own if it asked for none.

@@ -234,11 +234,15 @@ impl Handshake<Proved> {
             return Err(self.refuse(LoginFailure::Replication).await);
         }
         let Self { talk, visit, state } = self;
+        let ends_sessions = visit.settings.issuer.as_ref().is_some_and(|issuer| issuer.ends_sessions);
+        let valid_for = state.authenticated.valid_for().filter(|_| ends_sessions);
+        let ends_at = valid_for.and_then(|span| Instant::now().checked_add(span));
         let (stream, unread) = talk.into_parts();
         Ok(Admitted {
             tenant,
             user: state.authenticated.user().clone(),
             mode: state.authenticated.mode(),
+            ends_at,
             replication: state.introduction.replication,
             database,
             stream: stream.into_portable().map_err(|_| LoginFailure::Disconnected)?,

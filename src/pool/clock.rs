@@ -26,6 +26,13 @@ impl Clock {
         Moment(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
+    /// The moment of one of the runtime's instants; the origin, if that is earlier.
+    #[must_use]
+    pub fn moment(&self, instant: tokio::time::Instant) -> Moment {
+        let span = instant.into_std().saturating_duration_since(self.origin);
+        Moment(u64::try_from(span.as_micros()).unwrap_or(u64::MAX))
+    }
+
     /// The runtime's instant for a moment, for timers.
     #[must_use]
     pub fn instant(&self, moment: Moment) -> tokio::time::Instant {

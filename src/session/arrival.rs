@@ -50,13 +50,12 @@ impl Arrival {
 
     /// Ready when there is no use in waiting any longer. What the client says is kept, up to a limit.
     pub(super) fn poll_leaves(&mut self, cx: &mut Context<'_>) -> Poll<NotGreeted> {
-        let cell = &self.admission.cell;
+        let Admission { floor, cell, .. } = &self.admission;
         // A drain waits for everybody who counts, so it must not have to wait for a server as well.
         cell.set_waker(cx.waker());
         if cell.is_asked_to_leave() {
-            return Poll::Ready(NotGreeted::Told(Box::new(goodbye(&cell.tenant))));
+            return Poll::Ready(NotGreeted::Told(Box::new(goodbye(floor, cell))));
         }
-        let floor = &self.admission.floor;
         let mut scratch = floor.take_scratch();
         let mut gone = false;
         while !gone && self.unread.len() < MAX_WAITING_BYTES {

@@ -44,6 +44,8 @@ pub struct SessionWishes {
     pub mode: PoolMode,
     /// Nothing but a replication connection, to a server of its own.
     pub replication: Option<Replication>,
+    /// When it ends, because the token that opened it is good for no other.
+    pub ends_at: Option<tokio::time::Instant>,
     /// 2 or more: the client understands long cancel keys.
     pub protocol_minor: u32,
     /// Settings it asked for.
@@ -71,7 +73,10 @@ pub(super) enum NotGreeted {
 
 /// Greets a client and makes its session; `None` if it was sent away. Not cancel-safe.
 pub async fn greet(admission: Admission, stream: Stream, wishes: SessionWishes) -> Option<Session> {
-    let SessionWishes { mode, replication, protocol_minor, parameters, unread } = wishes;
+    let SessionWishes { mode, replication, ends_at, protocol_minor, parameters, unread } = wishes;
+    if let Some(at) = ends_at {
+        admission.floor.registry.ends_at(&admission.cell, admission.floor.pool.clock().moment(at));
+    }
     let mut arrival = Arrival { stream, admission, mode, unread };
     let ((settings, startup), mut lease) = match settle_in(&mut arrival, replication, parameters).await {
         Ok(found) => found,

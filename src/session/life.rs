@@ -19,6 +19,7 @@ use std::task::{Context, Poll};
 
 use super::admission::Admission;
 use super::closing::Closing;
+use super::expiry::token_expired;
 use super::floor::Floor;
 use super::leased::Leased;
 use super::outbox::Outbox;
@@ -326,7 +327,7 @@ impl Session {
     }
 
     pub(super) fn say_goodbye(&mut self, cx: &mut Context<'_>) -> Step {
-        let error = goodbye(self.tenant());
+        let error = goodbye(&self.floor, &self.cell);
         self.fail(cx, &error)
     }
 
@@ -389,8 +390,11 @@ impl Drop for Session {
 }
 
 /// What a client is told that has been asked to leave.
-pub(super) fn goodbye(tenant: &TenantState) -> ClientError {
-    if tenant.is_removed() {
+pub(super) fn goodbye(floor: &Floor, cell: &ClientCell) -> ClientError {
+    if floor.registry.is_expired(cell) {
+        return token_expired();
+    }
+    if cell.tenant.is_removed() {
         return ClientError::fatal(
             SqlState::ADMIN_SHUTDOWN,
             Fault::Proxy,

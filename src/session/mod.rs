@@ -14,6 +14,7 @@ mod admission;
 mod arrival;
 mod clocks;
 mod closing;
+mod expiry;
 mod floor;
 mod greet;
 mod leased;
@@ -24,6 +25,7 @@ mod registry;
 mod replication;
 
 pub use admission::Admission;
+pub use expiry::keep_expiries;
 pub use floor::Floor;
 pub use greet::{Newcomer, SessionWishes, greet, turn_away, turn_away_leaving};
 pub use life::Session;

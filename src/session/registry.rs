@@ -17,6 +17,7 @@ use slab::Slab;
 use subtle::ConstantTimeEq;
 
 use super::clocks::{Clocks, Doing, Keeps};
+use super::expiry::{Expiries, Stage};
 use crate::ids::{ClientId, ServerId, WorkerId};
 use crate::pool::TenantState;
 use crate::tenant::TimeLimit;
@@ -212,6 +213,7 @@ pub struct Registry {
     clients: RefCell<Slab<Rc<ClientCell>>>,
     /// Clients that were told the process id of their server: that, and their place.
     by_server: RefCell<BTreeSet<(u32, u32)>>,
+    pub(super) expiries: Expiries,
     admitted: Cell<u32>,
     leaving: Cell<bool>,
 }
@@ -221,7 +223,8 @@ impl Registry {
     #[must_use]
     pub fn new(worker: WorkerId, keys: CancelKeys) -> Self {
         let (clients, admitted, leaving) = (RefCell::default(), Cell::new(0), Cell::new(false));
-        Self { worker, keys, clients, by_server: RefCell::default(), admitted, leaving }
+        let (by_server, expiries) = (RefCell::default(), Expiries::default());
+        Self { worker, keys, clients, by_server, expiries, admitted, leaving }
     }
 
     /// Takes a client in. `request_id` is the number of its connection in the logs.
@@ -259,6 +262,7 @@ impl Registry {
     pub fn remove(&self, cell: &ClientCell) {
         if self.clients.borrow_mut().try_remove(place(cell.index)).is_some() {
             self.by_server.borrow_mut().remove(&(cell.server_pid.get(), cell.index));
+            self.expiries.remove(cell.index);
             let connected = &cell.tenant.clients.connected;
             connected.set(connected.get().saturating_sub(1));
         }
@@ -328,6 +332,25 @@ impl Registry {
             }
         }
         (places.end < clients.capacity()).then_some(places.end)
+    }
+
+    /// Lets the client's session end at that time.
+    pub(super) fn ends_at(&self, cell: &ClientCell, at: Moment) {
+        self.expiries.insert(cell.index, at);
+    }
+
+    /// Whether the time for the client's session to end has come.
+    pub(super) fn is_expired(&self, cell: &ClientCell) -> bool {
+        self.expiries.has_come(cell.index)
+    }
+
+    /// Asks those to leave whose time has come.
+    pub(super) fn ask_expired(&self, now: Moment) {
+        while let Some((index, stage)) = self.expiries.poll_due(now) {
+            if let Some(cell) = self.clients.borrow().get(place(index)) {
+                cell.ask(if stage == Stage::Asked { Wish::Leave } else { Wish::LeaveNow });
+            }
+        }
     }
 
     /// Asks everybody to leave, newcomers too.

@@ -249,7 +249,7 @@ impl Session {
             {
                 Some(no_longer())
             }
-            End::Leaves | End::CutOff => Some(goodbye(self.tenant())),
+            End::Leaves | End::CutOff => Some(goodbye(&self.floor, &self.cell)),
             End::Overdue(limit) => {
                 self.count_overdue(*limit);
                 Some(overdue(

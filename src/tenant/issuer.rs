@@ -30,6 +30,8 @@ pub struct Issuer {
     pub leeway_s: u64,
     /// How a client without a wish is asked for its token.
     pub token_as: TokenAs,
+    /// A session ends when the token that opened it is good for no other.
+    pub ends_sessions: bool,
 }
 
 impl Issuer {

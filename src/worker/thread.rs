@@ -16,8 +16,8 @@ use crate::config::settings::Settings;
 use crate::ids::{ClusterId, ServerId, TenantId, WorkerId};
 use crate::pool::{Clock, Note, Pool, PoolLimits, TenantState};
 use crate::session::{
-    Admission, CancelKeys, ClientCell, Floor, Newcomer, Registry, Whereabouts, greet, keep_time, turn_away,
-    turn_away_leaving,
+    Admission, CancelKeys, ClientCell, Floor, Newcomer, Registry, Whereabouts, greet, keep_expiries,
+    keep_time, turn_away, turn_away_leaving,
 };
 use crate::tenant::Tenant;
 use crate::wire::startup::CancelKey;
@@ -75,6 +75,7 @@ impl Work {
         let pool = self.floor.pool.clone();
         spawn_local(async move { pool.run().await });
         spawn_local(keep_time(self.floor.clone()));
+        spawn_local(keep_expiries(self.floor.clone()));
         while let Some(order) = orders.recv().await {
             match order {
                 Order::Admit(newcomer) => self.admit(*newcomer),

@@ -28,3 +28,4 @@ mod statements;
 mod stopping;
 mod streaming;
 mod time_limits;
+mod tokens;

@@ -196,6 +196,7 @@ pub(crate) fn fuzz_token(data: &[u8]) {
         user_claim: "u".into(),
         leeway_s: 0,
         token_as: TokenAs::OauthBearer,
+        ends_sessions: false,
     };
     let token = bearer::parse_initial(data).ok().flatten();
     for token in [token, std::str::from_utf8(data).ok()].into_iter().flatten() {

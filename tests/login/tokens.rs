@@ -37,6 +37,7 @@ fn with_issuer(settings: &mut Settings, token_as: TokenAs) {
         user_claim: "sub".into(),
         leeway_s: 5,
         token_as,
+        ends_sessions: false,
     }));
 }
 

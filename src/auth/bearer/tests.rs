@@ -54,6 +54,7 @@ fn issuer(algorithms: &[Algorithm], scopes: &[&str]) -> Issuer {
         user_claim: "sub".into(),
         leeway_s: 30,
         token_as: TokenAs::OauthBearer,
+        ends_sessions: false,
     }
 }
 

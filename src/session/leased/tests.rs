@@ -127,6 +127,7 @@ async fn session() -> (Session, TcpStream) {
     let wishes = SessionWishes {
         mode: PoolMode::Transaction,
         replication: None,
+        ends_at: None,
         protocol_minor: 0,
         parameters: Vec::new(),
         unread: Vec::new(),
