@@ -294,7 +294,11 @@ impl Session {
         }
         let read = match self.stream.poll_read(cx, scratch) {
             Poll::Pending => return Ok(Moved::Nothing),
-            Poll::Ready(Ok(0) | Err(_)) => return Err(Stop::ClientGone),
+            Poll::Ready(Ok(0) | Err(_)) => {
+                // It has all its answers: the one to our question is at hand.
+                *leaving = talk.exchange.owes_only_itself();
+                return if *leaving { Ok(Moved::Nothing) } else { Err(Stop::ClientGone) };
+            }
             Poll::Ready(Ok(read)) => scratch.get(..read).unwrap_or_default(),
         };
         if let Phase::Leased(Leased { lease, talk, .. }) = &mut self.phase

@@ -284,6 +284,13 @@ impl Exchange {
             && !self.retry.is_due()
     }
 
+    /// Whether the server owes answers to the proxy's own questions, and none to the client.
+    #[must_use]
+    pub fn owes_only_itself(&self) -> bool {
+        let is_between = !self.unsynced && !self.ignoring && !self.copy_in && self.client_rest == 0;
+        is_between && !self.expect.is_empty() && self.expect.has_only_own()
+    }
+
     /// Answers still to come.
     #[must_use]
     pub fn outstanding(&self) -> usize {

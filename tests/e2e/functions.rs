@@ -100,3 +100,18 @@ async fn a_lock_that_a_function_takes_keeps_its_client() {
     run(&mut client, "SELECT leave()").await;
     eventually("no pinned server", PATIENCE, async || (pinned().await == 0.0).then_some(())).await;
 }
+
+#[tokio::test]
+async fn a_client_that_leaves_right_behind_its_answer_costs_no_server() {
+    let stage = stage_with(&[]).await;
+    let mut pids = std::collections::BTreeSet::new();
+    for round in 0..20 {
+        let mut client = stage.client("acme").await;
+        // What is set is asked for behind the answer.
+        run(&mut client, &format!("SET work_mem = '{}MB'", 5 + round)).await;
+        drop(client);
+        let pid = stage.client("acme").await.query("SELECT pg_backend_pid()").await.value().to_owned();
+        pids.insert(pid);
+    }
+    assert_eq!(pids.len(), 1, "{pids:?}");
+}
