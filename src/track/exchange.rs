@@ -254,6 +254,8 @@ pub struct Exchange {
     pub(super) asked_in_vain: u8,
     /// What the descriptions that are to be remembered are of, in order.
     pub(super) learning: VecDeque<Learning>,
+    /// The unnamed portal has been bound, behind the last simple query.
+    pub(super) has_portal: bool,
     /// What the newest Bind of this segment has bound, if it was a named statement.
     pub(super) bound: Option<Bound>,
     /// A query of our own failed: the error's body.
@@ -405,6 +407,7 @@ impl Exchange {
         self.repair_due = false;
         self.asked = VecDeque::new();
         self.asked_in_vain = 0;
+        self.has_portal = false;
         self.learning = VecDeque::new();
         self.bound = None;
         self.retry.clear();

@@ -156,6 +156,7 @@ impl Exchange {
             return Ok(self.refuse_extended(header, message, error, sink));
         }
         self.bound = None;
+        self.has_portal |= portal.is_empty();
         if name.is_empty() && !self.unnamed_here && parties.unnamed_is_gone() {
             parties.client.functions.binds_unnamed_again.set(true);
         }
@@ -246,6 +247,7 @@ impl Exchange {
             return Ok(Next::Hold);
         }
         if kind == b'P' {
+            self.close_stale_portal(name.is_empty(), sink);
             self.expect_description_of_portal(name, parties.server);
             return Ok(self.forward(header, message, sink));
         }
@@ -329,6 +331,15 @@ impl Exchange {
             return Name::Own(name);
         }
         Name::Foreign(name)
+    }
+
+    /// An unnamed portal that the client cannot have bound is closed before it is used: it would be one that a simple query
+    /// left behind, and Postgres is not made for that.
+    pub(super) fn close_stale_portal(&mut self, is_unnamed: bool, sink: &mut Sink<'_>) {
+        if is_unnamed && !self.has_portal {
+            frame::put(sink.insert(), b'C', |out| out.extend_from_slice(b"P\0"));
+            self.expect_extended(Expect::OwnClose { serial: UNNAMED });
+        }
     }
 
     /// Whether the server's unnamed statement is this client's, after preparing it again if that is needed.

@@ -9,7 +9,8 @@
 //! | Parse | ParseComplete | named: prepared under our name, or answered by us if the server has it |
 //! | Bind, Describe S | BindComplete, RowDescription | our name; preceded by a Parse of ours if the server lacks it |
 //! | Close S | CloseComplete | answered by us: the text stays prepared for others |
-//! | Execute, Close P, Describe P, FunctionCall, Sync | as the manual says | nothing |
+//! | Execute, Describe P | as the manual says | of an unnamed portal that was never bound: a Close before it |
+//! | Close P, FunctionCall, Sync | as the manual says | nothing |
 //! | Flush, CopyData, CopyDone, CopyFail | none | nothing |
 
 use std::rc::Rc;
@@ -20,7 +21,7 @@ use super::lexer::{self, Effect, Names, StateKind, Traces, classify};
 use super::sink::Sink;
 use super::statement::StatementCache;
 use super::violation::{MAX_ASSEMBLED_BYTES, MAX_INSPECTED_BYTES, Violation, checked_header, whole_body};
-use crate::wire::frame::{self, Header};
+use crate::wire::frame::{self, HEADER_BYTES, Header};
 
 /// How far a client's bytes were understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +143,11 @@ impl Exchange {
             b'B' => return self.bind(parties, header, message, sink),
             b'D' => return self.describe(parties, header, message, sink),
             b'C' => return self.close(parties, header, message, sink),
-            b'E' => self.expect_extended(Expect::Execute),
+            b'E' => {
+                let Some(first) = message.get(HEADER_BYTES) else { return Ok(Next::Wait) };
+                self.close_stale_portal(*first == 0, sink);
+                self.expect_extended(Expect::Execute);
+            }
             b'F' => {
                 // A function by its number: nobody can tell what it does.
                 parties.leave_behind(&Traces::unknown());
@@ -304,6 +309,7 @@ impl Exchange {
         parties.change_unnamed(None, None);
         self.unnamed_here = false;
         self.bound = None;
+        self.has_portal = false;
     }
 
     pub(super) fn expect_extended(&mut self, expect: Expect) {

@@ -24,7 +24,7 @@ fn prepared() -> Talk {
 #[test]
 fn an_answer_of_ours_waits_for_the_end_of_a_message() {
     let mut talk = prepared();
-    talk.say(&messages(&[(b'D', b"P\0"), CLOSE_S, SYNC]));
+    talk.say(&messages(&[(b'D', b"Pp\0"), CLOSE_S, SYNC]));
     let columns = messages(&[(b'T', &[b'c'; 40])]);
     let (head, rest) = columns.split_at(20);
     assert_eq!(talk.answer(head), head, "half of a RowDescription, and nothing behind it");

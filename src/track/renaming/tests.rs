@@ -432,3 +432,24 @@ fn an_unnamed_statement_that_is_bound_again_later_is_kept_from_then_on() {
     let sent = talk.say(&messages(&[bind, EXECUTE, SYNC]));
     assert_eq!(sent, messages(&[parse, bind, EXECUTE, SYNC]), "prepared again on the other server");
 }
+
+#[test]
+fn an_unnamed_portal_that_was_not_bound_is_closed_first() {
+    let mut talk = Talk::new(9);
+    let bind: (u8, &[u8]) = (b'B', b"\0\0\0\0\0\0\0\0");
+    let parse: (u8, &[u8]) = (b'P', b"\0SELECT 1\0\0\0");
+    let close: (u8, &[u8]) = (b'C', b"P\0");
+    let sync = messages(&[SYNC]);
+    assert_eq!(talk.say(&[messages(&[parse, bind, EXECUTE]), sync].concat()).len(), {
+        messages(&[parse, bind, EXECUTE, SYNC]).len()
+    });
+    talk.answer(&messages(&[PARSED, BOUND, DONE, READY]));
+    talk.say(&messages(&[(b'Q', b"BEGIN\0")]));
+    talk.answer(&messages(&[DONE, (b'Z', b"T")]));
+    assert_eq!(talk.say(&messages(&[EXECUTE, SYNC])), messages(&[close, EXECUTE, SYNC]));
+    let missing: (u8, &[u8]) = (b'E', b"SERROR\0C34000\0\0");
+    let heard = talk.answer(&messages(&[CLOSED, missing, (b'Z', b"E")]));
+    assert_eq!(heard, messages(&[missing, (b'Z', b"E")]));
+    let named: (u8, &[u8]) = (b'E', b"p\0\0\0\0\0");
+    assert_eq!(talk.say(&messages(&[named, SYNC])), messages(&[named, SYNC]));
+}
