@@ -3,7 +3,7 @@
 //! Owns the look into functions in SQL and PL/pgSQL that clients call by name only. What cannot be read may set anything.
 
 use super::settings::{self, Changes, Names};
-use super::tokens::{Token, Tokens, is};
+use super::tokens::{Statements, Token, Tokens, is};
 
 /// What functions may leave behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,9 +95,9 @@ pub fn makes_functions(sql: &[u8]) -> bool {
     if super::is_plain(sql) {
         return false;
     }
-    let mut tokens = Tokens::new(sql);
-    let mut is_first = true;
-    while let Some(token) = tokens.next() {
+    let mut statements = Statements::of(sql);
+    while let Some((token, is_first)) = statements.next() {
+        let tokens = &mut statements.tokens;
         if let Token::Word(word) = token
             && is_first
             && is(word, b"create")
@@ -107,16 +107,15 @@ pub fn makes_functions(sql: &[u8]) -> bool {
                 return true;
             }
         }
-        is_first = token == Token::Symbol(b';');
     }
     false
 }
 
 /// Whether a text may run one of these functions: by calling it, or if there are `triggers`, by changing rows.
 pub fn may_run(sql: &[u8], triggers: bool, is_one: impl Fn(&[u8]) -> bool) -> bool {
-    let mut tokens = Tokens::new(sql);
-    let mut is_first = true;
-    while let Some(token) = tokens.next() {
+    let mut statements = Statements::of(sql);
+    while let Some((token, is_first)) = statements.next() {
+        let tokens = &mut statements.tokens;
         match token {
             Token::Doubt => return true,
             Token::Word(word) => {
@@ -124,17 +123,16 @@ pub fn may_run(sql: &[u8], triggers: bool, is_one: impl Fn(&[u8]) -> bool) -> bo
                 if triggers && changes_rows() {
                     return true;
                 }
-                if is_call(&tokens) && is_one(&word.to_ascii_lowercase()) {
+                if is_call(tokens) && is_one(&word.to_ascii_lowercase()) {
                     return true;
                 }
                 if is_first && is(word, b"execute") {
                     return true;
                 }
             }
-            Token::Name(name) if is_call(&tokens) && is_one(name) => return true,
+            Token::Name(name) if is_call(tokens) && is_one(name) => return true,
             Token::Name(_) | Token::Text | Token::Number | Token::Symbol(_) => {}
         }
-        is_first = token == Token::Symbol(b';');
     }
     false
 }

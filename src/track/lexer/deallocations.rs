@@ -3,7 +3,7 @@
 //! Owns the places, so that something else can be put there. In doubt there is none.
 
 use super::Effect;
-use super::tokens::{Token, Tokens, is};
+use super::tokens::{Statements, Token, Tokens, is};
 use super::verdict::deallocate;
 
 /// One `DEALLOCATE [PREPARE] name`.
@@ -21,9 +21,9 @@ pub struct Deallocation {
 #[must_use]
 pub fn deallocations(sql: &[u8]) -> Vec<Deallocation> {
     let mut found = Vec::new();
-    let mut tokens = Tokens::new(sql);
-    let mut is_first = true;
-    while let Some(token) = tokens.next() {
+    let mut statements = Statements::of(sql);
+    while let Some((token, is_first)) = statements.next() {
+        let tokens = &mut statements.tokens;
         match token {
             Token::Doubt => return Vec::new(),
             Token::Word(word) if is_first && is(word, b"prepare") => return Vec::new(),
@@ -31,12 +31,11 @@ pub fn deallocations(sql: &[u8]) -> Vec<Deallocation> {
                 let start = sql.len().saturating_sub(tokens.left()).saturating_sub(word.len());
                 let mut ahead = tokens.clone();
                 if let Some(Effect::Deallocate(name)) = deallocate(&mut ahead).if_alone {
-                    found.push(Deallocation { start, end: end_of(&mut tokens, sql), name });
+                    found.push(Deallocation { start, end: end_of(tokens, sql), name });
                 }
             }
             Token::Word(_) | Token::Name(_) | Token::Text | Token::Number | Token::Symbol(_) => {}
         }
-        is_first = token == Token::Symbol(b';');
     }
     found
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns the notations: SET, SET LOCAL, SET SCHEMA and `set_config` with constants. What is computed is not seen.
 
-use super::tokens::{Token, Tokens, is};
+use super::tokens::{Statements, Token, Tokens, is};
 
 /// What a text makes of search_path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,16 +17,12 @@ pub enum Path {
 #[must_use]
 pub fn path(sql: &[u8]) -> Path {
     let mut schemas = Vec::new();
-    let mut tokens = Tokens::new(sql);
-    let mut is_first = true;
-    while let Some(token) = tokens.next() {
+    let mut statements = Statements::of(sql);
+    while let Some((token, is_first)) = statements.next() {
+        let tokens = &mut statements.tokens;
         match token {
-            Token::Symbol(b';') => {
-                is_first = true;
-                continue;
-            }
-            Token::Word(word) if is_first && is(word, b"set") => set(&mut tokens, &mut schemas),
-            Token::Word(word) | Token::Name(word) if is(word, b"set_config") => call(&tokens, &mut schemas),
+            Token::Word(word) if is_first && is(word, b"set") => set(tokens, &mut schemas),
+            Token::Word(word) | Token::Name(word) if is(word, b"set_config") => call(tokens, &mut schemas),
             Token::Word(_)
             | Token::Name(_)
             | Token::Text
@@ -34,7 +30,6 @@ pub fn path(sql: &[u8]) -> Path {
             | Token::Symbol(_)
             | Token::Doubt => {}
         }
-        is_first = false;
     }
     if schemas.is_empty() { Path::Kept } else { Path::To(schemas) }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::tokens::{Token, Tokens, is};
+use super::tokens::{Statements, Token, Tokens, is};
 use super::verdict::is_local_call;
 
 /// Names of settings, in small letters.
@@ -75,21 +75,16 @@ impl Changes {
 #[must_use]
 pub(super) fn changes(sql: &[u8]) -> Changes {
     let mut found = Changes::default();
-    let mut tokens = Tokens::new(sql);
-    let mut is_first = true;
-    while let Some(token) = tokens.next() {
+    let mut statements = Statements::of(sql);
+    while let Some((token, is_first)) = statements.next() {
+        let tokens = &mut statements.tokens;
         match token {
-            Token::Symbol(b';') => {
-                is_first = true;
-                continue;
-            }
-            Token::Word(word) if is_first && is(word, b"set") => set(&mut tokens, &mut found),
-            Token::Word(word) if is_first && is(word, b"reset") => reset(&mut tokens, &mut found),
-            Token::Word(word) | Token::Name(word) if is(word, b"set_config") => call(&tokens, &mut found),
+            Token::Word(word) if is_first && is(word, b"set") => set(tokens, &mut found),
+            Token::Word(word) if is_first && is(word, b"reset") => reset(tokens, &mut found),
+            Token::Word(word) | Token::Name(word) if is(word, b"set_config") => call(tokens, &mut found),
             Token::Doubt => return Changes::anything(),
             Token::Word(_) | Token::Name(_) | Token::Text | Token::Number | Token::Symbol(_) => {}
         }
-        is_first = false;
     }
     found
 }

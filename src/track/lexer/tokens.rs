@@ -172,6 +172,26 @@ impl<'a> Iterator for Tokens<'a> {
     }
 }
 
+/// The tokens of one text, told whether they begin a statement. As in `verdict`, a `;` always ends one.
+#[derive(Clone, Debug)]
+pub(super) struct Statements<'a> {
+    pub(super) tokens: Tokens<'a>,
+    begins: bool,
+}
+
+impl<'a> Statements<'a> {
+    pub(super) const fn of(sql: &'a [u8]) -> Self {
+        Self { tokens: Tokens::new(sql), begins: true }
+    }
+
+    /// The next token, and whether it is the first of its statement.
+    pub(super) fn next(&mut self) -> Option<(Token<'a>, bool)> {
+        let token = self.tokens.next()?;
+        let is_first = std::mem::replace(&mut self.begins, token == Token::Symbol(b';'));
+        Some((token, is_first))
+    }
+}
+
 /// Whitespace since Postgres 16, and a syntax error before.
 const VERTICAL_TAB: u8 = 0x0b;
 
