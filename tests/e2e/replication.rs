@@ -174,17 +174,15 @@ async fn a_base_backup_and_the_wal_are_received() {
 
     let dir = stage.dir.path().join("wal");
     std::fs::create_dir(&dir).unwrap();
-    let rows = stage.postgres.psql("SELECT pg_current_wal_lsn()").await.unwrap();
-    let end = rows[0][0].clone().unwrap();
-    let arguments = ["-D", dir.to_str().unwrap(), "--no-loop", "--endpos", &end];
-    let received = output(program(&stage, "pg_receivewal", &arguments));
-    tokio::pin!(received);
-    // It ends with the first WAL that comes behind that place.
-    let more = "CREATE TABLE more (x int); DROP TABLE more; SELECT pg_switch_wal()";
-    while tokio::time::timeout(Duration::from_millis(100), &mut received).await.is_err() {
-        stage.postgres.psql(more).await.unwrap();
-    }
-    assert!(dir.read_dir().unwrap().count() > 0);
+    let mut child =
+        program(&stage, "pg_receivewal", &["-D", dir.to_str().unwrap(), "--no-loop"]).spawn().unwrap();
+    eventually("WAL is received", PATIENCE, async || {
+        assert_eq!(child.try_wait().unwrap(), None, "pg_receivewal has ended");
+        stage.postgres.psql("CREATE TABLE more (x int); DROP TABLE more").await.unwrap();
+        (dir.read_dir().unwrap().count() > 0).then_some(())
+    })
+    .await;
+    child.kill().await.unwrap();
     only_servers(&stage, 0).await;
 }
 
