@@ -89,6 +89,10 @@ pub struct TenantCounters {
     pub resets: u64,
     /// Servers that clients began to keep between transactions.
     pub pins: u64,
+    /// Notifications that the listener passed on, one per client that got it.
+    pub notifications: u64,
+    /// Times the listener was lost.
+    pub listeners_lost: u64,
     /// Statements refused because they would keep one server too many.
     pub refused_pins: u64,
     /// Statements refused because they would have left the tenant.
@@ -122,6 +126,8 @@ pub struct TenantGauges {
     pub sv_closing: u32,
     /// Servers that clients keep between transactions; among those leased.
     pub sv_pinned: u32,
+    /// Clients that hear notifications through the listener.
+    pub cl_listening: u32,
     /// Age of the oldest waiter, in microseconds; 0 if nobody waits.
     pub oldest_wait_us: u64,
 }

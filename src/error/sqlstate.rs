@@ -41,6 +41,8 @@ macro_rules! codes {
 }
 
 codes! {
+    /// `warning`: notifications may have been lost.
+    WARNING = "01000";
     /// `sqlclient_unable_to_establish_sqlconnection`: Postgres cannot be reached.
     CANNOT_CONNECT = "08001";
     /// `connection_failure`: the server was lost in a transaction.

@@ -13,6 +13,7 @@ use super::tenant::TenantState;
 use crate::budget::{Condition, Input};
 use crate::ids::RequestId;
 use crate::time::Moment;
+use crate::track::ServerState;
 
 /// In what state a lease leaves its server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct Lease {
     pub(super) server: Option<Box<Server>>,
     /// The client keeps the server between transactions, because of what it left there.
     pinned: bool,
+    /// A client holds it, not the tenant's listener.
+    is_clients: bool,
 }
 
 impl Lease {
@@ -45,7 +48,7 @@ impl Lease {
             let mut counters = tenant.counters.borrow_mut();
             counters.leases = counters.leases.saturating_add(1);
         }
-        Self { pool, tenant, server: Some(server), pinned: false }
+        Self { pool, tenant, server: Some(server), pinned: false, is_clients: true }
     }
 
     /// The server.
@@ -57,7 +60,8 @@ impl Lease {
     /// Counts, in transaction mode, whether the client keeps the server between transactions: such leases are limited
     /// ([`Pool::pins_left`]).
     pub fn count_pin(&mut self) {
-        let pinned = self.server.as_ref().is_some_and(|server| server.state.pinned);
+        let is_kept = |state: &ServerState| state.pinned && !state.is_passing();
+        let pinned = self.server.as_ref().is_some_and(|server| is_kept(&server.state));
         self.set_pinned(pinned);
     }
 
@@ -69,6 +73,25 @@ impl Lease {
             self.set_pinned(true);
         }
         may
+    }
+
+    /// From here on it is no client's, but the tenant's listener's.
+    pub(super) fn become_listener(&mut self) {
+        self.set_clients(false);
+        self.set_pinned(true);
+    }
+
+    /// Whether the server is logged in as the tenant is now.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.server.as_ref().is_some_and(|server| server.epoch == self.tenant.epoch())
+    }
+
+    fn set_clients(&mut self, is_clients: bool) {
+        if std::mem::replace(&mut self.is_clients, is_clients) && !is_clients {
+            let active = &self.tenant.clients.active;
+            active.set(active.get().saturating_sub(1));
+        }
     }
 
     fn set_pinned(&mut self, pinned: bool) {
@@ -86,8 +109,7 @@ impl Lease {
     fn end(&mut self, leftover: Leftover) {
         self.set_pinned(false);
         let Some(mut server) = self.server.take() else { return };
-        let active = &self.tenant.clients.active;
-        active.set(active.get().saturating_sub(1));
+        self.set_clients(false);
         match leftover {
             Leftover::Nothing => self.pool.shared.release(&self.tenant, server, Condition::Clean),
             Leftover::State => maintain::clean_up(&self.pool.shared, &self.tenant, server),

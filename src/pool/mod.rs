@@ -14,6 +14,8 @@
 mod clock;
 mod desk;
 mod lease;
+mod listener;
+mod listening;
 mod maintain;
 mod pins;
 mod refusal;
@@ -25,6 +27,7 @@ mod tenant;
 pub use clock::Clock;
 pub use desk::{Acquired, Note, Pool, PoolLimits};
 pub use lease::{Lease, Leftover, Ticket};
+pub use listening::Listening;
 pub use refusal::Refusal;
 pub use relogin::Relogin;
 pub use server::Server;

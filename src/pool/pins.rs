@@ -14,11 +14,15 @@ impl Pool {
     #[must_use]
     pub fn pins_left(&self, tenant: &Rc<TenantState>) -> PinsLeft {
         let of_tenant = tenant.ceiling().saturating_sub(1).max(1);
-        let own = PinsLeft { left: of_tenant.saturating_sub(tenant.pins.get()), of: of_tenant };
+        let own = PinsLeft::new(of_tenant, tenant.pins.get());
         let Some(desk) = self.shared.desk(tenant.cluster()) else { return own };
-        let of_cluster = (desk.scheduler.capacity() / 2).max(1);
-        let all = PinsLeft { left: of_cluster.saturating_sub(desk.pins), of: of_cluster };
-        if all.left < own.left { all } else { own }
+        let capacity = desk.scheduler.capacity();
+        let all = PinsLeft::new((capacity / 2).max(1), desk.pins);
+        let mut least = if all.left < own.left { all } else { own };
+        // The listener is a server that is kept, and its clients need another one.
+        let can_have = tenant.listening.is_on() || least.left > 0 && capacity > 1;
+        least.listens = tenant.ceiling() > 1 && can_have;
+        least
     }
 
     pub(super) fn count_pin(&self, tenant: &Rc<TenantState>, pinned: bool) {

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::listening::Listening;
 use crate::backend::Profile;
 use crate::error::ClientError;
 use crate::ids::{ClusterId, TenantId};
@@ -37,6 +38,8 @@ pub struct TenantState {
     pub pins: Cell<u32>,
     /// What is known of its functions.
     pub functions: Rc<Functions>,
+    /// Who hears notifications through its listener.
+    pub listening: Listening,
     /// Texts of prepared statements.
     pub statements: RefCell<StatementCache>,
     tenant: RefCell<Arc<Tenant>>,
@@ -60,6 +63,7 @@ impl TenantState {
             counters: RefCell::default(),
             clients: ClientCounts::default(),
             pins: Cell::new(0),
+            listening: Listening::default(),
             functions: Functions::watched(tenant.uses_lastval),
             statements: RefCell::default(),
             bounds: RefCell::new(Rc::new(bounds_of(&tenant))),
@@ -132,6 +136,7 @@ impl TenantState {
     pub fn set_removed(&self) {
         self.removed.set(true);
         self.epoch.set(self.epoch.get().wrapping_add(1));
+        self.listening.changed();
     }
 
     /// The version of its login.
@@ -154,6 +159,7 @@ impl TenantState {
             *self.base.borrow_mut() = None;
             self.functions.forget();
             self.clear_login_error();
+            self.listening.changed();
         }
     }
 

@@ -15,19 +15,17 @@ use tokio::time::Sleep;
 use super::clocks::Keeps;
 use super::life::{Phase, Session, Step};
 use super::outbox::Outbox;
-use super::overdue::overdue;
 use super::registry::{Whereabouts, Wish};
-use crate::error::{ClientError, ClientFacing, Fault, SqlState};
-use crate::pool::{Lease, Leftover};
+use crate::error::{ClientError, ClientFacing};
+use crate::pool::Lease;
 use crate::tenant::{PoolMode, TimeLimit};
-use crate::track::{Exchange, ServerFault, ServerState, Sink, Turn, pinning};
-use crate::wire::messages;
+use crate::track::{Exchange, ServerFault, ServerState, Sink, Turn};
 
 /// What a lease needs besides the server; kept by the floor between leases.
 #[derive(Debug, Default)]
 pub(super) struct Conversation {
-    exchange: Exchange,
-    to_server: Outbox,
+    pub(super) exchange: Exchange,
+    pub(super) to_server: Outbox,
     /// How long the server is still kept for a client that may ask what a sequence gave it; made when that begins.
     linger: Option<Pin<Box<Sleep>>>,
 }
@@ -43,14 +41,14 @@ impl Conversation {
 /// A lease at work.
 #[derive(Debug)]
 pub(super) struct Leased {
-    lease: Lease,
-    talk: Box<Conversation>,
+    pub(super) lease: Lease,
+    pub(super) talk: Box<Conversation>,
     /// There are whole messages in `carry`: they are dealt with when the server has been sent what came before.
-    paused: bool,
+    pub(super) paused: bool,
     /// What is in `carry` is dealt with when the server has answered more.
-    held: bool,
+    pub(super) held: bool,
     /// The client has said Terminate while answers were outstanding: they are waited for, then it ends.
-    leaving: bool,
+    pub(super) leaving: bool,
 }
 
 /// What one direction did.
@@ -62,7 +60,7 @@ enum Moved {
 
 /// Why a lease cannot go on.
 #[derive(Debug)]
-enum Stop {
+pub(super) enum Stop {
     /// The client is gone, or has said Terminate.
     ClientGone,
     /// The proxy does not wait any longer.
@@ -113,6 +111,12 @@ impl Session {
                 Ok(moved) => moved,
                 Err(stop) => return self.stop(cx, stop),
             };
+            if let Some(due) = self.next_move() {
+                if let Some(step) = self.move_to_listener(cx, due) {
+                    return step;
+                }
+                continue;
+            }
             if self.is_over() {
                 return self.end_lease(cx);
             }
@@ -154,6 +158,8 @@ impl Session {
             }
         }
         if self.client_takes_more(cx)? {
+            self.fetch_notifications();
+            self.resume_answer(cx)?;
             let mut scratch = self.floor.take_scratch();
             let read = self.read_server(cx, &mut scratch);
             self.floor.put_scratch(scratch);
@@ -161,7 +167,7 @@ impl Session {
                 moved = Moved::Some;
             }
         }
-        if self.is_over() {
+        if self.is_over() || self.next_move().is_some() {
             return Ok(Moved::Some);
         }
         let mut scratch = self.floor.take_scratch();
@@ -204,7 +210,7 @@ impl Session {
     }
 
     /// Bytes from the server: to the client.
-    fn server_says(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), Stop> {
+    pub(super) fn server_says(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Result<(), Stop> {
         let mut out = self.floor.take_assembly();
         let forwarded = self.forward_to_client(cx, input, &mut out);
         self.floor.put_assembly(out);
@@ -220,6 +226,9 @@ impl Session {
         {
             server.carry.extend_from_slice(rest);
         }
+        if turn.waits {
+            self.wait_for_listener();
+        }
         if turn.queries > 0 {
             self.cell.note_answers(turn.queries);
             if turn.transactions > 0 {
@@ -229,6 +238,7 @@ impl Session {
             counters.queries = counters.queries.saturating_add(u64::from(turn.queries));
             counters.transactions = counters.transactions.saturating_add(u64::from(turn.transactions));
         }
+        self.note_channels_left();
         self.settle(cx);
         Ok(())
     }
@@ -255,6 +265,7 @@ impl Session {
             self.audit("outside_tenant");
         }
     }
+
     fn forward_to_client(
         &mut self,
         cx: &mut Context<'_>,
@@ -412,164 +423,11 @@ impl Session {
             over || *leaving && talk.exchange.is_exhausted(&server.state)
         }
     }
-
-    /// The normal end: the server goes back, the client is parked.
-    fn end_lease(&mut self, cx: &mut Context<'_>) -> Step {
-        let Phase::Leased(Leased { mut lease, talk, paused, held, leaving }) =
-            std::mem::replace(&mut self.phase, Phase::Parked)
-        else {
-            return Step::Again;
-        };
-        if leaving {
-            self.phase = Phase::Leased(Leased { lease, talk, paused, held, leaving });
-            return self.stop(cx, Stop::ClientGone);
-        }
-        let mut leftover = Leftover::Nothing;
-        let mut lost_settings = false;
-        if let Some(server) = lease.server() {
-            if stays(self.mode, &server.state) {
-                leftover = Leftover::State;
-            }
-            assert!(
-                talk.exchange.is_over(&server.state),
-                "a server is handed on only with nothing outstanding"
-            );
-            if std::mem::take(&mut server.state.settings_changed) {
-                self.cell.tenant.intern(&mut server.state.settings.params);
-                self.client.settings.params = server.state.settings.params.clone();
-            }
-        }
-        if let Some(server) = lease.server() {
-            lost_settings = server.state.lost_settings;
-        }
-        lease.give_back(leftover);
-        self.floor.put_conversation(talk);
-        if lost_settings {
-            return self.fail(cx, &settings_lost());
-        }
-        self.carry_is_fresh = !self.carry.is_empty();
-        self.park();
-        Step::Again
-    }
-
-    /// An abnormal end: the server is cleaned or closed, the client told if it can be.
-    fn stop(&mut self, cx: &mut Context<'_>, stop: Stop) -> Step {
-        let Phase::Leased(Leased { mut lease, talk, .. }) = std::mem::replace(&mut self.phase, Phase::Over)
-        else {
-            return Step::Again;
-        };
-        let quiet = talk.exchange.is_quiet() && talk.to_server.is_empty();
-        let mid_message = talk.exchange.server_is_mid_message();
-        let said_why = talk.exchange.ended_in_error();
-        let leftover = match &stop {
-            Stop::ClientGone | Stop::CutOff | Stop::Overdue(_) | Stop::Client(_) if quiet => {
-                leftover_of(&mut lease, self.mode)
-            }
-            Stop::ClientGone
-            | Stop::CutOff
-            | Stop::Overdue(_)
-            | Stop::Client(_)
-            | Stop::ServerGone
-            | Stop::Server(_) => Leftover::Work,
-        };
-        let kept_by = lease.server().and_then(|server| server.state.left_behind).and_then(pinning);
-        lease.give_back(leftover);
-        self.floor.put_conversation(talk);
-        self.cell.set_whereabouts(Whereabouts::Parked);
-        let error = match stop {
-            Stop::ClientGone => return self.end(),
-            Stop::CutOff if mid_message => return self.end(),
-            Stop::CutOff => return self.say_goodbye(cx),
-            Stop::Overdue(limit) => {
-                self.count_overdue(limit);
-                overdue(limit, self.tenant().time_limits().of(limit), kept_by)
-            }
-            Stop::Client(error) => *error,
-            Stop::ServerGone => {
-                self.count_lost();
-                if said_why {
-                    self.phase = Phase::closing();
-                    return Step::Again;
-                }
-                server_lost()
-            }
-            Stop::Server(ServerFault::OwnQueryFailed(body)) => {
-                let mut words = Vec::new();
-                messages::put_server_error_as_fatal(&mut words, &body);
-                return self.fail_with(cx, &words);
-            }
-            Stop::Server(fault @ ServerFault::Protocol(_)) => {
-                self.count_lost();
-                let (name, request_id) = (&self.tenant().tenant().name, self.cell.request_id);
-                tracing::warn!(customer_id = %name, request_id, reason = "server_protocol", %fault, "server closed");
-                server_lost()
-            }
-        };
-        if mid_message {
-            // An error in the middle of a message would be taken for a part of it.
-            self.log_end(error.reason);
-            self.phase = Phase::closing();
-            return Step::Again;
-        }
-        self.fail(cx, &error)
-    }
-
-    /// Logs and counts a statement that was refused, or a path that was found outside the tenant.
-    fn audit(&self, reason: &'static str) {
-        let (name, request_id) = (&self.tenant().tenant().name, self.cell.request_id);
-        tracing::warn!(customer_id = %name, request_id, reason, "statement refused");
-        let mut counters = self.cell.tenant.counters.borrow_mut();
-        let counter = match reason {
-            "pin_limit" => &mut counters.refused_pins,
-            "outside_tenant" => &mut counters.refused_outside,
-            _ => return,
-        };
-        *counter = counter.saturating_add(1);
-    }
-
-    fn count_lost(&self) {
-        let mut counters = self.cell.tenant.counters.borrow_mut();
-        counters.servers_lost = counters.servers_lost.saturating_add(1);
-    }
 }
 
 /// Whether a client keeps its server between transactions.
-fn stays(mode: PoolMode, server: &ServerState) -> bool {
+pub(super) fn stays(mode: PoolMode, server: &ServerState) -> bool {
     mode == PoolMode::Session || server.pinned
-}
-
-/// What a client that goes away between two messages leaves behind.
-fn leftover_of(lease: &mut Lease, mode: PoolMode) -> Leftover {
-    use crate::track::TxStatus;
-    match lease.server() {
-        Some(server) if server.state.status == TxStatus::Idle && !stays(mode, &server.state) => {
-            Leftover::Nothing
-        }
-        Some(_) => Leftover::State,
-        None => Leftover::Work,
-    }
-}
-
-fn server_lost() -> ClientError {
-    ClientError::fatal(
-        SqlState::CONNECTION_FAILURE,
-        Fault::Server,
-        "server_lost",
-        "the connection to the database server was lost",
-    )
-    .with_detail("Whether the running transaction was committed is not known if COMMIT had been sent.")
-    .with_hint("Connect again and check what the transaction did.")
-}
-
-fn settings_lost() -> ClientError {
-    ClientError::fatal(
-        SqlState::CONNECTION_FAILURE,
-        Fault::Server,
-        "settings_lost",
-        "the settings of this session are lost",
-    )
-    .with_detail("The server that had them could not be asked for them, and was closed.")
-    .with_hint("Connect again. What was committed is committed.")
 }
 
 /// How long a client keeps its server to ask what a sequence gave it. Drivers ask at once.

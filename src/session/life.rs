@@ -366,7 +366,9 @@ impl Future for Session {
         let session = self.get_mut();
         session.cell.set_waker(cx.waker());
         for _ in 0..MAX_STEPS {
+            let step = session.deliver(cx);
             let step = match session.phase {
+                _ if step.is_some() => step.unwrap_or(Step::Again),
                 Phase::Parked => session.poll_parked(cx),
                 Phase::Waiting(_) => session.poll_waiting(cx),
                 Phase::Leased(_) => session.poll_leased(cx),
@@ -385,6 +387,7 @@ impl Future for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.stop_hearing();
         self.floor.registry.remove(&self.cell);
     }
 }

@@ -19,8 +19,10 @@ mod floor;
 mod greet;
 mod leased;
 mod life;
+mod listening;
 mod outbox;
 mod overdue;
+mod parting;
 mod registry;
 mod replication;
 

@@ -24,6 +24,8 @@ pub struct Turn {
     pub queries: u32,
     /// Of those, how many ended a transaction.
     pub transactions: u32,
+    /// The next message has to wait until the tenant's listener has told everything.
+    pub waits: bool,
 }
 
 /// Why a server cannot be used any longer.
@@ -99,6 +101,11 @@ impl Exchange {
             }
             let here = header.total_len().min(message.len());
             let part = message.get(HEADER_BYTES..here).unwrap_or_default();
+            let ends = own.is_none() && header.tag == b'Z' && body == Some(b"I");
+            if ends && !self.ends_transaction(client, sink) {
+                turn.waits = true;
+                break;
+            }
             if let Some(own) = own {
                 sink.drop_input(here);
                 self.own_answer(
@@ -112,6 +119,10 @@ impl Exchange {
                 sink.drop_input(here);
                 self.put_refusal(sink.insert());
                 self.error(body.unwrap_or_default(), client, server);
+            } else if header.tag == b'A'
+                && !Self::is_for_client(body.unwrap_or_default(), (client, server), sink)
+            {
+                sink.drop_input(here);
             } else if self.answer(header, body.unwrap_or(part), (client, server), &mut turn)? {
                 self.retry.heard(header.tag);
                 sink.keep(here);
@@ -164,7 +175,7 @@ impl Exchange {
                 }
                 client.settings.params = server.settings.params.clone();
             }
-            b'Z' => return self.ready(body, server, turn),
+            b'Z' => return self.ready(body, (client, server), turn),
             tag => return Err(ServerFault::Protocol(tag)),
         }
         Ok(true)
@@ -228,6 +239,7 @@ impl Exchange {
         server.may_ask |= client.functions.reads_sequences.get()
             && server.status == TxStatus::Idle
             && may_use_a_sequence(tag);
+        self.look_for_channels(tag, client);
         if server.pinned && may_end_a_pin(tag) {
             server.doubted = true;
         }
@@ -328,7 +340,12 @@ impl Exchange {
     }
 
     /// Returns whether it is the client's.
-    fn ready(&mut self, body: &[u8], server: &mut ServerState, turn: &mut Turn) -> Result<bool, ServerFault> {
+    fn ready(
+        &mut self,
+        body: &[u8],
+        (client, server): (&mut ClientState, &mut ServerState),
+        turn: &mut Turn,
+    ) -> Result<bool, ServerFault> {
         let status = body.first().and_then(|byte| TxStatus::from_byte(*byte)).filter(|_| body.len() == 1);
         self.last_was_error = false;
         server.status = status.ok_or(ServerFault::Protocol(b'Z'))?;
@@ -336,6 +353,7 @@ impl Exchange {
             self.pop();
             return Ok(false);
         }
+        self.settle_channels(client, server.status);
         self.request_failed = false;
         if self.retry.is_due() {
             // The answer to a request that is made once more.
@@ -398,7 +416,10 @@ impl Exchange {
             b'D' => self.take_row(body),
             b'T' | b'C' | b'N' | b'I' => {}
             // It is for the client, whoever made the server speak.
-            b'A' => frame::put(sink.insert(), b'A', |out| out.extend_from_slice(body)),
+            b'A' if Self::is_for_client(body, (client, server), sink) => {
+                frame::put(sink.insert(), b'A', |out| out.extend_from_slice(body));
+            }
+            b'A' => {}
             tag => return Err(ServerFault::Protocol(tag)),
         }
         Ok(())
@@ -422,7 +443,7 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 }
 
 const fn is_inspected(tag: u8) -> bool {
-    matches!(tag, b'Z' | b'S' | b'C' | b'1' | b'2' | b'3')
+    matches!(tag, b'Z' | b'S' | b'C' | b'1' | b'2' | b'3' | b'A')
 }
 
 fn parameter(body: &[u8]) -> Option<(&str, &str)> {

@@ -10,7 +10,8 @@ use super::expect::{Expect, Expectations};
 use super::forbid::{Bounds, PinsLeft};
 use super::functions::Functions;
 use super::heal::Retry;
-use super::lexer::{Names, StateKind, Traces};
+use super::hearing::{Channels, Hearing};
+use super::lexer::{ChannelStep, Names, StateKind, Traces};
 use super::notes::Note;
 use super::params::{Extras, Settings};
 use super::prepared::ServerStatements;
@@ -70,6 +71,12 @@ pub struct ServerState {
     /// What was left behind works only here (LISTEN, temp tables, held cursors, session advisory locks, SQL-level
     /// PREPARE): the server stays with its client until that ends, or says DISCARD ALL.
     pub pinned: bool,
+    /// Something else than LISTEN was found there that keeps the client.
+    pub kept_otherwise: bool,
+    /// The channels it was found to listen to.
+    pub listened: Channels,
+    /// Its client need not keep it to go on listening: the tenant's listener can do that.
+    pub can_pass: bool,
     /// Settings whose values have to be asked for before the lease ends.
     pub touched: Names,
     /// What keeps the client here may have come or gone: that has to be asked for before the lease ends.
@@ -109,6 +116,9 @@ impl ServerState {
             last_client: None,
             left_behind: None,
             pinned: false,
+            kept_otherwise: false,
+            listened: Channels::new(),
+            can_pass: false,
             touched: Names::None,
             doubted: false,
             blind: false,
@@ -157,6 +167,8 @@ pub struct ClientState {
     pub functions: Rc<Functions>,
     /// Its named statements.
     pub statements: ClientStatements,
+    /// What it hears through its tenant's listener, once it does.
+    pub hearing: Option<Box<Hearing>>,
     /// The unnamed statement (a Parse body behind its name), if it was prepared but not bound at once.
     pub(super) unnamed: Option<Box<[u8]>>,
     /// Counts the changes of the unnamed statement.
@@ -166,7 +178,7 @@ pub struct ClientState {
     /// The unnamed statement may run functions that leave something behind.
     pub(super) unnamed_is_loud: bool,
     /// How many names it may have.
-    pub max_statements: usize,
+    pub max_statements: u32,
 }
 
 impl ClientState {
@@ -180,11 +192,12 @@ impl ClientState {
             bounds: Rc::default(),
             functions: Rc::default(),
             statements: ClientStatements::default(),
+            hearing: None,
             unnamed: None,
             unnamed_version: 0,
             unnamed_leaves: None,
             unnamed_is_loud: false,
-            max_statements,
+            max_statements: u32::try_from(max_statements).unwrap_or(u32::MAX),
         }
     }
 
@@ -258,6 +271,12 @@ pub struct Exchange {
     pub(super) has_portal: bool,
     /// What the newest Bind of this segment has bound, if it was a named statement.
     pub(super) bound: Option<Bound>,
+    /// Requests of the client that have been answered.
+    pub(super) requests_answered: usize,
+    /// LISTENs and UNLISTENs that are not committed, each with the number of its request.
+    pub(super) channel_steps: Vec<(usize, ChannelStep)>,
+    /// The numbers of requests that may notify.
+    pub(super) notifying: Vec<usize>,
     /// A query of our own failed: the error's body.
     pub(super) own_error: Option<Box<[u8]>>,
 }
@@ -355,7 +374,8 @@ impl Exchange {
         self.own_query(b"DISCARD ALL", out);
         server.statements.clear();
         server.left_behind = None;
-        server.pinned = false;
+        (server.pinned, server.kept_otherwise) = (false, false);
+        server.listened.clear();
         server.sequences_mixed = false;
         server.touched = Names::None;
         server.doubted = false;
@@ -411,6 +431,9 @@ impl Exchange {
         self.learning = VecDeque::new();
         self.bound = None;
         self.retry.clear();
+        self.requests_answered = 0;
+        self.channel_steps = Vec::new();
+        self.notifying = Vec::new();
     }
 
     /// Whether the server's last words were an error.

@@ -144,6 +144,11 @@ impl Expectations {
         self.queue.get(1) == Some(&Expect::Restore)
     }
 
+    /// Whether nothing is to come but answers to the proxy's own queries.
+    pub(super) fn are_own(&self) -> bool {
+        self.queue.iter().all(|expect| expect.is_own())
+    }
+
     /// Whether nothing but Syncs comes after the head.
     pub(super) fn only_syncs_behind_head(&self) -> bool {
         self.queue.iter().skip(1).all(|expect| *expect == Expect::Sync)

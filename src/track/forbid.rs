@@ -56,7 +56,13 @@ impl Exchange {
     }
 
     /// The refusal of what would keep the client at its server, if that is one client too many.
-    pub(super) fn pin_refusal(&self, parties: &Parties<'_>, traces: &Traces) -> Option<ClientError> {
+    pub(super) fn pin_refusal(&self, parties: &mut Parties<'_>, traces: &Traces) -> Option<ClientError> {
+        if traces.kind == StateKind::Listen {
+            parties.server.can_pass = self.may_pass(parties.client);
+            if parties.server.can_pass {
+                return None;
+            }
+        }
         let limit = self.pins_left.filter(|_| !parties.server.pinned)?;
         let what = pinning(traces.kind)?;
         (limit.left == 0).then(|| {
@@ -136,6 +142,16 @@ pub struct PinsLeft {
     pub left: u32,
     /// Of how many at most.
     pub of: u32,
+    /// Whether a client that listens need not keep its server for long: the tenant has a listener, or can have one.
+    pub listens: bool,
+}
+
+impl PinsLeft {
+    /// Of `of` at most, `taken` are kept.
+    #[must_use]
+    pub const fn new(of: u32, taken: u32) -> Self {
+        Self { left: of.saturating_sub(taken), of, listens: false }
+    }
 }
 
 /// What keeps a client at its server, in words; `None` if this does not.
@@ -216,7 +232,7 @@ mod tests {
 
     #[test]
     fn one_pin_too_many_is_refused_and_one_that_is_there_may_grow() {
-        let none = Some(PinsLeft { left: 0, of: 3 });
+        let none = Some(PinsLeft { left: 0, of: 3, listens: false });
         let listen = (b'Q', b"LISTEN a\0".as_slice());
         let mut talk = Talk::new(9);
         talk.exchange.pins_left = none;
@@ -236,7 +252,7 @@ mod tests {
     #[test]
     fn the_rest_of_a_refused_message_is_thrown_away() {
         let mut talk = Talk::new(9);
-        talk.exchange.pins_left = Some(PinsLeft { left: 0, of: 3 });
+        talk.exchange.pins_left = Some(PinsLeft { left: 0, of: 3, listens: false });
         talk.say(&messages(&[(b'P', b"s\0LISTEN a\0\0\0"), SYNC]));
         talk.answer(&messages(&[(b'1', b""), (b'Z', b"I")]));
         let bind = messages(&[(b'B', b"\0s\0\0\0\0\x01\0\0\0\x04long\0\0")]);

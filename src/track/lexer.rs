@@ -27,6 +27,7 @@
 //! clients of one tenant out of each other's way.
 
 mod bodies;
+mod channels;
 mod deallocations;
 mod path;
 mod quiet;
@@ -37,6 +38,7 @@ mod tokens;
 mod verdict;
 
 pub use bodies::{Left, left_by_body, makes_functions, may_run};
+pub use channels::{ChannelStep, channel_steps};
 pub use deallocations::{Deallocation, deallocations};
 pub use path::{Path, path, split_path};
 pub use settings::{Changes, Names};
@@ -65,10 +67,10 @@ pub enum StateKind {
     Settings,
     /// Statements deallocated by SQL: that only takes away.
     Deallocation,
-    /// Statements prepared by SQL.
-    PreparedStatement,
     /// `LISTEN` and `UNLISTEN`.
     Listen,
+    /// Statements prepared by SQL.
+    PreparedStatement,
     /// Temporary tables, views, sequences and functions.
     TempObject,
     /// A cursor `WITH HOLD`.
@@ -135,6 +137,12 @@ impl Traces {
     #[must_use]
     pub const fn unknown() -> Self {
         Self { kind: StateKind::Unknown, changes: Changes::anything() }
+    }
+
+    /// Those of a LISTEN.
+    #[must_use]
+    pub const fn listen() -> Self {
+        Self { kind: StateKind::Listen, changes: Changes { touched: Names::None, reset: Names::None } }
     }
 
     /// Whether the server may forget prepared statements: by DEALLOCATE or DISCARD ALL, or by what cannot be read.

@@ -18,6 +18,7 @@ mod fixture;
 mod forbid;
 mod functions;
 mod heal;
+mod hearing;
 pub mod lexer;
 mod notes;
 pub mod params;
@@ -37,6 +38,10 @@ pub use downstream::{ServerFault, Turn};
 pub use exchange::{ClientState, Exchange, ServerState, TxStatus, Unnamed};
 pub use forbid::{Bounds, PinsLeft, pinning};
 pub use functions::Functions;
+pub use hearing::{
+    Channel, Channels, Hearing, MAX_UNREAD_BYTES, Mailbox, Return, Switch, frames, is_return_of,
+    marker_payload, notification, quoted, return_payload,
+};
 pub use params::{Extras, Params, Settings};
 pub use prepared::ServerStatements;
 pub use refuse::{Skipped, skip_request, skip_to_sync};

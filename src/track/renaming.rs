@@ -38,7 +38,7 @@ impl Exchange {
         }
         let Some(body) = body else { return Ok(Next::Wait) };
         let Some((name, body)) = frame::split_cstr(body) else { return Err(Violation::Malformed(b'P')) };
-        let max = parties.client.max_statements;
+        let max = usize::try_from(parties.client.max_statements).unwrap_or(usize::MAX);
         let beyond = if parties.client.statements.len() >= max {
             Some(Violation::TooManyStatements(max))
         } else if name.len() > MAX_NAME_BYTES {
@@ -59,6 +59,7 @@ impl Exchange {
         }
         if let Some((text, _)) = frame::split_cstr(body) {
             self.look_for_sequences(parties, text, sink);
+            self.prepare_channels(parties, (name, text), sink);
         }
         sink.drop_input(header.total_len());
         let statement = parties.statement(body);
@@ -112,6 +113,7 @@ impl Exchange {
                 self.look_for_sequences(parties, text, sink);
                 parties.look_for_functions(text);
                 is_loud = parties.is_loud(text);
+                self.prepare_channels(parties, (b"", text), sink);
                 traces(text)
             }
             None if header.body_len <= MAX_INSPECTED_BYTES => return Ok(Next::Wait),
@@ -161,6 +163,7 @@ impl Exchange {
             parties.client.functions.binds_unnamed_again.set(true);
         }
         if name.is_empty() && self.unnamed_is_at_hand(parties, sink) {
+            self.note_unnamed_channels(parties);
             parties.unnamed_is_bound = true;
             parties.look_for_functions_of_unnamed();
             // Not only when it is prepared: it outlives a DISCARD ALL that is not a simple query, and what that took away
@@ -193,6 +196,7 @@ impl Exchange {
                 }
                 parties.look_for_ends(named.statement.text());
                 parties.look_for_functions(named.statement.text());
+                self.note_channels(parties, named.statement.text(), sink);
                 self.bound = Some(Bound { portal: portal.into(), named, place });
                 Name::Ours(place.serial)
             }

@@ -18,6 +18,7 @@ use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
 use super::forbid::allows_path;
 use super::functions::take_functions;
+use super::hearing::Channel;
 use super::lexer::{Changes, Names, StateKind};
 use super::params::{self, Extras, is_settable_reported};
 use crate::wire::frame;
@@ -109,6 +110,7 @@ impl Exchange {
             Names::These(_) | Names::Any => self.ask_all(client, server, out),
         }
         if std::mem::take(&mut server.doubted) {
+            server.can_pass = self.may_pass(client);
             self.ask(server, (Expect::AskPins, PINS_QUERY), Vec::new(), out);
         }
         // A simple query destroys the unnamed statement.
@@ -175,7 +177,12 @@ impl Exchange {
             _ if failed => (server.suspect, server.lost_settings) = (true, true),
             Expect::AskSettings => take_settings(&asked, client, server),
             Expect::AskAllSettings => take_all_settings(asked.rows, client, server),
-            _ => take_pins(asked.rows.first(), server),
+            _ => {
+                take_pins(asked.rows.first(), server);
+                if let Some(hearing) = &mut client.hearing {
+                    hearing.told(&server.listened);
+                }
+            }
         }
     }
 }
@@ -245,14 +252,15 @@ pub(super) fn hex_of(expression: &str, max: usize) -> String {
     )
 }
 
-/// Whether there is something that works on this server only: statements prepared by SQL, held cursors, LISTEN, advisory
-/// locks, temporary objects. Outside a transaction none of them ends with one.
+/// Whether there is something beside LISTEN that works on this server only (statements prepared by SQL, held cursors,
+/// advisory locks, temporary objects), and what it listens to. Outside a transaction none of them ends with one.
 const PINS_QUERY: &str = "SELECT EXISTS(SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) \
      OR EXISTS(SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
      OR EXISTS(SELECT FROM pg_catalog.pg_depend WHERE refclassid='pg_catalog.pg_namespace'::pg_catalog.regclass \
      AND refobjid=pg_catalog.pg_my_temp_schema()) \
      OR EXISTS(SELECT FROM pg_catalog.pg_locks WHERE locktype='advisory' AND pid=pg_catalog.pg_backend_pid()), \
-     EXISTS(SELECT pg_catalog.pg_listening_channels())";
+     (SELECT pg_catalog.string_agg(pg_catalog.encode(pg_catalog.convert_to(c,pg_catalog.getdatabaseencoding()),'hex'),',') \
+     FROM pg_catalog.pg_listening_channels() c)";
 
 fn take_settings(asked: &Asked, client: &mut ClientState, server: &mut ServerState) {
     let values = asked.rows.first().map(Vec::as_slice).unwrap_or_default();
@@ -319,8 +327,11 @@ fn adopt(mut extras: Extras, client: &mut ClientState, server: &mut ServerState)
 }
 
 fn take_pins(row: Option<&Row>, server: &mut ServerState) {
-    let is = |n: usize| row.and_then(|row| row.get(n)).is_some_and(|value| value.as_deref() == Some(b"t"));
-    server.pinned = is(0) || is(1) || server.holds_more;
+    let column = |n: usize| row.and_then(|row| row.get(n)).and_then(Option::as_deref);
+    let channels = column(1).unwrap_or_default().split(|byte| *byte == b',');
+    server.listened = channels.filter_map(bytes).filter(|name| !name.is_empty()).map(Channel::from).collect();
+    server.kept_otherwise = column(0) == Some(b"t") || server.holds_more;
+    server.pinned = server.kept_otherwise || !server.listened.is_empty();
     if !server.pinned && server.left_behind < Some(StateKind::Unknown) {
         server.left_behind = None;
     }
@@ -333,16 +344,19 @@ fn value(hex: &[u8]) -> Option<Box<str>> {
 
 /// A text from its hexadecimal digits; `None` if it is longer than `max`, or not UTF-8.
 pub(super) fn text_of(hex: &[u8], max: usize) -> Option<Box<str>> {
+    let bytes = bytes(hex).filter(|bytes| bytes.len() <= max)?;
+    String::from_utf8(bytes).ok().map(String::into_boxed_str)
+}
+
+/// Bytes from their hexadecimal digits.
+fn bytes(hex: &[u8]) -> Option<Vec<u8>> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let bytes: Option<Vec<u8>> = hex
-        .chunks_exact(2)
+    hex.chunks_exact(2)
         .map(|pair| match pair {
             [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
             _ => None,
         })
-        .collect();
-    let bytes = bytes.filter(|bytes| bytes.len() <= max)?;
-    String::from_utf8(bytes).ok().map(String::into_boxed_str)
+        .collect()
 }
 
 /// The columns of a DataRow (PostgreSQL manual, "Message Formats").

@@ -222,6 +222,7 @@ impl Exchange {
         parties.look_for_ends(text);
         self.look_for_sequences(parties, text, sink);
         parties.look_for_functions(text);
+        self.note_channels(parties, text, sink);
         let effect = classify(text);
         let rewritten = if effect == Effect::Transient { Ok(None) } else { self.rewrite(parties, text) };
         let Ok(rewritten) = rewritten else { return Ok(Next::Hold) };

@@ -44,6 +44,7 @@ fn tenant(floor: &Rc<Floor>, state: &Rc<TenantState>) -> TenantReport {
         gauges.oldest_wait_us = view.head_wait_since.map_or(0, |since| now.micros_since(since));
     }
     gauges.sv_pinned = state.pins.get();
+    gauges.cl_listening = state.listening.clients();
     gauges.cl_idle = connected.saturating_sub(active).saturating_sub(gauges.cl_waiting);
     TenantReport { tenant: state.id, counters: state.counters.borrow().clone(), gauges }
 }

@@ -162,7 +162,6 @@ pub(crate) fn look(author: &mut Author) -> Talk {
         current_setting('default_transaction_isolation'), current_setting('TimeZone'),
         (SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()),
         (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
-        (SELECT string_agg(c, ',' ORDER BY c) FROM pg_listening_channels() c),
         (SELECT string_agg(name, ',' ORDER BY name) FROM pg_cursors WHERE is_holdable),
         (SELECT string_agg(name, ',' ORDER BY name) FROM pg_prepared_statements WHERE from_sql)";
     say(author, sql)

@@ -110,7 +110,11 @@ async fn transaction_mode_never_fails_silently() {
             // Accepted: then it must hold for this client, whatever others do in between.
             other.query("SELECT 1").await;
             let check = match statement {
-                "LISTEN news" => "SELECT pg_listening_channels()",
+                "LISTEN news" => {
+                    other.query("NOTIFY news").await;
+                    client.expect(b'A').await;
+                    continue;
+                }
                 "CREATE TEMP TABLE mine (x int)" => "SELECT count(*) FROM mine",
                 "SELECT pg_advisory_lock(7)" => "SELECT pg_advisory_unlock(7)",
                 "PREPARE p AS SELECT 1" => "EXECUTE p",

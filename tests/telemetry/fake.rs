@@ -167,6 +167,8 @@ fn tenant_report(id: TenantId) -> TenantReport {
         servers_lost: n % 9,
         resets: n % 10,
         pins: n % 11,
+        notifications: n,
+        listeners_lost: n % 4,
         refused_pins: n % 12,
         refused_outside: n % 13,
         client_idle_timeouts: n % 14,
@@ -183,6 +185,7 @@ fn tenant_report(id: TenantId) -> TenantReport {
         sv_active: 2,
         sv_closing: 1,
         sv_pinned: 1,
+        cl_listening: 3,
         oldest_wait_us: 1_234_567 * u64::from(id.0 % 2),
     };
     TenantReport { tenant: id, counters, gauges }

@@ -5,7 +5,7 @@
 use crate::stats::{TenantCounters, TenantGauges};
 
 /// How many counters a tenant has.
-pub(super) const CELLS: usize = 27;
+pub(super) const CELLS: usize = 29;
 
 /// A tenant's counters, one per cell.
 pub(super) type Cells = [u64; CELLS];
@@ -34,6 +34,8 @@ pub(super) const fn cells(counters: &TenantCounters) -> Cells {
         servers_lost,
         resets,
         pins,
+        notifications,
+        listeners_lost,
         refused_pins,
         refused_outside,
         client_idle_timeouts,
@@ -63,6 +65,8 @@ pub(super) const fn cells(counters: &TenantCounters) -> Cells {
         servers_lost,
         resets,
         pins,
+        notifications,
+        listeners_lost,
         refused_pins,
         refused_outside,
         client_idle_timeouts,
@@ -96,6 +100,8 @@ pub(super) const fn counters(cells: Cells) -> TenantCounters {
         servers_lost,
         resets,
         pins,
+        notifications,
+        listeners_lost,
         refused_pins,
         refused_outside,
         client_idle_timeouts,
@@ -125,6 +131,8 @@ pub(super) const fn counters(cells: Cells) -> TenantCounters {
         servers_lost,
         resets,
         pins,
+        notifications,
+        listeners_lost,
         refused_pins,
         refused_outside,
         client_idle_timeouts,
@@ -152,6 +160,7 @@ pub(super) fn add_gauges(sum: &mut TenantGauges, more: &TenantGauges) {
         sv_active,
         sv_closing,
         sv_pinned,
+        cl_listening,
         oldest_wait_us,
     } = *more;
     sum.cl_idle = sum.cl_idle.saturating_add(cl_idle);
@@ -162,6 +171,7 @@ pub(super) fn add_gauges(sum: &mut TenantGauges, more: &TenantGauges) {
     sum.sv_active = sum.sv_active.saturating_add(sv_active);
     sum.sv_closing = sum.sv_closing.saturating_add(sv_closing);
     sum.sv_pinned = sum.sv_pinned.saturating_add(sv_pinned);
+    sum.cl_listening = sum.cl_listening.saturating_add(cl_listening);
     sum.oldest_wait_us = sum.oldest_wait_us.max(oldest_wait_us);
 }
 

@@ -109,6 +109,11 @@ pub(super) const FAMILIES: &[TenantFamily] = &[
         &[("", |row| Value::Count(row.gauges.sv_pinned.into()))],
     ),
     gauge(
+        "tenantry_tenant_listening_clients",
+        "Clients that hear notifications through the tenant's listener; it is one of the pinned servers.",
+        &[("", |row| Value::Count(row.gauges.cl_listening.into()))],
+    ),
+    gauge(
         "tenantry_tenant_oldest_wait_seconds",
         "How long the client at the head of the queue has waited; 0 if nobody waits.",
         &[("", |row| Value::Micros(row.gauges.oldest_wait_us))],
@@ -229,5 +234,15 @@ pub(super) const FAMILIES: &[TenantFamily] = &[
         "tenantry_tenant_server_pins_total",
         "Servers that clients began to keep between transactions.",
         &[("", |row| Value::Count(row.counters.pins))],
+    ),
+    counter(
+        "tenantry_tenant_notifications_total",
+        "Notifications that the listener passed on, one per client that got it.",
+        &[("", |row| Value::Count(row.counters.notifications))],
+    ),
+    counter(
+        "tenantry_tenant_listener_restarts_total",
+        "Times the listener was lost; its clients were told that notifications may be missing.",
+        &[("", |row| Value::Count(row.counters.listeners_lost))],
     ),
 ];

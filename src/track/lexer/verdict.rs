@@ -192,7 +192,7 @@ const fn is_end(token: Option<Token<'_>>) -> bool {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Case {
+pub(super) enum Case {
     /// Not quoted: ASCII letters become small, others stay (`downcase_identifier` in a UTF-8 database).
     Folded,
     /// Quoted: as it is, and `""` is one quote.
@@ -200,7 +200,7 @@ enum Case {
 }
 
 /// An identifier as Postgres stores it.
-fn identifier(written: &[u8], case: Case) -> Vec<u8> {
+pub(super) fn identifier(written: &[u8], case: Case) -> Vec<u8> {
     let mut is_second_quote = false;
     let unquoted = written.iter().filter(|&&byte| {
         is_second_quote = byte == b'"' && !is_second_quote;
