@@ -15,6 +15,7 @@ mod faults;
 mod functions;
 mod hostile;
 mod limits;
+mod listen;
 mod logins;
 mod logs;
 mod modes;
