@@ -292,6 +292,7 @@ impl Shared {
         let usable = leftover == Condition::Clean
             && !old
             && !server.state.suspect
+            && !server.state.condemned
             && server.epoch == tenant.epoch()
             && server.carry.is_empty();
         server.since = now;

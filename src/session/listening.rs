@@ -50,6 +50,7 @@ impl Session {
             && server.carry.is_empty()
             && !server.state.is_unsettled()
             && !server.state.suspect
+            && !server.state.condemned
             && self.cell.wish() == Wish::Nothing;
         let may_found = || self.floor.pool.pins_left(&self.cell.tenant).listens;
         match switch {

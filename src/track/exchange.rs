@@ -79,6 +79,8 @@ pub struct ServerState {
     pub can_pass: bool,
     /// Settings whose values have to be asked for before the lease ends.
     pub touched: Names,
+    /// Settings with a class that may have been set, though no text says so.
+    pub(super) may_have: Vec<Box<str>>,
     /// What keeps the client here may have come or gone: that has to be asked for before the lease ends.
     pub doubted: bool,
     /// It ran texts before anything was known of the functions in them.
@@ -101,6 +103,8 @@ pub struct ServerState {
     pub unnamed_of: Option<Unnamed>,
     /// Its reported settings changed during this lease.
     pub settings_changed: bool,
+    /// It has what nobody else may get: it is closed at the end of the lease.
+    pub condemned: bool,
     /// The order of answers can no longer be trusted: it is closed at the end of the lease.
     pub suspect: bool,
 }
@@ -120,6 +124,7 @@ impl ServerState {
             listened: Channels::new(),
             can_pass: false,
             touched: Names::None,
+            may_have: Vec::new(),
             doubted: false,
             blind: false,
             asking: false,
@@ -131,6 +136,7 @@ impl ServerState {
             holds_more: false,
             unnamed_of: None,
             settings_changed: false,
+            condemned: false,
             suspect: false,
         }
     }
@@ -170,7 +176,9 @@ pub struct ClientState {
     /// What it hears through its tenant's listener, once it does.
     pub hearing: Option<Box<Hearing>>,
     /// The unnamed statement (a Parse body behind its name), if it was prepared but not bound at once.
-    pub(super) unnamed: Option<Box<[u8]>>,
+    ///
+    /// Boxed twice: most clients have none, and there are many clients.
+    pub(super) unnamed: Option<Box<Box<[u8]>>>,
     /// Counts the changes of the unnamed statement.
     pub(super) unnamed_version: u32,
     /// What running the unnamed statement leaves behind, for as often as it is bound.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
-use super::lexer::Traces;
+use super::lexer::{Names, Traces};
 use super::notes::Note;
 use super::prepared::{Place, SERVER_NAME_PREFIX};
 use super::rows::{self, Bound};
@@ -156,6 +156,10 @@ impl Exchange {
         };
         if let Some(error) = traces.as_deref().and_then(|traces| self.pin_refusal(parties, traces)) {
             return Ok(self.refuse_extended(header, message, error, sink));
+        }
+        if traces.as_deref().is_some_and(|traces| traces.changes.touched == Names::Any) {
+            let names = portal.len().saturating_add(name.len()).saturating_add(2);
+            parties.server.look_for_names(available.get(names..).unwrap_or_default());
         }
         self.bound = None;
         self.has_portal |= portal.is_empty();
@@ -354,7 +358,9 @@ impl Exchange {
         if self.unnamed_here || parties.server.unnamed_of == Some(parties.client.unnamed_now()) {
             return true;
         }
-        let Some(body) = parties.unnamed.or(parties.client.unnamed.as_deref()) else { return false };
+        let Some(body) = parties.unnamed.or(parties.client.unnamed.as_deref().map(|body| &**body)) else {
+            return false;
+        };
         put_parse_unnamed(sink.insert(), body);
         self.expect_extended(Expect::OwnParse { id: 0, serial: 0 });
         self.unnamed_here = true;

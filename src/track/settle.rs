@@ -60,7 +60,7 @@ impl ServerState {
 
     /// What it has is not the client's, and ends with it.
     const fn stray(&mut self) {
-        self.suspect = true;
+        self.condemned = true;
         self.strayed = true;
     }
 
@@ -120,7 +120,10 @@ impl Exchange {
     fn ask_all(&mut self, client: &ClientState, server: &mut ServerState, out: &mut Vec<u8>) {
         // Those with a class may be in no view.
         let custom = client.settings.extras.iter().filter(|(name, _)| name.contains('.'));
-        let custom: Vec<Box<str>> = custom.map(|(name, _)| name.clone()).collect();
+        let mut custom: Vec<Box<str>> = custom.map(|(name, _)| name.clone()).collect();
+        custom.append(&mut server.may_have);
+        custom.sort();
+        custom.dedup();
         let sql = all_settings_query(&custom);
         self.ask(server, (Expect::AskAllSettings, &sql), Vec::new(), out);
     }
@@ -200,6 +203,40 @@ fn ask_again(question: Expect, asked: Asked, server: &mut ServerState) {
         Expect::AskFunctions => server.blind = true,
         _ => server.doubted = true,
     }
+}
+
+impl ServerState {
+    /// A statement that sets what its parameters name is bound with these (PostgreSQL manual, "Bind"; from the formats
+    /// on). Settings with a class are in no view, so whatever looks like one is asked for.
+    pub(super) fn look_for_names(&mut self, parameters: &[u8]) {
+        let names = bound_texts(parameters).unwrap_or_default();
+        let is_class = |name: &&str| {
+            let is_part = |part: &str| {
+                !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            };
+            name.len() <= MAX_NAME_BYTES && name.contains('.') && name.split('.').all(is_part)
+        };
+        self.may_have.extend(
+            names.into_iter().filter(is_class).take(MAX_NAMES).map(|name| name.to_ascii_lowercase().into()),
+        );
+        self.may_have.truncate(MAX_NAMES);
+    }
+}
+
+/// The parameters of a Bind that are texts.
+fn bound_texts(body: &[u8]) -> Option<Vec<&str>> {
+    let (formats, rest) = body.split_first_chunk::<2>()?;
+    let rest = rest.get(usize::from(u16::from_be_bytes(*formats)).checked_mul(2)?..)?;
+    let (count, mut rest) = rest.split_first_chunk::<2>()?;
+    let mut texts = Vec::new();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (len, tail) = rest.split_first_chunk::<4>()?;
+        let len = usize::try_from(i32::from_be_bytes(*len)).unwrap_or_default();
+        let (value, tail) = tail.split_at_checked(len)?;
+        texts.extend(std::str::from_utf8(value));
+        rest = tail;
+    }
+    Some(texts)
 }
 
 /// Role and session authorization come last: what is done under them may not be allowed.
@@ -380,6 +417,8 @@ fn row(body: &[u8]) -> Option<Row> {
 
 /// Settings asked for by name in one query.
 const MAX_NAMES: usize = 50;
+/// A longer name of a setting is not looked at.
+const MAX_NAME_BYTES: usize = 63;
 /// How often in a row.
 const MAX_ASKED_IN_VAIN: u8 = 20;
 /// A longer answer counts as a failure.
@@ -453,6 +492,21 @@ mod tests {
             talk.answer(&messages(&[cancelled, ready, cancelled, ready]));
             assert!(talk.server.is_unsettled() && !talk.server.suspect);
         }
+    }
+
+    #[test]
+    fn parameters_that_look_like_settings_are_asked_for() {
+        let mut talk = Talk::new(9);
+        talk.say(&messages(&[(b'P', b"s\0SELECT set_config($1, $2, false)\0\0\0"), (b'S', b"")]));
+        talk.answer(&messages(&[(b'1', b""), (b'Z', b"I")]));
+        let parameters = b"\0s\0\0\x01\0\0\0\x02\0\0\0\x08My.owner\0\0\0\x03a b\0\0";
+        talk.say(&messages(&[(b'B', parameters), (b'E', b"\0\0\0\0\0"), (b'S', b"")]));
+        talk.answer(&messages(&[(b'2', b""), (b'C', b"SELECT 1\0"), (b'Z', b"I")]));
+        let mut out = Vec::new();
+        talk.exchange.settle(&talk.client, &mut talk.server, &mut out);
+        let asks = |what: &[u8]| memchr::memmem::find(&out, what).is_some();
+        assert!(asks(b"pg_settings") && asks(b"my.owner") && !asks(b"a b"), "{}", out.escape_ascii());
+        assert_eq!(talk.server.left_behind, Some(StateKind::Unknown), "another client gets it reset");
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Exchange {
         if (is_kept || parties.server.is_unsettled())
             && let Some(body) = parties.unnamed
         {
-            parties.client.unnamed = Some(body.into());
+            parties.client.unnamed = Some(Box::new(body.into()));
         }
         if (self.is_full() || fed.held) && self.unsynced && !self.ignoring && !self.flushed {
             // The Sync that would bring the answers is behind what is not read.

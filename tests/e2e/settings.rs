@@ -276,6 +276,47 @@ async fn what_the_unnamed_statement_sets_behind_discard_all_never_reaches_anothe
 }
 
 #[tokio::test]
+async fn settings_that_are_named_out_of_sight_never_reach_another_client() {
+    let stage = one_server().await;
+    let mut client = stage.client("acme").await;
+    let look = "SELECT coalesce(current_setting('my.name', true), '') || current_setting('work_mem')";
+    let mut other = stage.client("acme").await;
+    let bound = Batch::new().parse("s", "SELECT set_config($1, $2, false)").sync();
+    assert!(client.ask(bound).await.errors.is_empty());
+    for (name, value) in [("my.name", "leak"), ("work_mem", "9999kB")] {
+        let bind = Batch::new().bind("", "s", &[name, value]).execute("").sync();
+        assert!(client.ask(bind).await.errors.is_empty());
+        assert_eq!(other.query(look).await.value(), "4MB", "{name}");
+    }
+    assert_eq!(client.query(look).await.value(), "leak9999kB", "they follow their client");
+    for sql in [
+        "SELECT set_config('my.' || 'name', 'leak', false)",
+        "UPDATE pg_settings SET setting = '8888' WHERE name = 'work_mem'",
+        "WITH x AS (SELECT 1) UPDATE pg_catalog.pg_settings SET setting = '7777' WHERE name = 'work_mem'",
+        "SELECT query_to_xml('SELECT set' || '_config(''work_mem'', ''7777kB'', false)', true, false, '')",
+    ] {
+        assert!(client.query(sql).await.errors.is_empty(), "{sql}");
+        assert_eq!(other.query(look).await.value(), "4MB", "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_whose_path_was_found_outside_goes_on() {
+    let stage = one_server().await;
+    let mut client = stage.client("acme").await;
+    for _ in 0..30 {
+        let stray = "DO $$ BEGIN PERFORM set_config('search_path', 'public', false); END $$";
+        let ahead = Batch::new().query(stray).query("SET work_mem = '5MB'").query("DISCARD ALL");
+        client.send(&ahead.0).await;
+        for _ in 0..3 {
+            let reply = client.until_ready().await;
+            assert!(reply.errors.is_empty() && reply.status == Some('I'), "{reply:?}");
+        }
+        assert_eq!(client.query("SHOW search_path").await.value(), "schema_acme");
+    }
+}
+
+#[tokio::test]
 async fn the_role_and_the_path_cannot_be_left_behind_for_others() {
     let stage = one_server().await;
     for set in [

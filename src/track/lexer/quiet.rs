@@ -13,7 +13,9 @@ pub(super) fn is_plainly_transient(sql: &[u8]) -> bool {
     let first_len = sql.iter().position(|byte| !byte.is_ascii_alphabetic()).unwrap_or(sql.len());
     let Some((first, rest)) = sql.split_at_checked(first_len) else { return false };
     let is_whole_word = !rest.first().is_some_and(|&byte| is_word_byte(byte));
-    is_whole_word && matches!(verb(first), Verb::Plain | Verb::Query) && is_quiet(sql, first_len)
+    is_whole_word
+        && matches!(verb(first), Verb::Plain | Verb::Query | Verb::Update)
+        && is_quiet(sql, first_len)
 }
 
 /// Whether nothing from `at` on could end the statement, or be a word that we look for, or be read in two ways.
@@ -60,11 +62,13 @@ const LOUD: [bool; 256] = {
     loud
 };
 
-/// Whether an underscore is that of `set_c`, `pg_a`, or `pg_t`.
+/// Whether an underscore is that of `set_c`, `pg_a`, `pg_s`, `pg_t`, `query_t`, `ts_s` or `ts_r`.
 const fn is_in_wanted_name(before: &[u8], after: &[u8]) -> bool {
     match before {
         [.., b's' | b'S', b'e' | b'E', b't' | b'T'] => matches!(after, [b'c' | b'C', ..]),
-        [.., b'p' | b'P', b'g' | b'G'] => matches!(after, [b'a' | b'A' | b't' | b'T', ..]),
+        [.., b'p' | b'P', b'g' | b'G'] => matches!(after, [b'a' | b'A' | b's' | b'S' | b't' | b'T', ..]),
+        [.., b'r' | b'R', b'y' | b'Y'] => matches!(after, [b't' | b'T', ..]),
+        [.., b't' | b'T', b's' | b'S'] => matches!(after, [b's' | b'S' | b'r' | b'R', ..]),
         _ => false,
     }
 }
@@ -97,6 +101,9 @@ fn after_simple_text(inside: &[u8]) -> Option<&[u8]> {
 
 /// What follows a quoted name that is not one we look for.
 fn after_simple_name(inside: &[u8]) -> Option<&[u8]> {
-    let is_wanted = matches!(inside, [b'p', b'g', b'_', ..] | [b's', b'e', b't', b'_', ..]);
+    let is_wanted = matches!(
+        inside,
+        [b'p', b'g', b'_', ..] | [b's', b'e', b't', b'_', ..] | [b'q', b'u', ..] | [b't', b's', b'_', ..]
+    );
     if is_wanted { None } else { inside.get(memchr::memchr(b'"', inside)?.wrapping_add(1)..) }
 }

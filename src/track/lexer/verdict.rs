@@ -39,6 +39,8 @@ pub(super) enum Verb {
     Plain,
     /// May be a `SELECT .. INTO TEMP`, else [`Verb::Plain`].
     Query,
+    /// Sets for the session if it updates `pg_settings`, else [`Verb::Plain`].
+    Update,
     Create,
     Deallocate,
     Declare,
@@ -59,11 +61,12 @@ pub(super) fn verb(word: &[u8]) -> Verb {
     lower.make_ascii_lowercase();
     match &*lower {
         b"select" | b"with" => Verb::Query,
-        b"insert" | b"update" | b"delete" | b"merge" | b"values" | b"table" | b"begin" | b"start"
-        | b"commit" | b"end" | b"rollback" | b"abort" | b"savepoint" | b"release" | b"copy" | b"fetch"
-        | b"move" | b"close" | b"lock" | b"truncate" | b"show" | b"vacuum" | b"analyze" | b"analyse"
-        | b"alter" | b"drop" | b"grant" | b"revoke" | b"comment" | b"refresh" | b"reindex" | b"cluster"
-        | b"notify" | b"checkpoint" => Verb::Plain,
+        b"update" => Verb::Update,
+        b"insert" | b"delete" | b"merge" | b"values" | b"table" | b"begin" | b"start" | b"commit"
+        | b"end" | b"rollback" | b"abort" | b"savepoint" | b"release" | b"copy" | b"fetch" | b"move"
+        | b"close" | b"lock" | b"truncate" | b"show" | b"vacuum" | b"analyze" | b"analyse" | b"alter"
+        | b"drop" | b"grant" | b"revoke" | b"comment" | b"refresh" | b"reindex" | b"cluster" | b"notify"
+        | b"checkpoint" => Verb::Plain,
         // Only takes away; drivers' pools say it, with RESET ALL, whenever a connection comes back.
         b"unlisten" => Verb::Plain,
         b"create" => Verb::Create,
@@ -86,6 +89,7 @@ fn of_verb(verb: Verb, tokens: &mut Tokens<'_>) -> Option<StateKind> {
     let (state, watch) = match verb {
         Verb::Plain => (None, Watch::Names),
         Verb::Query => (None, Watch::IntoTemp),
+        Verb::Update => (None, Watch::Settings),
         Verb::Create => create(tokens),
         Verb::Declare => (None, Watch::WithHold),
         Verb::Listen => (Some(StateKind::Listen), Watch::Names),
@@ -227,8 +231,10 @@ const IDENTIFIER_BYTES_MAX: usize = 63;
 enum Watch {
     /// None.
     Names,
-    /// `INTO TEMP`, which creates a temporary table.
+    /// `INTO TEMP`, which creates a temporary table, and what [`Watch::Settings`] looks for behind `UPDATE`.
     IntoTemp,
+    /// `pg_settings`, whose update is a `set_config`.
+    Settings,
     /// `WITH HOLD`, which keeps a cursor.
     WithHold,
     /// `AS EXECUTE`, which runs a prepared statement.
@@ -243,6 +249,7 @@ fn body(tokens: &mut Tokens<'_>, watch: Watch) -> Option<StateKind> {
     let mut is_dropped = false;
     // The last two tokens, if they are words.
     let (mut before, mut earlier): (&[u8], &[u8]) = (b"", b"");
+    let mut updates = watch == Watch::Settings;
     while let Some(token) = tokens.next() {
         let mut word: &[u8] = b"";
         match token {
@@ -250,8 +257,13 @@ fn body(tokens: &mut Tokens<'_>, watch: Watch) -> Option<StateKind> {
                 word = this;
                 worst =
                     worst.max(state_of_name(this, tokens)).max(state_of_words(watch, earlier, before, this));
+                if updates && is(this, b"pg_settings") {
+                    return Some(StateKind::Unknown);
+                }
+                updates |= watch == Watch::IntoTemp && is(this, b"update");
                 is_dropped |= is(this, b"drop") && is(before, b"commit") && is(earlier, b"on");
             }
+            Token::Name(b"pg_settings") if updates => return Some(StateKind::Unknown),
             Token::Name(name) if !name.iter().any(u8::is_ascii_uppercase) => {
                 worst = worst.max(state_of_name(name, tokens));
             }
@@ -266,7 +278,7 @@ fn body(tokens: &mut Tokens<'_>, watch: Watch) -> Option<StateKind> {
 
 fn state_of_words(watch: Watch, earlier: &[u8], before: &[u8], word: &[u8]) -> Option<StateKind> {
     match watch {
-        Watch::Names | Watch::OnCommitDrop => None,
+        Watch::Names | Watch::OnCommitDrop | Watch::Settings => None,
         Watch::IntoTemp => {
             let is_temp = is(word, b"temp") || is(word, b"temporary");
             let is_into = || {
@@ -282,11 +294,15 @@ fn state_of_words(watch: Watch, earlier: &[u8], before: &[u8], word: &[u8]) -> O
 
 /// The state that is left by whoever mentions this name; `after` is what follows it.
 fn state_of_name(name: &[u8], after: &Tokens<'_>) -> Option<StateKind> {
-    if !matches!(name.first(), Some(b'p' | b'P' | b's' | b'S')) {
+    if !matches!(name.first(), Some(b'p' | b'P' | b'q' | b'Q' | b's' | b'S' | b't' | b'T')) {
         return None;
     }
     if is(name, b"set_config") {
-        return (!is_local_call(after.clone())).then_some(StateKind::Settings);
+        let kind = if names_its_setting(after.clone()) { StateKind::Settings } else { StateKind::Unknown };
+        return (!is_local_call(after.clone())).then_some(kind);
+    }
+    if RUNNING_TEXTS.iter().any(|function| is(name, function)) {
+        return Some(StateKind::Unknown);
     }
     let (prefix, rest) = name.split_at_checked(3)?;
     if !is(prefix, b"pg_") {
@@ -299,6 +315,15 @@ fn state_of_name(name: &[u8], after: &Tokens<'_>) -> Option<StateKind> {
     let is_schema = is(temp, b"temp") && matches!(number, [] | [b'_', b'0'..=b'9', ..]);
     is_schema.then_some(StateKind::TempObject)
 }
+
+/// Whether a call of `set_config` says in so many words what it sets.
+fn names_its_setting(mut after: Tokens<'_>) -> bool {
+    after.eat_symbol(b'(') && after.text().is_some() && after.eat_symbol(b',')
+}
+
+/// Functions of Postgres' that run a text which they are given.
+const RUNNING_TEXTS: [&[u8]; 5] =
+    [b"query_to_xml", b"query_to_xmlschema", b"query_to_xml_and_xmlschema", b"ts_stat", b"ts_rewrite"];
 
 /// Functions, without `pg_`, whose locks stay when the transaction ends; those with `_xact_` do not.
 const LOCKING: [&[u8]; 4] =

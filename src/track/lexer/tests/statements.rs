@@ -168,15 +168,28 @@ fn set_config_stays_unless_it_says_that_it_is_local() {
             "SELECT set_config/* ( */('x', $1, false), set_config('x', 'y', true)",
             "SELECT set_config('x', set_config('x', 'y', false), true)",
             "SELECT set_config('x', 'y', (true))",
-            "SELECT set_config(new_value => 'x', is_local => false, setting_name => true)",
-            "INSERT INTO t SELECT set_config FROM u",
             "UPDATE t SET a = set_config('x', 'y', not true)",
             "SELECT 1set_config('x', 'y', false)",
             "SELECT set_config('x', 'y', true",
+        ],
+    );
+    assert_state(
+        StateKind::Unknown,
+        &[
+            "SELECT set_config($1, $2, false)",
+            "SELECT set_config('x' || y, 'y', false)",
+            "SELECT set_config(new_value => 'x', is_local => false, setting_name => true)",
+            "INSERT INTO t SELECT set_config FROM u",
             "SELECT set_config('x' || 1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1, 'y', true)",
+            "UPDATE pg_settings SET setting = '1' WHERE name = 'work_mem'",
+            "WITH a AS (SELECT 1) UPDATE pg_catalog.\"pg_settings\" SET setting = '1'",
+            "SELECT query_to_xml('SELECT 1', true, false, '')",
+            "SELECT TS_STAT('SELECT 1')",
         ],
     );
     assert_transient(&[
+        "SELECT * FROM pg_settings WHERE name = 'work_mem'",
+        "UPDATE settings SET pg_setting = 1",
         "SELECT set_config('x', 'y', true)",
         "SELECT set_config('role', $1, TRUE), set_config('x', f($2, (1)), true)",
         "SELECT set_config('x', set_config('x', 'y', true), true)",
