@@ -12,7 +12,7 @@ DEMO_ARGS := $(if $(filter command line,$(origin SECONDS)),--seconds $(SECONDS))
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 .PHONY: build
 build: ## the release binary, target/release/tenantry
@@ -38,6 +38,13 @@ test-long: ## the isolation, differential and budget tests at full length, with 
 	tests/setup.sh test
 	source $(DRIVERS)/env.test && TENANTRY_TEST_LENGTH=full \
 	    cargo test --locked --release --test isolation --test differential --test budget_storm --test e2e -- --nocapture --test-threads=1
+
+.PHONY: isolation-peer
+isolation-peer: ## the clients of the isolation test behind PgBouncer: which remains they meet; the table of docs/isolation.md
+	tests/setup.sh test
+	tests/setup.sh bench
+	source $(DRIVERS)/env.test && TENANTRY_TEST_LENGTH=full \
+	    cargo test --locked --release --test isolation the_same_clients -- --ignored --nocapture
 
 .PHONY: lint
 lint: ## formatting, clippy, documentation, scripts; cargo-deny where it is installed

@@ -1,195 +1,463 @@
 //! One client that looks around, leaves something behind, and looks again.
 //!
-//! Owns what it may expect to see. Must not know what the proxy does to keep it true.
+//! Owns what it does and what answers it accepts. Must not know what the proxy does to keep it true.
+
+use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::mess::MESSES;
-use crate::support::{Batch, Random, Reply, Stage, Wire};
+use crate::kind::{Belongings, COLUMNS, Kind, Verdict, look};
+use crate::mess::{MESSES, Mess, OPEN, Then};
+use crate::scene::Scene;
+use crate::support::{Batch, Random, Reply, Wire};
 
-/// Everything that a strange hand could have left, in one row.
-const LOOK: &str = "SELECT current_user, session_user, current_schema(), current_setting('search_path'),
-    (SELECT string_agg(DISTINCT owner, ',') FROM things), current_setting('work_mem'),
-    current_setting('default_transaction_read_only'), current_setting('default_transaction_isolation'),
-    current_setting('statement_timeout'),
-    (SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()),
-    (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),
-    (SELECT count(*) FROM pg_listening_channels()), (SELECT count(*) FROM pg_cursors WHERE is_holdable),
-    (SELECT count(*) FROM pg_prepared_statements WHERE from_sql), current_setting('TimeZone')";
 /// The cheap look, most of the time.
-const GLANCE: &str = "SELECT current_user, current_setting('search_path'), owner FROM things WHERE id = 1";
+const GLANCE: &str =
+    "SELECT current_user, current_setting('search_path'), coalesce(current_setting('my.name', true), ''),
+    current_setting('work_mem'), pg_backend_pid(), (SELECT owner FROM things WHERE id = 1)";
+/// What the columns of the glance are.
+const GLANCED: [Kind; 4] = [Kind::Role, Kind::Path, Kind::CustomBySet, Kind::WorkMem];
+
+/// What is met otherwise than in a column of the look.
+pub(crate) const OTHERS: [&str; 9] =
+    [NAMED, UNNAMED, SEQUENCE, NOTIFICATION, CANCEL, LOST, TENANT, ERROR, PIPELINE];
+const NAMED: &str = "named statement of the protocol";
+const UNNAMED: &str = "unnamed statement, bound in a later transaction";
+const SEQUENCE: &str = "`lastval`, `currval`";
+const NOTIFICATION: &str = "notification of a channel";
+const CANCEL: &str = "cancel request";
+const LOST: &str = "session ended";
+const TENANT: &str = "something of another tenant";
+const ERROR: &str = "error for which there is no reason";
+const PIPELINE: &str = "answers of a pipeline";
+
+/// A number that the client was not told.
+const UNTOLD: &str = "untold";
 
 /// A client of one tenant.
 pub(crate) struct Visitor {
+    scene: Arc<Scene>,
     wire: Wire,
     tenant: &'static str,
     random: Random,
-    zone: Option<&'static str>,
+    /// Number of the session.
+    id: u64,
+    belongings: Belongings,
+    /// What its named statement `s` answers.
     statement: Option<String>,
-    /// Has left something that it may see itself.
-    stained: bool,
+    /// Whether its named statement `t` is there, which sets something.
+    setter: bool,
+    /// What a sequence gave it last.
+    number: Option<String>,
     /// What it did last, for the report of a failure.
-    pub(crate) last: &'static str,
+    pub(crate) last: String,
 }
 
 impl Visitor {
-    pub(crate) async fn new(stage: &Stage, tenant: &'static str, seed: u64) -> Self {
-        let wire = stage.client(tenant).await;
+    pub(crate) async fn new(scene: Arc<Scene>, tenant: &'static str, seed: u64) -> Self {
+        let (wire, id) = scene.client(tenant).await;
         Self {
+            scene,
             wire,
             tenant,
             random: Random::new(seed),
-            zone: None,
+            id,
+            belongings: Belongings::new(tenant),
             statement: None,
-            stained: false,
-            last: "",
+            setter: false,
+            number: None,
+            last: String::new(),
         }
     }
 
     /// One act: something random, then a look.
-    pub(crate) async fn act(&mut self, stage: &Stage) {
-        match self.random.below(16) {
-            0..=3 => self.leave_a_mess().await,
-            4 => self.change_zone().await,
+    pub(crate) async fn act(&mut self) {
+        match self.random.below(20) {
+            0..=4 => self.leave_a_mess().await,
             5 => self.use_a_statement().await,
-            6 => self.fail_in_a_pipeline().await,
-            7 => self.fail_in_a_transaction().await,
-            8 => self.cancel_itself(stage).await,
-            9 => self.vanish(stage).await,
-            10 => self.write().await,
-            _ => self.last = "nothing",
+            6 => self.set_by_a_statement().await,
+            7 => self.use_the_unnamed_statement().await,
+            8 => self.fail_in_a_pipeline().await,
+            9 => self.fail_in_a_transaction().await,
+            10 => self.cancel_itself().await,
+            11 => self.vanish().await,
+            12 => self.write().await,
+            13 => self.count().await,
+            14 => self.use_what_it_prepared().await,
+            15 => self.notify().await,
+            16 => self.call_a_function().await,
+            _ => "nothing".clone_into(&mut self.last),
         }
         if self.random.one_in(4) {
             self.look().await;
         } else {
             self.glance().await;
         }
-        if self.stained && self.random.one_in(2) {
-            self.come_back(stage).await;
+        if !self.belongings.are_clean() && self.random.one_in(4) {
+            if self.random.one_in(2) {
+                self.wire.send(&Batch::new().terminate().0).await;
+            }
+            self.begin_anew().await;
         }
     }
 
-    async fn come_back(&mut self, stage: &Stage) {
-        if self.random.one_in(2) {
-            self.wire.send(&Batch::new().terminate().0).await;
-        }
-        self.wire = stage.client(self.tenant).await;
-        (self.zone, self.statement, self.stained) = (None, None, false);
+    /// A new session in place of this one.
+    async fn begin_anew(&mut self) {
+        (self.wire, self.id) = self.scene.client(self.tenant).await;
+        self.belongings = Belongings::new(self.tenant);
+        (self.statement, self.setter, self.number) = (None, false, None);
     }
 
-    /// No error, or one of those that the act may cause; never a lost session.
-    fn check(&self, what: &str, reply: &Reply, allowed: &[&str]) {
-        assert!(reply.status.is_some(), "{}: {what}: the session was lost: {reply:?}", self.tenant);
+    fn differs(&self, kind: &str, verdict: Verdict, what: &str) {
+        self.scene.differs(kind, verdict, || {
+            format!(
+                "session {} of {}, after {}: {what}\n{:#?}",
+                self.id, self.tenant, self.last, self.belongings
+            )
+        });
+    }
+
+    async fn query(&mut self, sql: &str) -> Reply {
+        self.ask(Batch::new().query(sql)).await
+    }
+
+    async fn ask(&mut self, batch: Batch) -> Reply {
+        self.wire.send(&batch.0).await;
+        self.answer().await
+    }
+
+    /// The answer up to ReadyForQuery; what comes in between by itself must be this client's.
+    async fn answer(&mut self) -> Reply {
+        let reply = self.wire.until_ready().await;
+        let channel = format!("remains_{}", self.id);
+        for message in reply.messages.iter().filter(|message| message.tag == b'A') {
+            let name = message.body[4..].split(|byte| *byte == 0).next().unwrap_or_default();
+            if name != channel.as_bytes() {
+                self.differs(NOTIFICATION, Verdict::Foreign, &String::from_utf8_lossy(name));
+            }
+        }
+        if reply.status.is_none() {
+            self.differs(LOST, Verdict::Lost, &format!("{reply:?}"));
+            self.begin_anew().await;
+        }
+        reply
+    }
+
+    /// No error, or one of those that the act or what the client left itself may cause. Whether there was none.
+    fn check(&self, what: &str, reply: &Reply, allowed: &[&str]) -> bool {
         for error in &reply.errors {
-            assert!(allowed.contains(&error.code.as_str()), "{}: {what}: {error:?}", self.tenant);
+            let code = error.code.as_str();
+            let cause = match code {
+                "25006" => Some(Kind::ReadOnly),
+                "42P07" | "42703" | "42809" | "42601" | "22P02" => Some(Kind::Shadow),
+                "42P01" | "3F000" | "42883" => Some(Kind::Path),
+                "42501" => Some(Kind::Role),
+                "42P05" => Some(Kind::Prepared),
+                "42P03" => Some(Kind::HeldCursor),
+                "42723" | "42710" => Some(Kind::TempOther),
+                _ => None,
+            };
+            let excused = cause.is_some_and(|kind| !self.belongings.is_clean(kind))
+                || code == "42P07" && !self.belongings.is_clean(Kind::TempRelation);
+            if allowed.contains(&code) || excused {
+                continue;
+            }
+            let story = format!("{what}: {error:?}");
+            match cause {
+                Some(kind) => self.differs(kind.name(), Verdict::Foreign, &story),
+                None if code == "57014" => self.differs(CANCEL, Verdict::Foreign, &story),
+                None => self.differs(ERROR, Verdict::Foreign, &story),
+            }
         }
+        reply.errors.is_empty()
+    }
+
+    async fn roll_back(&mut self, reply: &Reply) {
+        if matches!(reply.status, Some('E' | 'T')) {
+            self.query("ROLLBACK").await;
+        }
+    }
+
+    fn fill(&self, text: &str) -> String {
+        let odd = 3_600_001 + 2 * self.id;
+        text.replace("{id}", &self.id.to_string())
+            .replace("{odd}", &odd.to_string())
+            .replace("{tenant}", self.tenant)
+    }
+
+    fn pick_a_mess(&mut self) -> &'static Mess {
+        let open = if self.scene.is_peer() { OPEN } else { &[] };
+        let place = self.random.below(MESSES.len() + open.len());
+        MESSES.get(place).unwrap_or_else(|| &open[place - MESSES.len()])
     }
 
     async fn leave_a_mess(&mut self) {
-        let mess = self.random.pick(&MESSES);
-        self.last = mess.sql;
-        let reply = if self.random.one_in(2) || mess.sql.contains(';') {
-            self.wire.query(mess.sql).await
+        let mess = self.pick_a_mess();
+        let sql = self.fill(mess.sql);
+        self.last.clone_from(&sql);
+        let id = self.id;
+        let reply = if self.random.one_in(2) || sql.contains(';') {
+            self.query(&sql).await
         } else {
-            self.wire.ask(Batch::new().run(mess.sql, &[]).sync()).await
+            self.ask(Batch::new().run(&sql, &[]).sync()).await
         };
-        // Refused with a reason; or what the client itself did before is in the way: 42P07 and the like, 25006.
-        let mut allowed = vec!["0A000", "42501", "53400"];
-        if self.stained {
-            allowed.extend(["25006", "42P07", "42P03", "42P05", "42703", "42809", "42P01", "42P17"]);
+        if self.id != id {
+            return;
         }
-        self.check(mess.sql, &reply, &allowed);
-        self.stained |= mess.own;
-        if reply.status == Some('E') || reply.status == Some('T') {
-            self.wire.query("ROLLBACK").await;
+        // Refused with a reason; or broken on purpose.
+        let mut allowed = vec!["0A000", "42501", "53400"];
+        if mess.then.is_empty() {
+            allowed.push("22012");
+        }
+        if self.check(&sql, &reply, &allowed) {
+            self.belong(mess.then);
+            if sql.ends_with(" ALL") && (sql.starts_with("DISCARD") || sql.starts_with("DEALLOCATE")) {
+                (self.statement, self.setter) = (None, false);
+            }
+            if sql.starts_with("INSERT") {
+                self.number = Some(UNTOLD.to_owned());
+            }
+        }
+        self.roll_back(&reply).await;
+    }
+
+    fn belong(&mut self, then: &[Then]) {
+        for effect in then {
+            match *effect {
+                Then::Own(kind, value) => self.belongings.leave(kind, &self.fill(value), true),
+                Then::Maybe(kind, value) => self.belongings.leave(kind, &self.fill(value), false),
+                Then::Clean(kind) => self.belongings.clear(kind),
+                Then::CleanSettings => self.clear_settings(),
+                Then::CleanAll => {
+                    self.clear_settings();
+                    self.belongings.clear(Kind::Role);
+                    for kind in [
+                        Kind::TempRelation,
+                        Kind::Shadow,
+                        Kind::TempOther,
+                        Kind::Lock,
+                        Kind::Channel,
+                        Kind::HeldCursor,
+                        Kind::Prepared,
+                    ] {
+                        self.belongings.clear(kind);
+                    }
+                }
+            }
         }
     }
 
-    async fn change_zone(&mut self) {
-        self.last = "SET TimeZone";
-        let zone = *self.random.pick(&["Asia/Tokyo", "Europe/Paris", "America/Lima", "UTC"]);
-        let reply = self.wire.query(&format!("SET TimeZone = '{zone}'")).await;
-        self.check("SET TimeZone", &reply, &[]);
-        self.zone = Some(zone);
+    fn clear_settings(&mut self) {
+        for kind in [
+            Kind::Path,
+            Kind::WorkMem,
+            Kind::StatementTimeout,
+            Kind::ReadOnly,
+            Kind::Isolation,
+            Kind::RowSecurity,
+            Kind::TimeZone,
+            Kind::IntervalStyle,
+            Kind::ApplicationName,
+            Kind::CustomBySet,
+            Kind::CustomByFunction,
+            Kind::CustomByTrigger,
+            Kind::CustomByDo,
+        ] {
+            self.belongings.clear(kind);
+        }
     }
 
     /// All clients call theirs `s`, and each means something else by it.
     async fn use_a_statement(&mut self) {
-        self.last = "a prepared statement";
-        let mark = format!("{}-{}", self.tenant, self.random.next());
+        "a prepared statement".clone_into(&mut self.last);
+        let mark = format!("{}-{}-{}", self.tenant, self.id, self.random.next());
         let mut batch = Batch::new();
         if self.statement.is_none() || self.random.one_in(3) {
-            batch = batch
-                .close_statement("s")
-                .parse("s", &format!("SELECT '{mark}' || owner FROM things WHERE id = $1::int"));
+            batch = batch.close_statement("s").parse("s", &format!("SELECT '{mark}-' || $1::text"));
             self.statement = Some(mark);
         }
-        let mark = self.statement.clone().unwrap();
-        let reply = self.wire.ask(batch.bind("", "s", &["3"]).execute("").sync()).await;
-        if self.stained && !reply.errors.is_empty() {
-            // DISCARD and the like are among the messes: then it is gone, by its own doing.
-            self.check("a statement", &reply, &["26000", "42P01", "42501", "42703"]);
+        let expected = format!("{}-3", self.statement.clone().unwrap());
+        let reply = self.ask(batch.bind("", "s", &["3"]).execute("").sync()).await;
+        self.judge_text(NAMED, &reply, &expected);
+        if !reply.errors.is_empty() {
             self.statement = None;
+        }
+    }
+
+    /// One value, this one; or its loss, or another's.
+    fn judge_text(&self, kind: &str, reply: &Reply, expected: &str) {
+        let value = reply.rows.first().and_then(|row| row.first()).cloned().flatten();
+        match (value, reply.errors.first()) {
+            (Some(value), None) if value == expected => {}
+            (Some(value), None) => self.differs(kind, Verdict::Foreign, &format!("{value} for {expected}")),
+            (_, error) => self.differs(kind, Verdict::Lost, &format!("{error:?} for {expected}")),
+        }
+    }
+
+    /// A statement with a name that sets something each time it runs, on whichever server.
+    async fn set_by_a_statement(&mut self) {
+        "a prepared set_config".clone_into(&mut self.last);
+        let mut batch = Batch::new();
+        if !self.setter {
+            batch = batch.close_statement("t").parse("t", "SELECT set_config('my.name', $1, false)");
+        }
+        let (id, value) = (self.id, format!("{}-{}", self.id, self.random.below(100)));
+        let reply = self.ask(batch.bind("", "t", &[&value]).execute("").sync()).await;
+        if self.id != id {
             return;
         }
-        if !self.stained {
-            assert_eq!(reply.value(), format!("{mark}{}", self.tenant));
+        self.setter = reply.errors.is_empty();
+        match reply.errors.first() {
+            None => self.belongings.leave(Kind::CustomBySet, &value, true),
+            Some(error) => self.differs(NAMED, Verdict::Lost, &format!("{error:?}")),
+        }
+    }
+
+    /// Prepared by itself, and bound when others may have been on the server; or never prepared at all.
+    async fn use_the_unnamed_statement(&mut self) {
+        "the unnamed statement".clone_into(&mut self.last);
+        let mark = format!("{}-{}", self.id, self.random.next());
+        if self.random.one_in(3) {
+            // A simple query takes it away.
+            self.query("SELECT 1").await;
+            let reply = self.ask(Batch::new().bind("", "", &[]).execute("").sync()).await;
+            if reply.errors.first().is_none_or(|error| error.code != "26000") {
+                self.differs(UNNAMED, Verdict::Foreign, &format!("{reply:?}"));
+            }
+            return;
+        }
+        let reply = self.ask(Batch::new().parse("", &format!("SELECT '{mark}'")).sync()).await;
+        self.check("an unnamed Parse", &reply, &[]);
+        let reply = self.ask(Batch::new().bind("", "", &[]).execute("").sync()).await;
+        self.judge_text(UNNAMED, &reply, &mark);
+    }
+
+    /// What was prepared in SQL answers to who prepared it.
+    async fn use_what_it_prepared(&mut self) {
+        "EXECUTE".clone_into(&mut self.last);
+        let own = self.belongings.own(Kind::Prepared).is_some();
+        let reply = self.query("EXECUTE remains").await;
+        let name = Kind::Prepared.name();
+        if own {
+            self.judge_text(name, &reply, &self.id.to_string());
+        } else if self.belongings.is_clean(Kind::Prepared)
+            && reply.errors.first().is_none_or(|error| error.code != "26000")
+        {
+            self.differs(name, Verdict::Foreign, &format!("{reply:?}"));
+        }
+    }
+
+    /// A number of its own, or what the server says of numbers.
+    async fn count(&mut self) {
+        "a sequence".clone_into(&mut self.last);
+        if self.random.one_in(2) {
+            let sql = *self
+                .random
+                .pick(&["SELECT nextval('tick')", "INSERT INTO notes (body) VALUES ('{id}') RETURNING id"]);
+            let (id, sql) = (self.id, self.fill(sql));
+            let reply = self.query(&sql).await;
+            if self.id != id || !self.check(&sql, &reply, &[]) {
+                return;
+            }
+            self.number = Some(reply.value().to_owned());
+            if sql.starts_with("INSERT") {
+                self.belongings.leave(Kind::CustomByTrigger, &self.id.to_string(), true);
+            }
+        }
+        let sql = *self.random.pick(&["SELECT lastval()", "SELECT currval('tick')"]);
+        let reply = self.query(sql).await;
+        let number = self.number.as_deref();
+        if reply.errors.is_empty() && number != Some(UNTOLD) && number != Some(reply.value()) {
+            self.differs(SEQUENCE, Verdict::Foreign, &format!("{sql}: {reply:?} for {number:?}"));
+        }
+        self.check(sql, &reply, &["55000"]);
+    }
+
+    /// To whoever listens there: one session at most.
+    async fn notify(&mut self) {
+        "NOTIFY".clone_into(&mut self.last);
+        let other = self.id.saturating_sub(u64::try_from(self.random.below(40)).unwrap());
+        let reply = self.query(&format!("NOTIFY remains_{other}, '{}'", self.id)).await;
+        self.check("NOTIFY", &reply, &[]);
+    }
+
+    /// A function-call message for `set_config`.
+    async fn call_a_function(&mut self) {
+        "a function call".clone_into(&mut self.last);
+        let (id, value) = (self.id, format!("call-{}", self.id));
+        let mut body = [&2078_u32.to_be_bytes()[..], &0_u16.to_be_bytes(), &3_u16.to_be_bytes()].concat();
+        for argument in ["my.block", &value, "f"] {
+            body.extend_from_slice(&u32::try_from(argument.len()).unwrap().to_be_bytes());
+            body.extend_from_slice(argument.as_bytes());
+        }
+        body.extend_from_slice(&0_u16.to_be_bytes());
+        let reply = self.ask(Batch::new().message(b'F', &body)).await;
+        if self.id == id && self.check("a function call", &reply, &["0A000"]) {
+            self.belongings.leave(Kind::CustomByDo, &value, false);
         }
     }
 
     async fn fail_in_a_pipeline(&mut self) {
-        self.last = "a failing pipeline";
+        "a failing pipeline".clone_into(&mut self.last);
         let batch = Batch::new()
+            .run("SELECT set_config('my.name', 'x', false)", &[])
             .run("SELECT 1 / 0", &[])
             .run("SELECT 'skipped'", &[])
             .sync()
             .run("SELECT 'runs'", &[])
             .sync();
-        self.wire.send(&batch.0).await;
-        let reply = self.wire.until_ready().await;
-        assert_eq!((reply.code(), reply.rows.len()), ("22012", 0));
-        assert_eq!(self.wire.until_ready().await.value(), "runs");
-    }
-
-    async fn fail_in_a_transaction(&mut self) {
-        self.last = "a failing transaction";
-        self.wire.query("BEGIN; SET TimeZone = 'Africa/Cairo'").await;
-        assert_eq!(self.wire.query("SELECT broken").await.status, Some('E'));
-        let end = *self.random.pick(&["ROLLBACK", "COMMIT", "ABORT"]);
-        assert_eq!(self.wire.query(end).await.status, Some('I'));
-    }
-
-    /// A cancel request in the same moment as its query; whatever it hits is ours.
-    async fn cancel_itself(&mut self, stage: &Stage) {
-        self.last = "a cancel";
-        self.wire.send(&Batch::new().query("SELECT pg_sleep(0.003)").0).await;
-        let (pid, secret) = self.wire.key.clone();
-        let mut stream = TcpStream::connect(stage.address()).await.unwrap();
-        stream.write_all(&Batch::cancel_request(pid, &secret).0).await.unwrap();
-        let reply = self.wire.until_ready().await;
-        self.check("a cancelled query", &reply, &["57014"]);
-        // Until the request is answered, by a close, it may still hit the next query of this client.
-        let mut nothing = [0];
-        assert_eq!(stream.read(&mut nothing).await.expect("a clean close"), 0);
-    }
-
-    async fn write(&mut self) {
-        self.last = "a write";
-        let reply = self.wire.query("BEGIN; INSERT INTO things VALUES (77, 'intruder', ''); ROLLBACK").await;
-        // 25006: it made itself read-only; 42703 and 22P02: its own temporary table has other columns.
-        let allowed: &[&str] =
-            if self.stained { &["25006", "42P01", "42501", "42601", "42703", "22P02"] } else { &["23505"] };
-        self.check("a write", &reply, allowed);
-        if reply.status != Some('I') {
-            self.wire.query("ROLLBACK").await;
+        let reply = self.ask(batch).await;
+        let codes: Vec<&str> = reply.errors.iter().map(|error| error.code.as_str()).collect();
+        if codes != ["22012"] || reply.rows.len() != 1 {
+            self.differs(PIPELINE, Verdict::Foreign, &format!("{reply:?}"));
+        }
+        if reply.status.is_some() {
+            let reply = self.answer().await;
+            self.judge_text(PIPELINE, &reply, "runs");
         }
     }
 
+    async fn fail_in_a_transaction(&mut self) {
+        "a failing transaction".clone_into(&mut self.last);
+        let reply = self.query("BEGIN; SET TimeZone = 'Africa/Cairo'; SET my.name = 'x'").await;
+        self.check("a transaction", &reply, &[]);
+        let broken = self.query("SELECT broken").await;
+        let end = *self.random.pick(&["ROLLBACK", "COMMIT", "ABORT"]);
+        let ended = self.query(end).await;
+        if (broken.status, ended.status) != (Some('E'), Some('I')) {
+            self.differs(PIPELINE, Verdict::Foreign, &format!("{broken:?} {ended:?}"));
+        }
+    }
+
+    /// A cancel request in the same moment as its query; whatever it hits is ours.
+    async fn cancel_itself(&mut self) {
+        "a cancel".clone_into(&mut self.last);
+        self.wire.send(&Batch::new().query("SELECT pg_sleep(0.003)").0).await;
+        let (pid, secret) = self.wire.key.clone();
+        let mut stream = TcpStream::connect(self.scene.address()).await.unwrap();
+        stream.write_all(&Batch::cancel_request(pid, &secret).0).await.unwrap();
+        let reply = self.answer().await;
+        self.check("a cancelled query", &reply, &["57014"]);
+        // Until the request is answered, by a close, it may still hit the next query of this client.
+        let mut nothing = [0];
+        let end = stream.read(&mut nothing).await;
+        assert!(self.scene.is_peer() || end.is_ok_and(|read| read == 0), "a cancel request has no answer");
+    }
+
+    async fn write(&mut self) {
+        "a write".clone_into(&mut self.last);
+        let reply = self.query("BEGIN; INSERT INTO things VALUES (77, 'intruder', ''); ROLLBACK").await;
+        self.check("a write", &reply, &["23505"]);
+        self.roll_back(&reply).await;
+    }
+
     /// Goes in the middle of something, without a word.
-    async fn vanish(&mut self, stage: &Stage) {
-        let way = self.random.below(7);
-        self.last = ["vanish 0", "vanish 1", "vanish 2", "vanish 3", "vanish 4", "vanish 5", "vanish 6"][way];
+    async fn vanish(&mut self) {
+        let way = self.random.below(9);
+        self.last = format!("vanish {way}");
+        let mess = self.pick_a_mess();
+        let mess = self.fill(mess.sql);
         let half = match way {
             0 => Batch::new().query("BEGIN; DELETE FROM things"),
             1 => Batch::new().query("BEGIN; SELECT broken"),
@@ -197,70 +465,95 @@ impl Visitor {
             3 => Batch::new().query("SELECT repeat('x', 1000) FROM generate_series(1, 20000)"),
             4 => Batch::new().run("DELETE FROM things", &[]),
             5 => Batch::new().query("BEGIN; SET work_mem = '77MB'").raw(b"Q\0\0\0\x50SELECT"),
-            _ => Batch::new().parse("s", "DELETE FROM things").bind("", "s", &[]).execute("").flush(),
+            6 => Batch::new().parse("s", "DELETE FROM things").bind("", "s", &[]).execute("").flush(),
+            7 => Batch::new().query(&mess),
+            _ => Batch::new().query(&mess).terminate(),
         };
         self.wire.send(&half.0).await;
         // Without a Flush or a Sync (4), Postgres keeps its answers.
         if way != 4 && self.random.one_in(2) {
             self.wire.message().await;
         }
-        self.wire = stage.client(self.tenant).await;
-        (self.zone, self.statement, self.stained) = (None, None, false);
+        self.begin_anew().await;
     }
 
     async fn glance(&mut self) {
-        let reply = self.wire.query(GLANCE).await;
-        if self.stained {
-            self.check("a glance at its own remains", &reply, &["42P01", "42501", "42703"]);
-            self.never_foreign(&reply);
+        let id = self.id;
+        let reply = self.query(GLANCE).await;
+        if self.id != id || !self.check("a glance", &reply, &[]) {
             return;
         }
-        self.check("a glance", &reply, &[]);
-        let row: Vec<_> = reply.rows[0].iter().flatten().map(String::as_str).collect();
-        let (role, schema) = (format!("role_{}", self.tenant), format!("schema_{}", self.tenant));
-        assert_eq!(row, [role.as_str(), schema.as_str(), self.tenant]);
+        let row = &reply.rows[0];
+        for (kind, value) in GLANCED.into_iter().zip(row) {
+            self.judge(kind, value.as_deref().unwrap_or_default());
+        }
+        self.scene.see(row[4].as_deref().unwrap(), self.id);
+        if self.belongings.is_clean(Kind::Shadow) && row[5].as_deref() != Some(self.tenant) {
+            self.differs(Kind::Shadow.name(), Verdict::Foreign, &format!("{row:?}"));
+        }
     }
 
     async fn look(&mut self) {
-        let reply = self.wire.query(LOOK).await;
-        if self.stained {
-            self.check("a look at its own remains", &reply, &["42P01", "42501", "42703"]);
-            self.never_foreign(&reply);
+        let id = self.id;
+        let reply = self.query(&look()).await;
+        if self.id != id || !self.check("a look", &reply, &[]) {
             return;
         }
-        self.check("a look", &reply, &[]);
-        let row: Vec<_> = reply.rows[0].iter().flatten().map(String::as_str).collect();
-        let (role, schema) = (format!("role_{}", self.tenant), format!("schema_{}", self.tenant));
-        let zone = self.zone.unwrap_or("UTC");
-        let (role, schema) = (role.as_str(), schema.as_str());
-        let expected = [
-            role,
-            role,
-            schema,
-            schema,
-            self.tenant,
-            "4MB",
-            "off",
-            "read committed",
-            "0",
-            "0",
-            "0",
-            "0",
-            "0",
-            "0",
-            zone,
-        ];
-        assert_eq!(row, expected);
+        let row = &reply.rows[0];
+        for ((kind, _, _, _), value) in COLUMNS.into_iter().zip(row) {
+            self.judge(kind, value.as_deref().unwrap_or_default());
+        }
+        self.scene.see(row[COLUMNS.len()].as_deref().unwrap(), self.id);
     }
 
-    /// Even with a mess of its own making, a client sees no other tenant's name in any value.
-    fn never_foreign(&self, reply: &Reply) {
-        for value in reply.rows.iter().flatten().flatten() {
-            for other in super::TENANTS.iter().filter(|other| **other != self.tenant) {
-                // The path may be set to anything; what may be read through it is the wall's business.
-                let path = value.starts_with("schema_");
-                assert!(path || !value.contains(other), "{} saw {value}", self.tenant);
+    fn judge(&mut self, kind: Kind, value: &str) {
+        for other in super::TENANTS.iter().filter(|other| **other != self.tenant) {
+            if value.contains(other) {
+                self.differs(TENANT, Verdict::Foreign, value);
+            }
+        }
+        let verdict = self.belongings.judge(kind, value);
+        if verdict == Verdict::Right {
+            return;
+        }
+        let story = format!("saw {value:?}, expected {:?}", self.belongings.expected(kind));
+        self.differs(kind.name(), verdict, &story);
+        // Behind a peer: told once, then it expects nothing any more, and counts what is another's.
+        if !self.belongings.is_clean(kind) {
+            self.belongings.doubt(kind);
+        }
+    }
+}
+
+/// One way to leave something, one server: what the next session sees there, and then the one that left it.
+pub(crate) async fn try_alone(scene: &Arc<Scene>, tenant: &'static str, mess: &Mess) -> Vec<String> {
+    let mut one = Visitor::new(scene.clone(), tenant, 0).await;
+    let mut other = Visitor::new(scene.clone(), tenant, 0).await;
+    let sql = one.fill(mess.sql);
+    let reply = one.query(&sql).await;
+    let mut stories = Vec::new();
+    match reply.errors.first().map(|error| error.code.as_str()) {
+        None => one.belong(mess.then),
+        Some("22012") if mess.then.is_empty() => {}
+        // Refused.
+        Some("42501" | "0A000" | "53400") => {}
+        Some(code) => stories.push(format!("{sql}: {code}")),
+    }
+    let look = look();
+    for (name, visitor) in [("the other", &mut other), ("itself", &mut one)] {
+        let reply = visitor.query(&look).await;
+        // It waits in vain for the server that the one keeps.
+        if reply.errors.iter().all(|error| error.code == "53300") && !reply.errors.is_empty() {
+            continue;
+        }
+        let row = reply.rows.first().unwrap_or_else(|| panic!("{sql}: {reply:?}"));
+        for ((kind, _, _, _), value) in COLUMNS.into_iter().zip(row) {
+            let (value, expected) = (value.as_deref().unwrap_or_default(), visitor.belongings.expected(kind));
+            let verdict = visitor.belongings.judge(kind, value);
+            if verdict != Verdict::Right {
+                stories.push(format!("{sql}: {name} saw {value:?} of {kind:?}, expected {expected:?}"));
             }
         }
     }
+    stories
 }
