@@ -159,6 +159,11 @@ impl Belongings {
         self.expected[kind.index()] == Expect::Clean
     }
 
+    /// Whether it has left anything of the kind, however long ago.
+    pub(crate) fn has_left(&self, kind: Kind) -> bool {
+        self.mine.iter().any(|(left, _)| *left == kind)
+    }
+
     pub(crate) fn are_clean(&self) -> bool {
         self.expected.iter().all(|expect| *expect == Expect::Clean)
     }
