@@ -149,6 +149,12 @@ impl Visitor {
         reply
     }
 
+    /// This is not the answer to what was asked last: from here on, nothing fits.
+    async fn lose_step(&mut self, reply: &Reply) {
+        self.differs(PIPELINE, Verdict::Foreign, &format!("{reply:?}"));
+        self.begin_anew().await;
+    }
+
     /// No error, or one of those that the act or what the client left itself may cause. Whether there was none.
     fn check(&self, what: &str, reply: &Reply, allowed: &[&str]) -> bool {
         for error in &reply.errors {
@@ -367,7 +373,8 @@ impl Visitor {
             if self.id != id || !self.check(&sql, &reply, &[]) {
                 return;
             }
-            self.number = Some(reply.value().to_owned());
+            let Some(row) = reply.rows.first() else { return self.lose_step(&reply).await };
+            self.number.clone_from(&row[0]);
             if sql.starts_with("INSERT") {
                 self.belongings.leave(Kind::CustomByTrigger, &self.id.to_string(), true);
             }
@@ -375,7 +382,8 @@ impl Visitor {
         let sql = *self.random.pick(&["SELECT lastval()", "SELECT currval('tick')"]);
         let reply = self.query(sql).await;
         let number = self.number.as_deref();
-        if reply.errors.is_empty() && number != Some(UNTOLD) && number != Some(reply.value()) {
+        let value = reply.rows.first().and_then(|row| row[0].as_deref());
+        if value.is_some() && number != Some(UNTOLD) && number != value {
             self.differs(SEQUENCE, Verdict::Foreign, &format!("{sql}: {reply:?} for {number:?}"));
         }
         self.check(sql, &reply, &["55000"]);
@@ -490,7 +498,7 @@ impl Visitor {
         if self.id != id || !self.check("a glance", &reply, &[]) {
             return;
         }
-        let row = &reply.rows[0];
+        let Some(row) = reply.rows.first() else { return self.lose_step(&reply).await };
         for (kind, value) in GLANCED.into_iter().zip(row) {
             self.judge(kind, value.as_deref().unwrap_or_default());
         }
@@ -506,7 +514,7 @@ impl Visitor {
         if self.id != id || !self.check("a look", &reply, &[]) {
             return;
         }
-        let row = &reply.rows[0];
+        let Some(row) = reply.rows.first() else { return self.lose_step(&reply).await };
         for ((kind, _, _, _), value) in COLUMNS.into_iter().zip(row) {
             self.judge(kind, value.as_deref().unwrap_or_default());
         }
