@@ -20,13 +20,11 @@ const GLANCE: &str =
 const GLANCED: [Kind; 4] = [Kind::Role, Kind::Path, Kind::CustomBySet, Kind::WorkMem];
 
 /// What is met otherwise than in a column of the look.
-pub(crate) const OTHERS: [&str; 9] =
-    [NAMED, UNNAMED, SEQUENCE, NOTIFICATION, CANCEL, LOST, TENANT, ERROR, PIPELINE];
+pub(crate) const OTHERS: [&str; 8] = [NAMED, UNNAMED, SEQUENCE, NOTIFICATION, LOST, TENANT, ERROR, PIPELINE];
 const NAMED: &str = "named statement of the protocol";
 const UNNAMED: &str = "unnamed statement, bound in a later transaction";
 const SEQUENCE: &str = "`lastval`, `currval`";
 const NOTIFICATION: &str = "notification of a channel";
-const CANCEL: &str = "cancel request";
 const LOST: &str = "session ended";
 const TENANT: &str = "something of another tenant";
 const ERROR: &str = "error for which there is no reason";
@@ -80,7 +78,8 @@ impl Visitor {
             7 => self.use_the_unnamed_statement().await,
             8 => self.fail_in_a_pipeline().await,
             9 => self.fail_in_a_transaction().await,
-            10 => self.cancel_itself().await,
+            // PgBouncer 1.18 may end in the middle of a cancel (its issue 822), and nothing can be counted then.
+            10 if !self.scene.is_peer() => self.cancel_itself().await,
             11 => self.vanish().await,
             12 => self.write().await,
             13 => self.count().await,
@@ -179,7 +178,6 @@ impl Visitor {
             let story = format!("{what}: {error:?}");
             match cause {
                 Some(kind) => self.differs(kind.name(), Verdict::Foreign, &story),
-                None if code == "57014" => self.differs(CANCEL, Verdict::Foreign, &story),
                 None => self.differs(ERROR, Verdict::Foreign, &story),
             }
         }
@@ -456,8 +454,7 @@ impl Visitor {
         self.check("a cancelled query", &reply, &["57014"]);
         // Until the request is answered, by a close, it may still hit the next query of this client.
         let mut nothing = [0];
-        let end = stream.read(&mut nothing).await;
-        assert!(self.scene.is_peer() || end.is_ok_and(|read| read == 0), "a cancel request has no answer");
+        assert_eq!(stream.read(&mut nothing).await.expect("a clean close"), 0);
     }
 
     async fn write(&mut self) {
