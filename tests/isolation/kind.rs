@@ -88,7 +88,8 @@ pub(crate) const COLUMNS: [(Kind, &str, &str, &str); 21] = [
     (
         Kind::Channel,
         "LISTEN",
-        "(SELECT string_agg(channel, ',') FROM pg_listening_channels() channel)",
+        // The proxy's own marker is there while a client goes over to the listener of its tenant.
+        "(SELECT string_agg(channel, ',') FROM pg_listening_channels() channel WHERE channel NOT LIKE 'tenantry_%')",
         "",
     ),
     (

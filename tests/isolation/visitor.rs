@@ -7,8 +7,8 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::kind::{Belongings, COLUMNS, Expect, Kind, Verdict, look};
-use crate::mess::{MESSES, Mess, OPEN, Then};
+use crate::kind::{Belongings, COLUMNS, Kind, Verdict, look};
+use crate::mess::{MESSES, Mess, Then};
 use crate::scene::Scene;
 use crate::support::{Batch, Random, Reply, Wire};
 
@@ -137,12 +137,7 @@ impl Visitor {
             }
         }
         if reply.status.is_none() {
-            // Who leaves the tenant's path out of sight may be sent away, if it says more before that is noticed.
-            let strayed = *self.belongings.expected(Kind::Path) == Expect::Unsure
-                && reply.errors.first().is_some_and(|error| error.code == "08006");
-            if !strayed {
-                self.differs(LOST, Verdict::Lost, &format!("{reply:?}"));
-            }
+            self.differs(LOST, Verdict::Lost, &format!("{reply:?}"));
             self.begin_anew().await;
         }
         reply
@@ -198,9 +193,7 @@ impl Visitor {
     }
 
     fn pick_a_mess(&mut self) -> &'static Mess {
-        let open = if self.scene.is_peer() { OPEN } else { &[] };
-        let place = self.random.below(MESSES.len() + open.len());
-        MESSES.get(place).unwrap_or_else(|| &open[place - MESSES.len()])
+        self.random.pick(MESSES)
     }
 
     async fn leave_a_mess(&mut self) {
