@@ -12,11 +12,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use super::answers::{Row, hex_of, text_of};
 use super::exchange::{ClientState, Exchange, ServerState};
 use super::expect::Expect;
 use super::lexer::{self, Left, Names};
 use super::params;
-use super::settle::{Row, hex_of, text_of};
 use super::upstream::Parties;
 
 /// What is known of a tenant's functions, for all its clients.

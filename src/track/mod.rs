@@ -9,6 +9,7 @@
 //!   client      ◄── Exchange::server_bytes ◄── server bytes
 //! ```
 
+mod answers;
 mod deallocate;
 mod downstream;
 mod exchange;
