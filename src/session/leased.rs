@@ -27,7 +27,7 @@ pub(super) struct Conversation {
     pub(super) exchange: Exchange,
     pub(super) to_server: Outbox,
     /// How long the server is still kept for a client that may ask what a sequence gave it; made when that begins.
-    linger: Option<Pin<Box<Sleep>>>,
+    linger: Option<Linger>,
 }
 
 impl Conversation {
@@ -35,6 +35,20 @@ impl Conversation {
         self.exchange.clear();
         self.to_server = Outbox::default();
         self.linger = None;
+    }
+}
+
+/// Until when a client is expected to ask what a sequence gave it.
+#[derive(Debug)]
+struct Linger {
+    sleep: Pin<Box<Sleep>>,
+    /// Behind which draw.
+    behind: u32,
+}
+
+impl Linger {
+    fn is_over(&self) -> bool {
+        self.sleep.deadline() <= tokio::time::Instant::now()
     }
 }
 
@@ -127,20 +141,11 @@ impl Session {
         Step::Again
     }
 
-    /// Ends a lease that has lingered long enough.
+    /// Waits for the end of a lease that lingers.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Step {
-        let Phase::Leased(Leased { lease, talk, .. }) = &mut self.phase else { return Step::Wait };
-        let Some(server) = lease.server() else { return Step::Wait };
-        if !server.state.may_ask || !talk.exchange.is_over(&server.state) {
-            talk.linger = None;
-            return Step::Wait;
-        }
-        let sleep = talk.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
-        if sleep.as_mut().poll(cx).is_pending() {
-            return Step::Wait;
-        }
-        server.state.may_ask = false;
-        if self.is_over() { self.end_lease(cx) } else { Step::Wait }
+        let Phase::Leased(Leased { talk, .. }) = &mut self.phase else { return Step::Wait };
+        let is_over = talk.linger.as_mut().is_some_and(|linger| linger.sleep.as_mut().poll(cx).is_ready());
+        if is_over && self.is_over() { self.end_lease(cx) } else { Step::Wait }
     }
 
     /// One pass over both directions.
@@ -312,14 +317,6 @@ impl Session {
             }
             Poll::Ready(Ok(read)) => scratch.get(..read).unwrap_or_default(),
         };
-        if let Phase::Leased(Leased { lease, talk, .. }) = &mut self.phase
-            && let Some(server) = lease.server()
-            && server.state.may_ask
-            && talk.exchange.is_over(&server.state)
-        {
-            // It asks now, or not.
-            server.state.may_ask = false;
-        }
         self.count_in(read.len());
         if !self.carry.is_empty() {
             self.feed_carry(cx, read)?;
@@ -415,7 +412,18 @@ impl Session {
         };
         self.cell.set_keeps(over.then_some(keeps));
         if over && server.state.may_ask && self.cell.wish() == Wish::Nothing && !*leaving {
-            return false;
+            // Drivers say something in between, such as DEALLOCATE; that makes it no longer.
+            let draws = server.state.draws;
+            let linger = match talk.linger.take().filter(|linger| linger.behind == draws) {
+                Some(linger) => talk.linger.insert(linger),
+                None => {
+                    talk.linger.insert(Linger { sleep: Box::pin(tokio::time::sleep(LINGER)), behind: draws })
+                }
+            };
+            if !linger.is_over() {
+                return false;
+            }
+            server.state.may_ask = false;
         }
         if stays(self.mode, &server.state) {
             *leaving && talk.exchange.is_exhausted(&server.state) || over && self.cell.wish() == Wish::Leave

@@ -236,9 +236,10 @@ impl Exchange {
         }
         self.copy_syncs = false;
         let was_foretold = head == Some(Expect::DeallocateAll);
-        server.may_ask |= client.functions.reads_sequences.get()
-            && server.status == TxStatus::Idle
-            && may_use_a_sequence(tag);
+        let is_watched = client.functions.reads_sequences.get() && server.status == TxStatus::Idle;
+        if is_watched && may_use_a_sequence(tag) {
+            server.has_given();
+        }
         self.look_for_channels(tag, client);
         if server.pinned && may_end_a_pin(tag) {
             server.doubted = true;

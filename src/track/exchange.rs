@@ -93,6 +93,8 @@ pub struct ServerState {
     pub has_drawn: bool,
     /// The client's last request may have drawn from a sequence, outside a transaction: what it was given may be asked next.
     pub may_ask: bool,
+    /// Counts the requests of that kind.
+    pub draws: u32,
     /// What its sequences gave last may have been given to another client than the last one.
     pub sequences_mixed: bool,
     /// What a client set on it is not known, and never will be.
@@ -132,6 +134,7 @@ impl ServerState {
             strayed: false,
             has_drawn: false,
             may_ask: false,
+            draws: 0,
             sequences_mixed: false,
             holds_more: false,
             unnamed_of: None,
@@ -143,6 +146,12 @@ impl ServerState {
 }
 
 impl ServerState {
+    /// What a sequence gave the client now may be asked next.
+    pub(super) const fn has_given(&mut self) {
+        self.may_ask = true;
+        self.draws = self.draws.wrapping_add(1);
+    }
+
     /// The same with names of prepared statements that only who knows `mark` can name.
     #[must_use]
     pub fn marked(mut self, mark: u64) -> Self {

@@ -291,7 +291,9 @@ impl Exchange {
     pub(super) fn look_for_sequences(&mut self, parties: &mut Parties<'_>, text: &[u8], sink: &mut Sink<'_>) {
         let sequences = lexer::sequences(text);
         parties.server.has_drawn |= sequences.draws;
-        parties.server.may_ask |= sequences.draws && parties.server.status == TxStatus::Idle;
+        if sequences.draws && parties.server.status == TxStatus::Idle {
+            parties.server.has_given();
+        }
         if !sequences.asks {
             return;
         }

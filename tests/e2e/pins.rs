@@ -164,6 +164,43 @@ async fn a_role_that_was_given_up_stays_given_up() {
 }
 
 #[tokio::test]
+async fn what_a_driver_says_between_a_draw_and_its_question_does_no_harm() {
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    let (mut client, mut other) = (stage.client("acme").await, stage.client("acme").await);
+    client.query("CREATE TABLE drawn (id serial, n int)").await;
+    // From the first who asks on it is expected.
+    client.query("SELECT lastval()").await;
+    for _ in 0..3 {
+        let insert =
+            Batch::new().parse("p", "INSERT INTO drawn (n) VALUES (1) RETURNING id").bind("", "p", &[]);
+        let mine = client.ask(insert.execute("").sync()).await.value().to_owned();
+        other.send(&Batch::new().query("INSERT INTO drawn (n) VALUES (2)").0).await;
+        assert!(client.query("DEALLOCATE p").await.errors.is_empty());
+        assert_eq!(client.query("SELECT lastval()").await.value(), mine);
+        assert!(other.until_ready().await.errors.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn who_draws_and_goes_on_does_not_keep_its_server() {
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    let (mut client, mut other) = (stage.client("acme").await, stage.client("acme").await);
+    client.query("CREATE SEQUENCE numbers").await;
+    client.query("SELECT nextval('numbers')").await;
+    other.send(&Batch::new().query("SELECT 'served'").0).await;
+    let served = async { other.until_ready().await.value().to_owned() };
+    let busy = async {
+        loop {
+            client.query("SELECT 1").await;
+        }
+    };
+    let served = tokio::time::timeout(PATIENCE, async {
+        tokio::select! { served = served => served, () = busy => String::new() }
+    });
+    assert_eq!(served.await.unwrap(), "served");
+}
+
+#[tokio::test]
 async fn nobody_is_told_what_a_sequence_gave_another_client() {
     let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
     let (mut client, mut other) = (stage.client("acme").await, stage.client("acme").await);
