@@ -159,6 +159,11 @@ impl Expectations {
         self.queue.iter().all(|expect| expect.is_own())
     }
 
+    /// Whether the server is asked what keeps the client there.
+    pub(super) fn asks_for_pins(&self) -> bool {
+        self.queue.contains(&Expect::AskPins)
+    }
+
     /// Whether they are what is left of one request that ends with a Sync.
     pub(super) fn is_one_request(&self) -> bool {
         self.requests == 1 && self.queue.back() == Some(&Expect::Sync)

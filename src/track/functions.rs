@@ -15,7 +15,7 @@ use std::rc::Rc;
 use super::answers::{Row, hex_of, text_of};
 use super::exchange::{ClientState, Exchange, ServerState};
 use super::expect::Expect;
-use super::lexer::{self, Left, Names};
+use super::lexer::{self, Left, Names, StateKind};
 use super::params;
 use super::upstream::Parties;
 
@@ -100,6 +100,10 @@ impl Hidden {
 
     fn leave_behind(&self, client: &ClientState, server: &mut ServerState) {
         server.touch_names(&self.left.settings, client);
+        if self.left.settings == Names::Any {
+            // Settings with a class are in no view: what they are is never known, and nobody else may get them.
+            server.left_behind = Some(StateKind::Unknown);
+        }
         server.doubted |= self.left.pins;
     }
 }

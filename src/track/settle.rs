@@ -105,7 +105,11 @@ impl Exchange {
                 let sql = settings_query(&names);
                 self.ask(server, (Expect::AskSettings, &sql), names, out);
             }
-            Names::These(_) | Names::Any => self.ask_all(client, server, out),
+            Names::These(names) => {
+                server.may_have.extend(names.into_iter().filter(|name| name.contains('.')));
+                self.ask_all(client, server, out);
+            }
+            Names::Any => self.ask_all(client, server, out),
         }
         if std::mem::take(&mut server.doubted) {
             server.can_pass = self.may_pass(client);
@@ -178,6 +182,8 @@ impl Exchange {
             _ if failed => (server.suspect, server.lost_settings) = (true, true),
             Expect::AskSettings => take_settings(&asked, client, server),
             Expect::AskAllSettings => take_all_settings(asked.rows, client, server),
+            // What the client has said since is asked about anew; this answer is older.
+            _ if server.doubted || self.expect.asks_for_pins() => {}
             _ => {
                 take_pins(asked.rows.first(), server);
                 if let Some(hearing) = &mut client.hearing {

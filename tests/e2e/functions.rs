@@ -115,3 +115,36 @@ async fn a_client_that_leaves_right_behind_its_answer_costs_no_server() {
     }
     assert_eq!(pids.len(), 1, "{pids:?}");
 }
+
+#[tokio::test]
+async fn what_functions_set_under_names_that_nobody_can_read_reaches_nobody() {
+    let setter = |n: usize| {
+        let body = format!("SELECT set_config(''app.k{n}'', ''x'', false)");
+        format!("CREATE FUNCTION set_{n}() RETURNS text LANGUAGE sql AS '{body}';")
+    };
+    let many: String = (0..60).map(setter).collect();
+    let computed = "CREATE FUNCTION put(k text, v text) RETURNS void LANGUAGE plpgsql AS \
+         $$ BEGIN PERFORM set_config('app.' || k, v, false); END $$";
+    for (functions, call) in [(computed, "SELECT put('user', 'eve')"), (many.as_str(), "SELECT set_59()")] {
+        let stage = stage_with(&[functions]).await;
+        let (mut ann, mut bob) = (stage.client("acme").await, stage.client("acme").await);
+        assert_eq!(user(&mut bob).await, "");
+        run(&mut ann, call).await;
+        let look = "SELECT concat(current_setting('app.user', true), current_setting('app.k59', true))";
+        assert_eq!(bob.query(look).await.value(), "", "{call}");
+    }
+}
+
+#[tokio::test]
+async fn functions_that_a_block_makes_or_that_change_their_name_are_known_at_once() {
+    let stage = stage_with(&[]).await;
+    let (mut ann, mut bob) = (stage.client("acme").await, stage.client("acme").await);
+    run(&mut bob, "SELECT 1").await;
+    let block = format!("DO $x$ BEGIN {LOGIN}; END $x$");
+    run(&mut ann, &block).await;
+    run(&mut bob, "SELECT 1").await;
+    run(&mut ann, "ALTER FUNCTION login(text) RENAME TO enter").await;
+    run(&mut bob, "SELECT 1").await;
+    run(&mut ann, "SELECT enter('ann')").await;
+    assert_eq!(user(&mut bob).await, "");
+}

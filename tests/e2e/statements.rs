@@ -156,6 +156,12 @@ async fn a_name_that_was_prepared_by_sql_can_be_bound() {
     assert_eq!(client.ask(execute("s", "x")).await.value(), "sql x");
     let mut other = stage.client("acme").await;
     assert_eq!(other.ask(execute("s", "x")).await.code(), "26000");
+    for round in 0..30 {
+        // The answer to what was asked behind DEALLOCATE may come in between.
+        client.query("DEALLOCATE s").await;
+        client.query(&format!("PREPARE s (text) AS SELECT '{round} ' || $1")).await;
+        assert_eq!(client.ask(execute("s", "x")).await.value(), format!("{round} x"));
+    }
 }
 
 #[tokio::test]

@@ -92,7 +92,8 @@ const STARTS: [&[u8]; 4] = [b"begin", b"then", b"else", b"loop"];
 /// Whether a text makes a function, a procedure or a trigger.
 #[must_use]
 pub fn makes_functions(sql: &[u8]) -> bool {
-    if super::is_plain(sql) {
+    let is_alter = || sql.get(..5).is_some_and(|start| is(start, b"alter"));
+    if super::is_plain(sql) && !is_alter() {
         return false;
     }
     let mut statements = Statements::of(sql);
@@ -100,10 +101,20 @@ pub fn makes_functions(sql: &[u8]) -> bool {
         let tokens = &mut statements.tokens;
         if let Token::Word(word) = token
             && is_first
-            && is(word, b"create")
+            && is(word, b"do")
+        {
+            // A block may make some.
+            let small = sql.to_ascii_lowercase();
+            return [b"function".as_slice(), b"procedure", b"trigger", b"execute"]
+                .iter()
+                .any(|what| memchr::memmem::find(&small, what).is_some());
+        }
+        if let Token::Word(word) = token
+            && is_first
+            && (is(word, b"create") || is(word, b"alter"))
         {
             while tokens.eat_word(&[b"or", b"replace", b"constraint"]) {}
-            if tokens.eat_word(&[b"function", b"procedure", b"trigger"]) {
+            if tokens.eat_word(&[b"function", b"procedure", b"routine", b"trigger"]) {
                 return true;
             }
         }
@@ -208,6 +219,8 @@ mod tests {
         for sql in [
             "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
             "begin; create or replace procedure p() language sql as ''",
+            "ALTER FUNCTION f() RENAME TO g",
+            "DO $$ BEGIN CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; END $$",
             "CREATE CONSTRAINT TRIGGER t AFTER INSERT ON x EXECUTE FUNCTION f()",
         ] {
             assert!(makes_functions(sql.as_bytes()), "{sql}");
