@@ -25,7 +25,9 @@ use super::listening::Stage;
 use super::tenant::TenantState;
 use crate::error::{ClientError, Fault, SqlState};
 use crate::ids::ClientId;
-use crate::track::{Channel, Channels, ClientState, Exchange, Hearing, Sink, frames, quoted};
+use crate::track::{
+    Channel, Channels, ClientState, Exchange, Hearing, MAX_UNREAD_BYTES, Sink, frames, quoted,
+};
 use crate::wire::frame;
 use crate::wire::messages;
 
@@ -177,6 +179,10 @@ impl Listener {
             let told = sink.finish();
             if self.lost_at.is_some() {
                 self.early.extend_from_slice(told);
+                if self.early.len() > MAX_UNREAD_BYTES {
+                    // They are told of a loss in any case; what cannot be kept begins another one.
+                    return End::Lost;
+                }
             } else {
                 self.dispatch(told);
             }

@@ -395,6 +395,7 @@ impl Exchange {
         server.listened.clear();
         server.sequences_mixed = false;
         server.touched = Names::None;
+        server.may_have = Vec::new();
         server.doubted = false;
         server.blind = false;
         server.asking = false;
