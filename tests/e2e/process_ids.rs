@@ -171,15 +171,17 @@ async fn in_transaction_mode_the_process_id_of_the_proxy_is_no_servers() {
     let server = client.query("SELECT pg_backend_pid()").await.value().to_owned();
     assert_ne!(server, client.key.0.to_string());
     assert!(i32::try_from(client.key.0).unwrap() > 1 << 22, "beyond every process id of Linux");
-    // While it keeps its server, who speaks is the server that pg_backend_pid() names.
+    // Who speaks is the server that pg_backend_pid() names in the same transaction.
     assert!(client.query("LISTEN news").await.errors.is_empty());
-    let server: u32 = client.query("SELECT pg_backend_pid()").await.value().parse().unwrap();
-    client.send(&Batch::new().query("NOTIFY news").0).await;
-    loop {
+    client.send(&Batch::new().query("BEGIN; NOTIFY news; SELECT pg_backend_pid(); COMMIT").0).await;
+    let (mut server, mut speaker) = (None, None);
+    while server.is_none() || speaker.is_none() {
         let message = client.message().await.unwrap();
-        if message.tag == b'A' {
-            assert_eq!(message.body[..4], server.to_be_bytes());
-            break;
+        match message.tag {
+            b'A' => speaker = message.body.first_chunk().copied().map(i32::from_be_bytes),
+            b'D' => server = String::from_utf8_lossy(&message.body[6..]).parse().ok(),
+            _ => {}
         }
     }
+    assert_eq!(speaker, server);
 }
