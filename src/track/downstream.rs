@@ -8,8 +8,9 @@ use std::rc::Rc;
 use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
 use super::lexer::Traces;
+use super::names_in_errors::is_of_a_statement;
 use super::prepared::SERVER_NAME_PREFIX;
-use super::renaming::UNNAMED;
+use super::renaming::{FOREIGN_PREFIX, UNNAMED};
 use super::sink::Sink;
 use super::statement::ClientStatements;
 use crate::wire::frame::{self, HEADER_BYTES, Header};
@@ -91,8 +92,8 @@ impl Exchange {
             let refused = header.tag == b'E'
                 && matches!(self.expect.head(), Some(Expect::Refused | Expect::RefusedQuery));
             let long = own.is_some() || self.is_read(header.tag);
-            let kept = header.tag == b'E' && self.retry.is_kept() && header.body_len <= MAX_INSPECTED_BYTES;
-            if body.is_none() && (long || refused || kept || is_inspected(header.tag)) {
+            let is_error = header.tag == b'E' && header.body_len <= MAX_INSPECTED_BYTES;
+            if body.is_none() && (long || refused || is_error || is_inspected(header.tag)) {
                 let most = if long { MAX_OWN_BYTES } else { MAX_INSPECTED_BYTES };
                 if header.body_len > most {
                     return Err(ServerFault::Protocol(header.tag));
@@ -123,6 +124,16 @@ impl Exchange {
                 && !Self::is_for_client(body.unwrap_or_default(), (client, server), sink)
             {
                 sink.drop_input(here);
+            } else if let Some(body) = body.filter(|body| header.tag == b'E' && is_of_a_statement(body)) {
+                sink.drop_input(here);
+                let error = self.in_clients_words(body, (client, server));
+                if self.error(body, client, server) {
+                    // A name that it had before what was skipped is its name again.
+                    let error = error.or_else(|| self.in_clients_words(body, (client, server)));
+                    let error = error.as_deref().unwrap_or(body);
+                    frame::put(sink.insert(), b'E', |out| out.extend_from_slice(error));
+                    self.retry.heard(header.tag);
+                }
             } else if self.answer(header, body.unwrap_or(part), (client, server), &mut turn)? {
                 self.retry.heard(header.tag);
                 sink.keep(here);
@@ -155,7 +166,10 @@ impl Exchange {
         match header.tag {
             b'D' | b'd' | b'c' | b'N' | b'A' | b'V' | b'H' => {}
             b'1' => return self.parse_complete(client, server),
-            b'2' => self.pop_one(Expect::Bind, header.tag)?,
+            b'2' => match self.pop() {
+                Some(Expect::Bind | Expect::BindDeallocate) => {}
+                _ => return Err(ServerFault::Protocol(header.tag)),
+            },
             b'3' => match self.expect.pop() {
                 Some(Expect::Close) => {}
                 Some(Expect::OwnClose { .. }) => return Ok(false),
@@ -179,10 +193,6 @@ impl Exchange {
             tag => return Err(ServerFault::Protocol(tag)),
         }
         Ok(true)
-    }
-
-    fn pop_one(&mut self, expected: Expect, tag: u8) -> Result<(), ServerFault> {
-        if self.expect.pop() == Some(expected) { Ok(()) } else { Err(ServerFault::Protocol(tag)) }
     }
 
     fn parse_complete(
@@ -356,6 +366,7 @@ impl Exchange {
         }
         self.settle_channels(client, server.status);
         self.request_failed = false;
+        self.not_prepared = None;
         if self.retry.is_due() {
             // The answer to a request that is made once more.
             self.pop();
@@ -386,6 +397,11 @@ impl Exchange {
         sink: &mut Sink<'_>,
         turn: &mut Turn,
     ) -> Result<(), ServerFault> {
+        if let Expect::OwnPrepare { id, serial } = own
+            && self.own_prepare_answered((id, serial), (tag, body), server)
+        {
+            return Ok(());
+        }
         match tag {
             b'S' => {
                 let (name, value) = parameter(body).ok_or(ServerFault::Protocol(tag))?;
@@ -434,7 +450,10 @@ fn is_of_a_statement_gone_bad(error: &[u8]) -> bool {
     match fields.code() {
         // The text is translated, the name of the function in Postgres is not.
         Some(b"0A000") => fields.field(b'R') == Some(b"RevalidateCachedQuery"),
-        Some(b"26000") => fields.field(b'M').is_some_and(|text| contains(text, SERVER_NAME_PREFIX)),
+        // Not one that the client has made up.
+        Some(b"26000") => fields
+            .field(b'M')
+            .is_some_and(|text| contains(text, SERVER_NAME_PREFIX) && !contains(text, FOREIGN_PREFIX)),
         Some(_) | None => false,
     }
 }

@@ -296,6 +296,8 @@ pub struct Exchange {
     pub(super) notifying: Vec<usize>,
     /// A query of our own failed: the error's body.
     pub(super) own_error: Option<Box<[u8]>>,
+    /// Why a statement could not be prepared that the next simple query names.
+    pub(super) not_prepared: Option<Box<[u8]>>,
 }
 
 impl Exchange {
@@ -439,6 +441,7 @@ impl Exchange {
         self.copy_syncs = false;
         self.unnamed_here = false;
         self.own_error = None;
+        self.not_prepared = None;
         self.last_was_error = false;
         self.reset_here = Names::None;
         self.request_failed = false;
@@ -546,7 +549,9 @@ const fn own_answer(expect: Expect) -> Option<OwnAnswer> {
         | Expect::ParseAgain
         | Expect::NamedParse { .. }
         | Expect::OwnParse { .. }
+        | Expect::OwnPrepare { .. }
         | Expect::Bind
+        | Expect::BindDeallocate
         | Expect::Describe
         | Expect::Learn
         | Expect::OwnDescribe

@@ -53,8 +53,18 @@ pub(super) enum Expect {
         /// Its number on the server.
         serial: u32,
     },
+    /// ParseComplete and the ReadyForQuery of its own Sync, for a statement that the proxy prepared by itself before a simple
+    /// query that names it: swallowed.
+    OwnPrepare {
+        /// Statement id.
+        id: u64,
+        /// Its number on the server.
+        serial: u32,
+    },
     /// BindComplete.
     Bind,
+    /// BindComplete of a statement that stands in for a DEALLOCATE. Has a note.
+    BindDeallocate,
     /// RowDescription or NoData.
     Describe,
     /// The same, to be remembered: that of a named statement, or of a portal bound from one.
@@ -86,7 +96,7 @@ impl Expect {
 
     /// Whether its answer is not the client's.
     pub(super) const fn is_own(self) -> bool {
-        matches!(self, Self::Own | Self::Restore) || self.is_question()
+        matches!(self, Self::Own | Self::OwnPrepare { .. } | Self::Restore) || self.is_question()
     }
 
     /// Whether it is a question of the proxy's own.
@@ -108,6 +118,7 @@ impl Expect {
                 | Self::RefusedQuery
                 | Self::Refused
                 | Self::NamedParse { .. }
+                | Self::BindDeallocate
                 | Self::SynthParse
                 | Self::SynthClose
         )

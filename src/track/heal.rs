@@ -34,11 +34,6 @@ impl Retry {
         self.due
     }
 
-    /// Whether a request is kept.
-    pub(super) const fn is_kept(&self) -> bool {
-        !self.request.is_empty()
-    }
-
     /// Nothing is kept any more.
     pub(super) fn clear(&mut self) {
         self.request.clear();

@@ -372,6 +372,14 @@ impl Exchange {
     }
 
     /// The number of the request that is being sent.
+    /// Whether what the client says now waits for the answers to what it has said: what it has notified itself of must not
+    /// come together with what it will.
+    pub(super) fn notifies_itself(&self, client: &ClientState) -> bool {
+        let begins =
+            client.hearing.is_some() && !self.copy_in && !self.unsynced && self.expect.requests() > 0;
+        begins && self.notifying.iter().any(|request| *request < self.request_number())
+    }
+
     fn request_number(&self) -> usize {
         self.requests_answered.saturating_add(self.expect.requests()).saturating_add(1)
     }

@@ -28,7 +28,7 @@
 
 mod bodies;
 mod channels;
-mod deallocations;
+mod mentions;
 mod path;
 mod quiet;
 mod settings;
@@ -39,7 +39,7 @@ mod verdict;
 
 pub use bodies::{Left, left_by_body, makes_functions, may_run};
 pub use channels::{ChannelStep, channel_steps};
-pub use deallocations::{Deallocation, deallocations};
+pub use mentions::{Mention, Mentioned, mentions};
 pub use path::{Path, path, split_path};
 pub use settings::{Changes, Names};
 use tokens::Tokens;
@@ -130,19 +130,35 @@ pub struct Traces {
     pub kind: StateKind,
     /// Which settings.
     pub changes: Changes,
+    /// The name of the statement that the text deallocates, if that is all it does.
+    pub deallocates: Option<Box<[u8]>>,
 }
 
 impl Traces {
     /// Those of a text that nobody has read, or could.
     #[must_use]
     pub const fn unknown() -> Self {
-        Self { kind: StateKind::Unknown, changes: Changes::anything() }
+        Self { kind: StateKind::Unknown, changes: Changes::anything(), deallocates: None }
     }
 
     /// Those of a LISTEN.
     #[must_use]
     pub const fn listen() -> Self {
-        Self { kind: StateKind::Listen, changes: Changes { touched: Names::None, reset: Names::None } }
+        Self {
+            kind: StateKind::Listen,
+            changes: Changes { touched: Names::None, reset: Names::None },
+            deallocates: None,
+        }
+    }
+
+    /// Those of a text that is one DEALLOCATE of that name.
+    #[must_use]
+    pub fn deallocation(name: Vec<u8>) -> Self {
+        Self {
+            kind: StateKind::Deallocation,
+            changes: Changes { touched: Names::None, reset: Names::None },
+            deallocates: Some(name.into_boxed_slice()),
+        }
     }
 
     /// Whether the server may forget prepared statements: by DEALLOCATE or DISCARD ALL, or by what cannot be read.
@@ -162,7 +178,7 @@ impl Traces {
             | StateKind::Listen
             | StateKind::TempObject
             | StateKind::Cursor
-            | StateKind::AdvisoryLock => Self { kind, changes: settings::changes(sql) },
+            | StateKind::AdvisoryLock => Self { kind, changes: settings::changes(sql), deallocates: None },
         }
     }
 }

@@ -10,7 +10,7 @@
 //! ```
 
 mod answers;
-mod deallocate;
+mod by_sql;
 mod downstream;
 mod exchange;
 mod expect;
@@ -21,6 +21,7 @@ mod functions;
 mod heal;
 mod hearing;
 pub mod lexer;
+mod names_in_errors;
 mod notes;
 pub mod params;
 mod prepared;

@@ -6,11 +6,11 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::deallocate::Deallocated;
+use super::by_sql::Deallocated;
 use super::exchange::{ClientState, ServerState};
 use super::lexer::StateKind;
 use super::prepared::ServerStatements;
-use super::statement::{ClientStatements, Named};
+use super::statement::{ClientStatements, Named, Statement};
 use crate::error::ClientError;
 
 /// One change.
@@ -56,6 +56,23 @@ impl Note {
             Self::Refused(_) => false,
             Self::All(_) => true,
         }
+    }
+
+    /// A name of a statement, if it had it before this change.
+    pub(super) fn name_of(&self, is_it: &impl Fn(&Statement) -> bool) -> Option<&[u8]> {
+        match self {
+            Self::Name { name, before, .. } => {
+                before.as_ref().filter(|named| is_it(&named.statement)).map(|_| &**name)
+            }
+            Self::Deallocated(gone) => gone.name_of(is_it),
+            Self::Refused(_) => None,
+            Self::All(all) => all.names.name_of(is_it),
+        }
+    }
+
+    /// Whether it took that number away, which was prepared from this Parse body.
+    pub(super) fn took(&self, serial: u32, body: &[u8]) -> bool {
+        matches!(self, Self::All(all) if all.prepared.is_of(serial, body))
     }
 
     /// Takes the change back, unless one of the `later` ones has come over it.

@@ -3,6 +3,8 @@
 //! Owns the set ([`ServerStatements`]): which statement has which name there, which of them goes when the server is full,
 //! and of what type their rows are.
 
+use std::hash::BuildHasher;
+
 use hashbrown::HashMap;
 
 use super::rows::RowType;
@@ -20,6 +22,8 @@ pub struct ServerStatements {
     /// How their names begin.
     prefix: Box<[u8]>,
     here: HashMap<u64, Here, foldhash::fast::FixedState>,
+    /// The last ones that it had: number and fingerprint. An error may come when its statement is not `here` any more.
+    former: [(u32, u64); 16],
     /// Numbers that were to be closed, but the server skipped it.
     unclosed: Vec<u32>,
     last_serial: u32,
@@ -34,6 +38,8 @@ struct Here {
     used_at: u64,
     /// The segment of the conversation in which it was sent, 0 once the server has confirmed it.
     sent_in: u64,
+    /// Of its Parse body.
+    fingerprint: u64,
     /// Of what type its rows are, for as long as it is prepared.
     rows: RowType,
 }
@@ -52,6 +58,7 @@ impl ServerStatements {
         Self {
             prefix: SERVER_NAME_PREFIX.into(),
             here: HashMap::default(),
+            former: [(0, 0); 16],
             unclosed: Vec::new(),
             last_serial: 0,
             clock: 0,
@@ -72,6 +79,20 @@ impl ServerStatements {
         out.extend_from_slice(itoa::Buffer::new().format(serial).as_bytes());
     }
 
+    /// The number in the name of ours that a text begins with, and what comes behind the name.
+    pub(super) fn number_in<'a>(&self, text: &'a [u8]) -> Option<(u32, &'a [u8])> {
+        let number = text.strip_prefix(&*self.prefix)?;
+        let digits = number.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (number, after) = number.split_at_checked(digits)?;
+        Some((std::str::from_utf8(number).ok()?.parse().ok()?, after))
+    }
+
+    /// Whether what has that number was prepared from this Parse body, under whatever settings.
+    pub(super) fn is_of(&self, serial: u32, body: &[u8]) -> bool {
+        let mut all = self.here.values().map(|here| (here.serial, here.fingerprint)).chain(self.former);
+        all.any(|one| one == (serial, fingerprint(body)))
+    }
+
     /// Appends a Parse that prepares a statement.
     pub(super) fn put_parse(&self, out: &mut Vec<u8>, serial: u32, body: &[u8]) {
         frame::put(out, b'P', |out| {
@@ -88,6 +109,11 @@ impl ServerStatements {
             self.put_name(out, serial);
             out.push(0);
         });
+    }
+
+    /// A time that passes with each use of a statement.
+    pub(super) const fn clock(&self) -> u64 {
+        self.clock
     }
 
     /// The number of a statement that the server certainly has for a message sent now; notes that it is used.
@@ -115,17 +141,20 @@ impl ServerStatements {
         } else {
             return None;
         };
-        self.here.remove(&victim).map(|here| here.serial)
+        let gone = self.here.remove(&victim)?;
+        self.remember(gone);
+        Some(gone.serial)
     }
 
-    /// The server is about to prepare the statement. Returns its number there.
-    pub(super) fn insert(&mut self, id: u64, segment: u64) -> u32 {
+    /// The server is about to prepare the statement of that Parse body. Returns its number there.
+    pub(super) fn insert(&mut self, (id, body): (u64, &[u8]), segment: u64) -> u32 {
         self.clock = self.clock.saturating_add(1);
         self.last_serial = self.last_serial.wrapping_add(1);
         let here = Here {
             serial: self.last_serial,
             used_at: self.clock,
             sent_in: segment,
+            fingerprint: fingerprint(body),
             rows: RowType::default(),
         };
         self.here.insert(id, here);
@@ -134,7 +163,15 @@ impl ServerStatements {
 
     /// The server has none of them as it should: all are closed before the next one is prepared.
     pub(super) fn distrust(&mut self) {
-        self.unclosed.extend(self.here.drain().map(|(_, here)| here.serial));
+        for gone in std::mem::take(&mut self.here).into_values() {
+            self.remember(gone);
+            self.unclosed.push(gone.serial);
+        }
+    }
+
+    fn remember(&mut self, gone: Here) {
+        self.former.rotate_right(1);
+        self.former[0] = (gone.serial, gone.fingerprint);
     }
 
     /// The server has prepared it.
@@ -161,8 +198,10 @@ impl ServerStatements {
 
     /// The server has not prepared it.
     pub(super) fn failed(&mut self, id: u64, serial: u32) {
-        if self.here.get(&id).is_some_and(|here| here.serial == serial) {
-            self.here.remove(&id);
+        if self.here.get(&id).is_some_and(|here| here.serial == serial)
+            && let Some(gone) = self.here.remove(&id)
+        {
+            self.remember(gone);
         }
     }
 
@@ -212,6 +251,10 @@ impl ServerStatements {
     }
 }
 
+fn fingerprint(body: &[u8]) -> u64 {
+    foldhash::fast::FixedState::default().hash_one(body)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,7 +272,7 @@ mod tests {
     /// Prepares a statement and confirms it. Returns what had to be closed.
     fn prepare(server: &mut ServerStatements, id: u64) -> Vec<u32> {
         let closed = std::iter::from_fn(|| server.victim_for(id)).collect();
-        let serial = server.insert(id, 1);
+        let serial = server.insert((id, b""), 1);
         server.confirm(id, serial);
         closed
     }
@@ -247,7 +290,7 @@ mod tests {
     #[test]
     fn a_statement_on_its_way_counts_in_its_own_segment_only() {
         let mut server = ServerStatements::new(2);
-        let serial = server.insert(10, 5);
+        let serial = server.insert((10, b""), 5);
         assert_eq!((server.touch(10, 5), server.touch(10, 6)), (Some(serial), None));
         server.confirm(10, serial);
         assert_eq!(server.touch(10, 6), Some(serial));
@@ -265,9 +308,9 @@ mod tests {
     #[test]
     fn a_number_is_never_used_twice() {
         let mut server = ServerStatements::new(9);
-        let first = server.insert(10, 1);
+        let first = server.insert((10, b""), 1);
         let all = server.take_all();
-        let second = server.insert(10, 2);
+        let second = server.insert((10, b""), 2);
         assert_ne!(first, second);
         server.take_back(all);
         assert_eq!(server.touch(10, 2), Some(second));

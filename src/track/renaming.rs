@@ -74,9 +74,11 @@ impl Exchange {
         statement: Rc<Statement>,
         out: &mut Vec<u8>,
     ) {
-        if parties.client.statements.find(name).is_some() {
-            // The name is taken: let the server say so, by preparing what it has prepared.
-            let Place { serial, .. } = self.prepare_here(parties, &statement, out);
+        if let Some(taken) = parties.client.statements.find(name).cloned() {
+            // Let the server say so, by preparing what it has prepared; but what is wrong with the text comes first.
+            self.prepare_here(parties, &statement, out);
+            let Place { serial, .. } = self.prepare_here(parties, &taken.statement, out);
+            taken.use_at(parties.server.statements.clock());
             parties.server.statements.put_parse(out, serial, &statement.body);
             self.expect_extended(Expect::ParseAgain);
             return;
@@ -157,12 +159,21 @@ impl Exchange {
         if let Some(error) = traces.as_deref().and_then(|traces| self.pin_refusal(parties, traces)) {
             return Ok(self.refuse_extended(header, message, error, sink));
         }
+        let gone = traces.as_deref().and_then(|traces| traces.deallocates.as_deref());
+        if gone.is_some_and(|gone| self.is_undecided(gone, parties.server)) {
+            return Ok(Next::Hold);
+        }
         if traces.as_deref().is_some_and(|traces| traces.changes.touched == Names::Any) {
             let names = portal.len().saturating_add(name.len()).saturating_add(2);
             parties.server.look_for_names(available.get(names..).unwrap_or_default());
         }
         self.bound = None;
         self.has_portal |= portal.is_empty();
+        if let Some(gone) = gone
+            && parties.client.statements.find(gone).is_some()
+        {
+            return Ok(self.bind_deallocation(parties, (header, message), (portal, name), gone, sink));
+        }
         if name.is_empty() && !self.unnamed_here && parties.unnamed_is_gone() {
             parties.client.functions.binds_unnamed_again.set(true);
         }
@@ -183,6 +194,7 @@ impl Exchange {
         let new_name = match parties.client.statements.find(name).cloned() {
             Some(named) => {
                 let place = self.prepare_here(parties, &named.statement, sink.insert());
+                named.use_at(parties.server.statements.clock());
                 if !rows::is_described_next(message, header, portal) {
                     self.retry.by_memory |= named.is_told();
                     match self.agrees(&named, place, parties.server, sink.insert()) {
@@ -206,17 +218,17 @@ impl Exchange {
             }
             None => self.foreign(parties, name, sink),
         };
-        Ok(self.bind_under(header, message, (portal, name), (&new_name, parties.server), sink))
+        let names = (portal, name, new_name);
+        Ok(self.bind_under((header, message), names, parties.server, (Expect::Bind, sink)))
     }
 
     /// Forwards a Bind with another statement name. Its parameters may still be on their way.
-    fn bind_under(
+    pub(super) fn bind_under(
         &mut self,
-        header: Header,
-        message: &[u8],
-        (portal, old_name): (&[u8], &[u8]),
-        (name, server): (&Name<'_>, &ServerState),
-        sink: &mut Sink<'_>,
+        (header, message): (Header, &[u8]),
+        (portal, old_name, name): (&[u8], &[u8], Name<'_>),
+        server: &ServerState,
+        (expect, sink): (Expect, &mut Sink<'_>),
     ) -> Next {
         let old_names = portal.len().saturating_add(old_name.len()).saturating_add(2);
         let head = HEADER_BYTES.saturating_add(old_names);
@@ -234,7 +246,7 @@ impl Exchange {
         if let Some(field) = out.get_mut(length_at..).and_then(|tail| tail.first_chunk_mut::<4>()) {
             *field = length.to_be_bytes();
         }
-        self.expect_extended(Expect::Bind);
+        self.expect_extended(expect);
         let tail = header.total_len().min(message.len()).saturating_sub(head);
         sink.keep(tail);
         let done = head.saturating_add(tail);
@@ -267,6 +279,7 @@ impl Exchange {
         let (name, expect) = match parties.client.statements.find(name).cloned() {
             Some(named) => {
                 let place = self.prepare_here(parties, &named.statement, sink.insert());
+                named.use_at(parties.server.statements.clock());
                 let expect = self.learn(Expect::Learn, place, Some(named));
                 (Name::Ours(place.serial), expect)
             }
@@ -368,29 +381,47 @@ impl Exchange {
     }
 
     /// Prepares a statement if the server lacks it. Returns where it is there.
-    fn prepare_here(&mut self, parties: &mut Parties<'_>, statement: &Statement, out: &mut Vec<u8>) -> Place {
-        let segment = self.this_segment();
+    pub(super) fn prepare_here(
+        &mut self,
+        parties: &mut Parties<'_>,
+        statement: &Statement,
+        out: &mut Vec<u8>,
+    ) -> Place {
         self.retry.is_named = true;
-        if let Some(serial) = parties.server.statements.touch(statement.id, segment) {
-            return Place { id: statement.id, serial };
+        if let Some(place) = self.place_of(parties, statement) {
+            return place;
         }
-        // Prepared now it may mean something else than to those who have it from other times.
         let id = parties.id_now(statement);
-        if let Some(serial) = parties.server.statements.touch(id, segment).filter(|_| id != statement.id) {
-            return Place { id, serial };
-        }
         let serial = self.send_parse(parties.server, id, &statement.body, out);
         self.expect_extended(Expect::OwnParse { id, serial });
         Place { id, serial }
     }
 
+    /// Where a statement is on the server, if it is there.
+    pub(super) fn place_of(&self, parties: &mut Parties<'_>, statement: &Statement) -> Option<Place> {
+        let segment = self.this_segment();
+        if let Some(serial) = parties.server.statements.touch(statement.id, segment) {
+            return Some(Place { id: statement.id, serial });
+        }
+        // Prepared now it may mean something else than to those who have it from other times.
+        let id = parties.id_now(statement);
+        let serial = parties.server.statements.touch(id, segment).filter(|_| id != statement.id)?;
+        Some(Place { id, serial })
+    }
+
     /// Prepares a statement under a new number, after closing what must go for that. The caller expects the answer.
-    fn send_parse(&mut self, server: &mut ServerState, id: u64, body: &[u8], out: &mut Vec<u8>) -> u32 {
+    pub(super) fn send_parse(
+        &mut self,
+        server: &mut ServerState,
+        id: u64,
+        body: &[u8],
+        out: &mut Vec<u8>,
+    ) -> u32 {
         while let Some(victim) = server.statements.victim_for(id) {
             server.statements.put_close(out, victim);
             self.expect_extended(Expect::OwnClose { serial: victim });
         }
-        let serial = server.statements.insert(id, self.this_segment());
+        let serial = server.statements.insert((id, body), self.this_segment());
         server.statements.put_parse(out, serial, body);
         serial
     }
@@ -406,7 +437,7 @@ impl Parties<'_> {
     ///
     /// Shared with all clients whose settings read it in the same way; with nobody as soon as this client has changed
     /// something that is not reported.
-    fn statement(&mut self, body: &[u8]) -> Rc<Statement> {
+    pub(super) fn statement(&mut self, body: &[u8]) -> Rc<Statement> {
         if self.server.is_in_doubt() {
             return self.cache.alone(body);
         }
@@ -414,7 +445,7 @@ impl Parties<'_> {
     }
 
     /// What a statement is called on the server if it is prepared there now.
-    fn id_now(&mut self, statement: &Statement) -> u64 {
+    pub(super) fn id_now(&mut self, statement: &Statement) -> u64 {
         if statement.context == 0 {
             return statement.id;
         }
@@ -436,14 +467,17 @@ impl Parties<'_> {
     }
 }
 
-/// Marks the number of a statement on a server that is its client's alone.
-const UNSHARED: u64 = 1 << 63;
-
 /// Stands for the number that the unnamed statement does not have.
 pub(super) const UNNAMED: u32 = 0;
 
+/// Marks the number of a statement on a server that is its client's alone.
+const UNSHARED: u64 = 1 << 63;
+
+/// How a name begins that the client does not have, on its way to the server.
+pub(super) const FOREIGN_PREFIX: &[u8] = b"tenantry:";
+
 /// The name a statement gets on its way to the server.
-enum Name<'a> {
+pub(super) enum Name<'a> {
     Ours(u32),
     /// A name that it may have prepared by SQL: on a server that it keeps, nobody else has.
     Own(&'a [u8]),
@@ -458,7 +492,7 @@ impl Name<'_> {
             Self::Own(name) => out.extend_from_slice(name),
             Self::Foreign([]) => {}
             Self::Foreign(name) => {
-                out.extend_from_slice(b"tenantry:");
+                out.extend_from_slice(FOREIGN_PREFIX);
                 out.extend_from_slice(name);
             }
         }

@@ -222,9 +222,10 @@ pub(super) fn traces(text: &[u8]) -> Option<Rc<Traces>> {
     Some(Rc::new(match classify(text) {
         Effect::Transient => return None,
         Effect::SessionState(kind) => Traces::of(text, kind),
-        // As a prepared statement these run as they are written: on whatever the server has.
-        // They only take away, so they keep no client at its server, but what is left is not known.
-        Effect::Deallocate(_) | Effect::DeallocateAll => Traces::unknown(),
+        Effect::Deallocate(name) => Traces::deallocation(name),
+        // As a prepared statement this runs as it is written: on whatever the server has.
+        // It only takes away, so it keeps no client at its server, but what is left is not known.
+        Effect::DeallocateAll => Traces::unknown(),
         Effect::DiscardAll => Traces { changes: Changes::discard_all(), ..Traces::unknown() },
     }))
 }
@@ -236,11 +237,17 @@ pub struct Named {
     pub statement: Rc<Statement>,
     /// Of what type the client was told its rows are.
     pub(super) told: Cell<RowType>,
+    /// When it was used last: where a statement has several names, an error is most likely about this one.
+    used_at: Cell<u64>,
 }
 
 impl Named {
     pub(super) fn new(statement: Rc<Statement>) -> Rc<Self> {
-        Rc::new(Self { statement, told: Cell::default() })
+        Rc::new(Self { statement, told: Cell::default(), used_at: Cell::default() })
+    }
+
+    pub(super) fn use_at(&self, clock: u64) {
+        self.used_at.set(clock);
     }
 
     pub(super) fn is_told(&self) -> bool {
@@ -263,6 +270,12 @@ impl ClientStatements {
     #[must_use]
     pub fn find(&self, name: &[u8]) -> Option<&Rc<Named>> {
         self.names.as_ref()?.get(name)
+    }
+
+    /// The name of a statement; of several that which was used last.
+    pub(super) fn name_of(&self, is_it: impl Fn(&Statement) -> bool) -> Option<&[u8]> {
+        let its = self.names.as_ref()?.iter().filter(|(_, named)| is_it(&named.statement));
+        its.max_by_key(|(_, named)| named.used_at.get()).map(|(name, _)| &**name)
     }
 
     /// Gives a name a meaning, or none.

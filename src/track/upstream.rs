@@ -5,7 +5,7 @@
 //!
 //! | message | answer expected | what may differ |
 //! |---|---|---|
-//! | Query | ReadyForQuery | DEALLOCATE of a statement that came by Parse is answered by a stand-in (`deallocate`) |
+//! | Query | ReadyForQuery | EXECUTE, PREPARE and DEALLOCATE of a statement that came by Parse (`by_sql`) |
 //! | Parse | ParseComplete | named: prepared under our name, or answered by us if the server has it |
 //! | Bind, Describe S | BindComplete, RowDescription | our name; preceded by a Parse of ours if the server lacks it |
 //! | Close S | CloseComplete | answered by us: the text stays prepared for others |
@@ -137,6 +137,9 @@ impl Exchange {
             // The server throws it away, so it brings no answer and leaves nothing behind.
             return Ok(self.forward(header, message, sink));
         }
+        if self.notifies_itself(parties.client) && !matches!(header.tag, b'd' | b'c' | b'f' | b'H') {
+            return Ok(Next::Hold);
+        }
         match header.tag {
             b'Q' => return self.query(parties, header, message, sink),
             b'P' => return self.parse(parties, header, message, sink),
@@ -224,7 +227,8 @@ impl Exchange {
         parties.look_for_functions(text);
         self.note_channels(parties, text, sink);
         let effect = classify(text);
-        let rewritten = if effect == Effect::Transient { Ok(None) } else { self.rewrite(parties, text) };
+        let rewritten =
+            if effect == Effect::Transient { Ok(None) } else { self.rewrite(parties, text, sink) };
         let Ok(rewritten) = rewritten else { return Ok(Next::Hold) };
         let (text, effect) = match &rewritten {
             Some(rewritten) => (&*rewritten.rest, classify(&rewritten.rest)),
@@ -262,7 +266,9 @@ impl Exchange {
                     out.extend_from_slice(&rewritten.text);
                     out.push(0);
                 });
-                expect = self.deallocate(parties, rewritten.gone());
+                if !rewritten.gone.is_empty() {
+                    expect = self.deallocate(parties, rewritten.gone);
+                }
                 self.expect_query(parties, expect);
                 Next::Done(header.total_len())
             }

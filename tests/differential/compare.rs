@@ -9,13 +9,14 @@
 //! | NotificationResponse | the sender's process id | two sessions, two backends |
 //! | RowDescription | the number of a table that was created during the test | two databases, two numbers |
 //! | the answers to a request in a failed transaction | which error it is, if the proxied one is 25P02 | see below |
+//! | ErrorResponse | the name in `prepared statement "name"`, if the session gives it | of two names for one text it may be the other |
 //! | ErrorResponse 57014 | the context | how far the query had come when it was cancelled |
-//! | ErrorResponse | the name in `prepared statement "name"` | on the server a statement has the proxy's name |
 //!
 //! In a failed transaction Postgres refuses most things with 25P02, and some with other errors before it comes to that: a
 //! Bind with too few values, for example. Where the server lacks the client's statement the proxy puts a Parse in front,
 //! and that is refused first.
 
+use crate::author::NAMES;
 use crate::player::Transcript;
 use crate::support::Message;
 
@@ -136,13 +137,15 @@ impl Judge {
     }
 }
 
-/// Takes out the name of a prepared statement.
+/// Takes out the name of a prepared statement, if it is one that clients give.
 fn forget_statement(body: &mut Vec<u8>) {
     let before = b"prepared statement \"";
     let Some(at) = body.windows(before.len()).position(|part| part == before) else { return };
     let name = at + before.len();
     let length = body[name..].iter().position(|byte| *byte == b'"').unwrap_or(0);
-    body.drain(name..name + length);
+    if NAMES.iter().any(|given| given.as_bytes() == &body[name..name + length]) {
+        body.drain(name..name + length);
+    }
 }
 
 /// The messages, with ParameterStatus that are next to each other in the order of names.

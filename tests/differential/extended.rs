@@ -349,10 +349,48 @@ pub(crate) fn guessed_names(author: &mut Author) -> Talk {
 
 /// A name that Parse gave, used by SQL, and the other way round.
 pub(crate) fn shared_names(author: &mut Author) -> Talk {
+    let index = author.below(NAMES.len());
+    let name = NAMES[index];
+    // Sometimes what it was before, or nothing.
+    let talk = if author.one_in(2) {
+        let sql = author.pick(&["SELECT 7", "SELECT 7 / 0", "VALUES (1), (2)"]);
+        author.prepared[index] = Some(Prepared { sql: sql.to_owned(), values: Vec::new() });
+        author.prepares_a_name = true;
+        Talk::new().close_statement(name).parse(name, sql).sync()
+    } else {
+        Talk::new()
+    };
+    let execute = format!("EXECUTE \"{name}\"");
+    match author.below(6) {
+        0 => talk.query(&execute),
+        1 => talk.query(&format!("SELECT 1; {execute}; {execute}")),
+        2 => talk.query(&format!("EXPLAIN (COSTS off) {execute}")),
+        3 => {
+            author.prepared[index] = None;
+            talk.query(&format!("DEALLOCATE \"{name}\"; {execute}"))
+        }
+        4 => {
+            author.prepared[index] = None;
+            let deallocate = format!("DEALLOCATE \"{name}\"");
+            let talk = talk.parse("", &deallocate).bind("", "", &[]).describe_portal("").execute("");
+            if author.one_in(2) { talk.bind("", name, &[]).execute("").sync() } else { talk.sync() }
+        }
+        _ => {
+            author.prepared[index] = None;
+            let talk = talk.close_statement("away").parse("away", &format!("DEALLOCATE \"{name}\""));
+            talk.bind("p", "away", &[]).execute("p").sync().bind("", "away", &[]).execute("").sync()
+        }
+    }
+}
+
+/// What PREPARE gives a name, which keeps the session at its server, used by the protocol.
+pub(crate) fn prepared_by_sql(author: &mut Author) -> Talk {
+    let index = author.below(NAMES.len());
+    let name = NAMES[index];
     if author.one_in(2) {
-        let talk = Talk::new().close_statement("s0").parse("s0", "SELECT 7").sync().wait();
-        author.prepared[0] = Some(Prepared { sql: "SELECT 7".to_owned(), values: Vec::new() });
-        return talk.query("EXECUTE s0");
+        let prepare = format!("PREPARE \"{name}\" AS SELECT 9");
+        author.prepared[index] = None;
+        return Talk::new().query(&prepare).wait().query(&format!("DEALLOCATE \"{name}\""));
     }
     let talk = Talk::new().query("PREPARE shared AS SELECT 8").wait();
     talk.bind("", "shared", &[]).execute("").sync().wait().query("DEALLOCATE shared")

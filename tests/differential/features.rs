@@ -70,7 +70,7 @@ impl Feature {
     }
 }
 
-pub(crate) const FEATURES: [Feature; 52] = [
+pub(crate) const FEATURES: [Feature; 53] = [
     feature(20, "query", simple::query),
     feature(6, "failing query", simple::failing_query),
     feature(10, "write", simple::write),
@@ -113,8 +113,11 @@ pub(crate) const FEATURES: [Feature; 52] = [
     feature(12, "pipeline", extended::pipeline).prepares(),
     feature(5, "flush", extended::flush).alone(),
     feature(4, "portals", extended::portals).alone(),
-    feature(2, "shared names", extended::shared_names)
+    feature(3, "shared names", extended::shared_names)
         .needs(|promises| promises.sql_and_protocol_share_names),
+    feature(2, "prepared by SQL", extended::prepared_by_sql)
+        .needs(|promises| promises.sql_and_protocol_share_names)
+        .pins(),
     feature(4, "copy in", copies::copy_in),
     feature(4, "copy out", copies::copy_out),
     feature(3, "copy in a pipeline", copies::in_pipeline).prepares(),

@@ -34,7 +34,7 @@ impl Promises {
         search_path_follows: true,
         reset_goes_to_startup: true,
         pins_are_released: true,
-        sql_and_protocol_share_names: false,
+        sql_and_protocol_share_names: true,
         names_may_be_used_at_once: true,
         server_names_are_hidden: true,
         unnamed_statement_is_kept: false,

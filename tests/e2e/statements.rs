@@ -149,6 +149,85 @@ async fn names_that_came_by_parse_are_deallocated_among_other_statements() {
 }
 
 #[tokio::test]
+async fn names_that_came_by_parse_are_deallocated_by_the_extended_protocol() {
+    let stage = stage(2).await;
+    let mut client = stage.client("acme").await;
+    for name in ["a", "b"] {
+        prepare(&mut client, name, OWNER).await;
+    }
+    let run = |name: &str| Batch::new().bind("", name, &[]).execute("");
+    // As psycopg says it in a pipeline.
+    let deallocate = Batch::new().parse("", "DEALLOCATE a").bind("", "", &[]).execute("");
+    let reply = client.ask(deallocate.bind("", "a", &["x"]).sync()).await;
+    assert_eq!((reply.shape().as_str(), reply.code()), ("12CEZ", "26000"), "{reply:?}");
+    assert_eq!(client.ask(execute("a", "x")).await.code(), "26000");
+    // Prepared itself, skipped once and refused once.
+    prepare(&mut client, "away", "DEALLOCATE b").await;
+    let fail = Batch::new().parse("", "SELECT 1 / 0").bind("", "", &[]).execute("");
+    client.ask(fail.bind("", "away", &[]).execute("").sync()).await;
+    client.query("BEGIN; SELECT 1 / 0").await;
+    assert_eq!(client.ask(run("away").sync()).await.code(), "25P02");
+    client.query("ROLLBACK").await;
+    assert_eq!(client.ask(execute("b", "x")).await.value(), "acme x");
+    let mut other = stage.client("acme").await;
+    other.query("BEGIN").await;
+    assert_eq!(client.ask(run("away").sync()).await.shape(), "2CZ", "on another server");
+    assert_eq!(client.ask(execute("b", "x")).await.code(), "26000");
+    let reply = client.ask(run("away").sync()).await;
+    assert_eq!((reply.code(), reply.errors[0].message.as_str()), ("26000", UNKNOWN_B));
+}
+
+const UNKNOWN_B: &str = "prepared statement \"b\" does not exist";
+
+#[tokio::test]
+async fn sql_finds_the_names_that_came_by_parse() {
+    let stage = stage(2).await;
+    let mut client = stage.client("acme").await;
+    let mut other = stage.client("acme").await;
+    prepare(&mut client, "S 1", OWNER).await;
+    assert_eq!(client.query("EXECUTE \"S 1\"('x')").await.value(), "acme x");
+    assert_eq!(other.query("EXECUTE \"S 1\"('x')").await.code(), "26000");
+    other.query("BEGIN").await;
+    assert_eq!(client.query("EXECUTE \"S 1\"('x')").await.value(), "acme x", "on another server");
+    let reply = client.query("BEGIN; EXECUTE \"S 1\"('y'); EXECUTE \"S 1\"('z'); COMMIT").await;
+    assert_eq!(reply.shape(), "CTDCTDCCZ");
+    let reply = client.query("EXPLAIN EXECUTE \"S 1\"('y')").await;
+    assert!(reply.errors.is_empty(), "{reply:?}");
+    let reply = client.query("PREPARE \"S 1\" AS SELECT 1").await;
+    let taken = "prepared statement \"S 1\" already exists";
+    assert_eq!((reply.code(), reply.errors[0].message.as_str()), ("42P05", taken));
+    let reply = client.query("DEALLOCATE \"S 1\"; EXECUTE \"S 1\"('x')").await;
+    assert_eq!(reply.code(), "26000", "{reply:?}");
+    assert_eq!(client.query("EXECUTE \"S 1\"('x')").await.code(), "26000");
+}
+
+#[tokio::test]
+async fn errors_name_statements_as_their_client_does() {
+    let stage = stage(2).await;
+    let mut client = stage.client("acme").await;
+    prepare(&mut client, "s", OWNER).await;
+    let said = async |client: &mut Wire, batch: Batch| {
+        let reply = client.ask(batch).await;
+        (reply.code().to_owned(), reply.errors[0].message.clone())
+    };
+    let (code, text) = said(&mut client, Batch::new().bind("", "s", &["a", "b"]).sync()).await;
+    assert_eq!(code, "08P01");
+    assert_eq!(text, "bind message supplies 2 parameters, but prepared statement \"s\" requires 1");
+    let (code, text) = said(&mut client, Batch::new().describe_statement("b").sync()).await;
+    assert_eq!((code.as_str(), text.as_str()), ("26000", UNKNOWN_B));
+    let (_, text) = said(&mut client, Batch::new().parse("s", "SELECT 1").sync()).await;
+    assert_eq!(text, "prepared statement \"s\" already exists");
+    // Why it cannot run, not that a server of ours does not know it.
+    client.query("CREATE TABLE gone (a int)").await;
+    prepare(&mut client, "g", "TABLE gone").await;
+    client.query("DROP TABLE gone").await;
+    let mut other = stage.client("acme").await;
+    other.query("BEGIN").await;
+    let reply = client.query("EXECUTE g").await;
+    assert_eq!((reply.code(), reply.shape().as_str()), ("42P01", "EZ"));
+}
+
+#[tokio::test]
 async fn a_name_that_was_prepared_by_sql_can_be_bound() {
     let stage = stage(2).await;
     let mut client = stage.client("acme").await;

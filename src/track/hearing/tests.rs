@@ -99,6 +99,27 @@ fn channels_are_given_up_by_what_is_committed() {
 }
 
 #[test]
+fn who_notifies_itself_says_more_behind_the_answer() {
+    let mut talk = hearing(&["a"]);
+    // With nobody to wait for the answers go out as they come.
+    of(&mut talk).mailbox.borrow_mut().listener = None;
+    let (notify, copy) = (query("NOTIFY a"), query("COPY t FROM STDIN; NOTIFY a"));
+    let (sent, fed) = talk.try_say(&[notify.clone(), notify.clone(), query("BEGIN")].concat()).unwrap();
+    assert_eq!((sent, fed.held), (notify.clone(), true));
+    talk.answer(&done("NOTIFY", "I"));
+    assert_eq!(talk.say(b""), notify);
+    talk.answer(&done("NOTIFY", "I"));
+    assert_eq!(talk.say(b""), query("BEGIN"));
+    talk.answer(&done("BEGIN", "T"));
+    assert_eq!(talk.say(&[notify.clone(), query("COMMIT")].concat()), notify);
+    talk.answer(&done("NOTIFY", "T"));
+    assert_eq!(talk.say(b""), query("COMMIT"), "the end of the transaction is what it waits for");
+    talk.answer(&done("COMMIT", "I"));
+    let data = messages(&[(b'd', b"1\n"), (b'c', b"")]);
+    assert_eq!(talk.say(&[&*copy, &data, &notify].concat()), [copy, data].concat());
+}
+
+#[test]
 fn a_pipeline_gives_up_what_each_request_does() {
     let mut talk = hearing(&["a", "b"]);
     talk.say(&[query("UNLISTEN a"), query("UNLISTEN b"), query("SELECT 1")].concat());
