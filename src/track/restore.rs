@@ -74,6 +74,7 @@ impl Exchange {
 
     /// DISCARD ALL has been carried out, outside a transaction: what the client and the server have now.
     pub(super) fn discarded_all(&self, client: &mut ClientState, server: &mut ServerState) {
+        server.touch_custom(client);
         server.settings.extras = Rc::default();
         let reported = &server.settings.params;
         let silent = client

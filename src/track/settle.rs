@@ -62,6 +62,12 @@ impl ServerState {
         self.strayed = true;
     }
 
+    /// All settings go back, but custom ones that the client has had stay known.
+    pub(super) fn touch_custom(&mut self, client: &ClientState) {
+        let custom = client.settings.extras.iter().map(|(name, _)| name).filter(|name| is_custom(name));
+        self.touched.add(custom.cloned());
+    }
+
     fn reports(&self, name: &str) -> bool {
         is_settable_reported(name) && self.settings.params.value(name).is_some()
     }
@@ -106,7 +112,7 @@ impl Exchange {
                 self.ask(server, (Expect::AskSettings, &sql), names, out);
             }
             Names::These(names) => {
-                server.may_have.extend(names.into_iter().filter(|name| name.contains('.')));
+                server.may_have.extend(names.into_iter().filter(|name| is_custom(name)));
                 self.ask_all(client, server, out);
             }
             Names::Any => self.ask_all(client, server, out),
@@ -121,7 +127,7 @@ impl Exchange {
 
     fn ask_all(&mut self, client: &ClientState, server: &mut ServerState, out: &mut Vec<u8>) {
         // Those with a class may be in no view.
-        let custom = client.settings.extras.iter().filter(|(name, _)| name.contains('.'));
+        let custom = client.settings.extras.iter().filter(|(name, _)| is_custom(name));
         let mut custom: Vec<Box<str>> = custom.map(|(name, _)| name.clone()).collect();
         custom.append(&mut server.may_have);
         custom.sort();
@@ -174,7 +180,10 @@ impl Exchange {
         self.asked_in_vain = 0;
         let failed = error.is_some() || asked.bytes > MAX_ANSWER_BYTES;
         match question {
-            Expect::AskSettings if failed => server.touched = Names::Any,
+            Expect::AskSettings if failed => {
+                server.touched = Names::Any;
+                server.may_have.extend(asked.names.into_iter().filter(|name| is_custom(name)));
+            }
             Expect::AskFunctions => {
                 take_functions((!failed).then_some(asked.rows), client, server);
             }
@@ -247,16 +256,32 @@ fn settings_query(names: &[Box<str>]) -> String {
 }
 
 fn all_settings_query(custom: &[Box<str>]) -> String {
+    let role = current("role");
     let mut sql = format!(
         "SELECT pg_catalog.lower(name),{} FROM pg_catalog.pg_settings \
-         WHERE source='session' AND setting IS DISTINCT FROM reset_val",
-        hex("pg_catalog.current_setting(name)")
+         WHERE source='session' AND setting IS DISTINCT FROM reset_val \
+         UNION ALL SELECT 'role',{} WHERE {role} NOT IN ('','none')",
+        hex("pg_catalog.current_setting(name)"),
+        hex(&role)
     );
-    for name in custom.iter().map(|name| &**name).chain(["role"]) {
-        let (now, name) = (current(name), params::literal(name));
-        sql.push_str(&format!(" UNION ALL SELECT {name},{} WHERE {now} NOT IN ('','none')", hex(&now)));
+    if !custom.is_empty() {
+        let names: Vec<_> = custom.iter().map(|name| format!("({})", params::literal(name))).collect();
+        let now = "pg_catalog.current_setting(c,true)";
+        // Those of extensions are in the view; of them only what the session has set is the client's.
+        sql.push_str(&format!(
+            " UNION ALL SELECT c,{} FROM (VALUES {}) v(c) WHERE {now} IS NOT NULL \
+             AND c NOT IN (SELECT pg_catalog.lower(name) FROM pg_catalog.pg_settings)",
+            hex(now),
+            names.join(",")
+        ));
     }
     sql
+}
+
+/// Whether a setting has a class. One that no extension has defined comes into being, empty, when a session first names it
+/// to set it, and is there until the session ends, whatever RESET or ROLLBACK do.
+fn is_custom(name: &str) -> bool {
+    name.contains('.')
 }
 
 fn current(name: &str) -> String {
@@ -288,7 +313,8 @@ fn take_settings(asked: &Asked, client: &mut ClientState, server: &mut ServerSta
             server.stray();
             continue;
         }
-        if now != default
+        let is_there = is_custom(name) && now.as_deref() == Some(b"");
+        if (now != default || is_there)
             && let Some(now) = now
         {
             match value(now) {

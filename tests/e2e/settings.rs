@@ -175,6 +175,64 @@ async fn settings_that_postgres_does_not_report_follow_their_client() {
     way(&mut client, &mut other, query("DO $$ BEGIN SET work_mem = '76MB'; END $$"), "76MB").await;
 }
 
+/// What a client is told behind `sets` on its server, and on another one that knows nothing of it.
+async fn here_and_elsewhere(stage: &Stage, sets: &[String], look: &str) -> [String; 2] {
+    let mut client = stage.client("acme").await;
+    for set in sets {
+        client.query(set).await;
+    }
+    client.query("BEGIN").await;
+    let pid = client.query("SELECT pg_backend_pid()").await.value().to_owned();
+    let here = client.query(look).await;
+    client.query("ROLLBACK").await;
+    let mut others = Vec::new();
+    loop {
+        let mut other = stage.client("acme").await;
+        other.query("BEGIN").await;
+        let is_it = other.query("SELECT pg_backend_pid()").await.value() == pid;
+        others.push(other);
+        if is_it {
+            break;
+        }
+    }
+    client.query("BEGIN").await;
+    assert_ne!(client.query("SELECT pg_backend_pid()").await.value(), pid);
+    let elsewhere = client.query(look).await;
+    [here, elsewhere].map(|reply| match reply.errors.first() {
+        Some(error) => error.code.clone(),
+        None => format!("{:?}", reply.rows[0][0]),
+    })
+}
+
+#[tokio::test]
+async fn a_custom_setting_that_is_empty_follows_its_client_as_well() {
+    let stage = Stage::start(Plan::new(&["acme"]).budget(20)).await;
+    let some = |text: &str| format!("{:?}", Some(text));
+    for (n, (sets, value)) in [
+        (&["SET my.e = ''"] as &[&str], ""),
+        (&["SELECT set_config('my.e', '', false)"], ""),
+        (&["SET my.e = 'x'", "RESET my.e"], ""),
+        (&["SET my.e = 'x'", "RESET ALL"], ""),
+        (&["SET my.e = 'x'", "DISCARD ALL"], ""),
+        (&["SET my.e = ''", "SET my.f = 'x'; SET my.g = 'x'", "DISCARD ALL"], ""),
+        (&["BEGIN; SET my.e = 'x'", "ROLLBACK"], ""),
+        (&["SET my.e = ''", "DO $$ BEGIN PERFORM 1; END $$"], ""),
+        (&["BEGIN; SET my.e = 'x'; SAVEPOINT a", "SET log_statement = 'all'", "ROLLBACK TO a; COMMIT"], "x"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for (look, way) in [("SHOW my.e", "a"), ("SELECT current_setting('my.e', true)", "b")] {
+            let named = |sql: &str| sql.replace("my.", &format!("my.{way}{n}_"));
+            let sets: Vec<_> = sets.iter().map(|set| named(set)).collect();
+            let told = here_and_elsewhere(&stage, &sets, &named(look)).await;
+            assert_eq!(told, [some(value), some(value)], "{look} {sets:?}");
+        }
+    }
+    let unset = here_and_elsewhere(&stage, &["RESET work_mem".to_owned()], "SHOW my.unset").await;
+    assert_eq!(unset, ["42704", "42704"], "who never named it is told so");
+}
+
 #[tokio::test]
 async fn a_client_that_sets_something_keeps_no_server_and_resets_none() {
     let stage = one_server().await;
