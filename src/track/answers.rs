@@ -3,6 +3,8 @@
 //! Owns DataRow and Bind as far as texts go (PostgreSQL manual, "Message Formats"), and the notation that values come in:
 //! hexadecimal digits of the database's own bytes, whatever the client encoding is.
 
+use std::collections::BTreeSet;
+
 /// A row of an answer: texts, or NULL.
 pub(super) type Row = Vec<Option<Box<[u8]>>>;
 
@@ -51,21 +53,106 @@ pub(super) fn row(body: &[u8]) -> Option<Row> {
     Some(row)
 }
 
-/// The parameters of a Bind that are texts.
-pub(super) fn bound_texts(body: &[u8]) -> Option<Vec<&str>> {
-    let (formats, rest) = body.split_first_chunk::<2>()?;
-    let rest = rest.get(usize::from(u16::from_be_bytes(*formats)).checked_mul(2)?..)?;
-    let (count, mut rest) = rest.split_first_chunk::<2>()?;
-    let mut texts = Vec::new();
-    for _ in 0..u16::from_be_bytes(*count) {
-        let (len, tail) = rest.split_first_chunk::<4>()?;
-        let len = usize::try_from(i32::from_be_bytes(*len)).unwrap_or_default();
-        let (value, tail) = tail.split_at_checked(len)?;
-        texts.extend(std::str::from_utf8(value));
-        rest = tail;
-    }
-    Some(texts)
+/// The parameters of a Bind, from the formats on, in pieces: those that look like the name of a custom setting.
+#[derive(Debug, Default)]
+pub(super) struct Texts {
+    at: At,
+    /// Bytes to pass over first.
+    skip: usize,
+    /// What has come of the number or value that is read.
+    kept: Vec<u8>,
+    /// Parameters still to come.
+    left: u16,
+    names: BTreeSet<Box<str>>,
 }
+
+/// What is read next.
+#[derive(Clone, Copy, Debug, Default)]
+enum At {
+    /// How many formats there are.
+    #[default]
+    Formats,
+    /// How many parameters.
+    Count,
+    /// The length of one.
+    Length,
+    /// One of that many bytes.
+    Value(usize),
+    /// Nothing any more.
+    End,
+}
+
+impl Texts {
+    /// They go on with this piece.
+    pub(super) fn feed(&mut self, mut piece: &[u8]) {
+        loop {
+            let skipped = self.skip.min(piece.len());
+            self.skip = self.skip.saturating_sub(skipped);
+            let wanted = match self.at {
+                At::Formats | At::Count => 2,
+                At::Length => 4,
+                At::Value(len) => len,
+                At::End => return,
+            };
+            let rest = piece.get(skipped..).unwrap_or_default();
+            let missing = wanted.saturating_sub(self.kept.len());
+            let (head, tail) = rest.split_at_checked(missing).unwrap_or((rest, &[]));
+            self.kept.extend_from_slice(head);
+            if self.skip > 0 || self.kept.len() < wanted {
+                return;
+            }
+            piece = tail;
+            self.step();
+        }
+    }
+
+    /// The names that have been found, in small letters.
+    pub(super) fn into_names(self) -> BTreeSet<Box<str>> {
+        self.names
+    }
+
+    /// What was read is whole.
+    fn step(&mut self) {
+        let kept = std::mem::take(&mut self.kept);
+        let short = || kept.first_chunk().map_or(0, |bytes| u16::from_be_bytes(*bytes));
+        match self.at {
+            At::Formats => {
+                self.skip = usize::from(short()).saturating_mul(2);
+                self.at = At::Count;
+                return;
+            }
+            At::Count => self.left = short(),
+            At::Length => {
+                let len = kept.first_chunk().map_or(0, |bytes| i32::from_be_bytes(*bytes));
+                // NULL has a length of -1.
+                let len = usize::try_from(len).unwrap_or_default();
+                if len <= MAX_NAME_BYTES {
+                    self.at = At::Value(len);
+                    return;
+                }
+                self.skip = len;
+            }
+            At::Value(_) => {
+                let name = std::str::from_utf8(&kept).ok().filter(|name| is_class_and_name(name));
+                self.names.extend(name.map(|name| name.to_ascii_lowercase().into()));
+            }
+            At::End => {}
+        }
+        self.at = if self.left > 0 { At::Length } else { At::End };
+        self.left = self.left.saturating_sub(1);
+    }
+}
+
+fn is_class_and_name(text: &str) -> bool {
+    let is_part = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$'))
+    };
+    text.contains('.') && text.split('.').all(is_part)
+}
+
+/// A longer value is not looked at: two identifiers and the dot.
+const MAX_NAME_BYTES: usize = 127;
 
 #[cfg(test)]
 pub(super) fn data_row(columns: &[Option<&str>]) -> Vec<u8> {
@@ -89,5 +176,21 @@ mod tests {
         for len in 0..body.len() {
             assert_eq!(row(&body[..len]), None, "{len}");
         }
+    }
+
+    #[test]
+    fn parameters_are_read_however_they_are_cut() {
+        let mut body = b"\0\x02\0\0\0\x01\0\x05\0\0\x03\x20".to_vec();
+        body.extend_from_slice(&[b'a'; 800]);
+        body.extend_from_slice(b"\xff\xff\xff\xff\0\0\0\x04My.E\0\0\0\x03a b\0\0\0\0\0\x01\0\x01");
+        for cut in 0..body.len() {
+            let mut texts = Texts::default();
+            texts.feed(&body[..cut]);
+            texts.feed(&body[cut..]);
+            assert_eq!(texts.into_names().into_iter().collect::<Vec<_>>(), ["my.e".into()], "{cut}");
+        }
+        let mut hostile = Texts::default();
+        hostile.feed(&[0xff; 4000]);
+        assert!(hostile.into_names().is_empty());
     }
 }

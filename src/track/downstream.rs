@@ -256,7 +256,7 @@ impl Exchange {
         }
         if tag == b"DISCARD ALL\0" {
             self.discarded_all(client, server);
-            server.holds_more = false;
+            server.forget_held();
             if !was_foretold && self.expect.only_syncs_behind_head() {
                 server.left_behind = None;
                 server.pinned = false;

@@ -3,7 +3,7 @@
 //! Owns the state that both directions share. `upstream` and `downstream` move it; this file creates it, asks it and
 //! prepares a server for the next client.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use super::expect::{Expect, Expectations};
@@ -18,6 +18,7 @@ use super::prepared::ServerStatements;
 use super::rows::{Bound, Learning};
 use super::settle::Asked;
 use super::statement::ClientStatements;
+use super::unread::Unread;
 use crate::ids::ClientId;
 use crate::wire::frame;
 
@@ -99,8 +100,12 @@ pub struct ServerState {
     pub sequences_mixed: bool,
     /// What a client set on it is not known, and never will be.
     pub lost_settings: bool,
-    /// It has a setting that cannot be carried to another server.
+    /// It has settings that cannot be carried to another server.
     pub holds_more: bool,
+    /// Those of them whose values are too long, or are no text.
+    pub(super) too_long: BTreeSet<Box<str>>,
+    /// It may have custom settings that nobody knows the names of: they are too many.
+    pub(super) holds_unknown: bool,
     /// Whose unnamed statement it holds; `None` if it is nobody's, or none.
     pub unnamed_of: Option<Unnamed>,
     /// Its reported settings changed during this lease.
@@ -137,6 +142,8 @@ impl ServerState {
             draws: 0,
             sequences_mixed: false,
             holds_more: false,
+            too_long: BTreeSet::new(),
+            holds_unknown: false,
             unnamed_of: None,
             settings_changed: false,
             condemned: false,
@@ -150,6 +157,12 @@ impl ServerState {
     pub(super) const fn has_given(&mut self) {
         self.may_ask = true;
         self.draws = self.draws.wrapping_add(1);
+    }
+
+    /// What it has that could not be carried is gone.
+    pub(super) fn forget_held(&mut self) {
+        (self.holds_more, self.holds_unknown) = (false, false);
+        self.too_long.clear();
     }
 
     /// The same with names of prepared statements that only who knows `mark` can name.
@@ -254,6 +267,8 @@ pub struct Exchange {
     pub(super) refused: Option<&'static str>,
     /// Bytes of a server message that have not come yet; its beginning has been forwarded.
     pub(super) server_rest: usize,
+    /// What the message is whose rest has not come, if it is looked through as it comes.
+    pub(super) unread: Option<Box<Unread>>,
     /// An extended-protocol message was sent behind the last Sync.
     pub(super) unsynced: bool,
     /// A Flush of ours was sent behind the last of them.
@@ -401,7 +416,7 @@ impl Exchange {
         server.doubted = false;
         server.blind = false;
         server.asking = false;
-        server.holds_more = false;
+        server.forget_held();
         server.unnamed_of = None;
         server.settings.extras = Rc::default();
     }
@@ -431,6 +446,7 @@ impl Exchange {
         self.notes_here = 0;
         self.client_rest = 0;
         self.drops_rest = false;
+        self.unread = None;
         self.refused = None;
         (self.forgets_here, self.forgets_earlier) = (false, false);
         self.pins_left = None;

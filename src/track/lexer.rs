@@ -32,6 +32,7 @@ mod mentions;
 mod path;
 mod quiet;
 mod settings;
+mod skim;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -42,6 +43,8 @@ pub use channels::{ChannelStep, channel_steps};
 pub use mentions::{Mention, Mentioned, mentions};
 pub use path::{Path, path, split_path};
 pub use settings::{Changes, Names};
+pub use skim::{MAX_NAMES as MAX_CUSTOM_NAMES, Skim, custom_names};
+use std::collections::BTreeSet;
 use tokens::Tokens;
 
 /// What a text does to the session that runs it.
@@ -132,32 +135,33 @@ pub struct Traces {
     pub changes: Changes,
     /// The name of the statement that the text deallocates, if that is all it does.
     pub deallocates: Option<Box<[u8]>>,
+    /// Custom ones that may be among them if nobody knows which: they are in no view of the server's.
+    pub custom: BTreeSet<Box<str>>,
 }
 
 impl Traces {
     /// Those of a text that nobody has read, or could.
     #[must_use]
     pub const fn unknown() -> Self {
-        Self { kind: StateKind::Unknown, changes: Changes::anything(), deallocates: None }
+        Self::only(StateKind::Unknown, Changes::anything())
     }
 
     /// Those of a LISTEN.
     #[must_use]
     pub const fn listen() -> Self {
-        Self {
-            kind: StateKind::Listen,
-            changes: Changes { touched: Names::None, reset: Names::None },
-            deallocates: None,
-        }
+        Self::only(StateKind::Listen, Changes { touched: Names::None, reset: Names::None })
+    }
+
+    const fn only(kind: StateKind, changes: Changes) -> Self {
+        Self { kind, changes, custom: BTreeSet::new(), deallocates: None }
     }
 
     /// Those of a text that is one DEALLOCATE of that name.
     #[must_use]
     pub fn deallocation(name: Vec<u8>) -> Self {
         Self {
-            kind: StateKind::Deallocation,
-            changes: Changes { touched: Names::None, reset: Names::None },
             deallocates: Some(name.into_boxed_slice()),
+            ..Self::only(StateKind::Deallocation, Changes { touched: Names::None, reset: Names::None })
         }
     }
 
@@ -171,14 +175,19 @@ impl Traces {
     #[must_use]
     pub fn of(sql: &[u8], kind: StateKind) -> Self {
         match kind {
-            StateKind::Unknown => Self::unknown(),
+            StateKind::Unknown => Self { custom: custom_names(sql), ..Self::unknown() },
             StateKind::Settings
             | StateKind::Deallocation
             | StateKind::PreparedStatement
             | StateKind::Listen
             | StateKind::TempObject
             | StateKind::Cursor
-            | StateKind::AdvisoryLock => Self { kind, changes: settings::changes(sql), deallocates: None },
+            | StateKind::AdvisoryLock => {
+                let changes = settings::changes(sql);
+                let is_any = changes.touched == Names::Any;
+                let custom = if is_any { custom_names(sql) } else { BTreeSet::new() };
+                Self { custom, ..Self::only(kind, changes) }
+            }
         }
     }
 }

@@ -33,6 +33,7 @@ mod settle;
 mod sink;
 pub mod statement;
 mod unleased;
+mod unread;
 mod upstream;
 mod violation;
 

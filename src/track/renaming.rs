@@ -7,12 +7,13 @@ use std::rc::Rc;
 
 use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
-use super::lexer::{Names, Traces};
+use super::lexer::{Names, Skim, Traces};
 use super::notes::Note;
 use super::prepared::{Place, SERVER_NAME_PREFIX};
 use super::rows::{self, Bound};
 use super::sink::Sink;
 use super::statement::{Named, Statement, put_context, put_parse_unnamed, traces};
+use super::unread::Unread;
 use super::upstream::{Next, Parties};
 use super::violation::{MAX_INSPECTED_BYTES, MAX_NAME_BYTES, MAX_NAMED_PARSE_BYTES, Violation, whole_body};
 use crate::wire::frame::{self, HEADER_BYTES, Header};
@@ -119,7 +120,10 @@ impl Exchange {
                 traces(text)
             }
             None if header.body_len <= MAX_INSPECTED_BYTES => return Ok(Next::Wait),
-            None => Some(Rc::new(Traces::unknown())),
+            None => {
+                self.pass_unread(Unread::Parse(Skim::default()), message);
+                Some(Rc::new(Traces::unknown()))
+            }
         };
         parties.change_unnamed(body, left);
         parties.client.unnamed_is_loud = is_loud;
@@ -165,7 +169,8 @@ impl Exchange {
         }
         if traces.as_deref().is_some_and(|traces| traces.changes.touched == Names::Any) {
             let names = portal.len().saturating_add(name.len()).saturating_add(2);
-            parties.server.look_for_names(available.get(names..).unwrap_or_default());
+            let is_whole = available.len() == header.body_len;
+            self.look_for_names(parties, available.get(names..).unwrap_or_default(), is_whole);
         }
         self.bound = None;
         self.has_portal |= portal.is_empty();

@@ -14,7 +14,7 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use super::answers::{Row, bound_texts, bytes, hex_of, row, text_of};
+use super::answers::{Row, bytes, hex_of, row, text_of};
 use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
 use super::forbid::allows_path;
@@ -49,9 +49,9 @@ impl ServerState {
             // What the client has is about to be told.
             self.touched = Names::Any;
         } else if changes.reset == Names::Any {
-            let known = client.settings.extras.iter().chain(client.startup.iter());
-            let silent: Vec<_> =
-                known.map(|(name, _)| name).filter(|name| !self.reports(name)).cloned().collect();
+            let known = client.settings.extras.iter().chain(client.startup.iter()).map(|(name, _)| name);
+            let known = known.chain(&self.too_long);
+            let silent: Vec<_> = known.filter(|name| !self.reports(name)).cloned().collect();
             self.touched.add(silent);
         }
     }
@@ -112,7 +112,7 @@ impl Exchange {
                 self.ask(server, (Expect::AskSettings, &sql), names, out);
             }
             Names::These(names) => {
-                server.may_have.extend(names.into_iter().filter(|name| is_custom(name)));
+                server.may_set(&names.into_iter().filter(|name| is_custom(name)).collect());
                 self.ask_all(client, server, out);
             }
             Names::Any => self.ask_all(client, server, out),
@@ -130,6 +130,7 @@ impl Exchange {
         let custom = client.settings.extras.iter().filter(|(name, _)| is_custom(name));
         let mut custom: Vec<Box<str>> = custom.map(|(name, _)| name.clone()).collect();
         custom.append(&mut server.may_have);
+        custom.extend(server.too_long.iter().filter(|name| is_custom(name)).cloned());
         custom.sort();
         custom.dedup();
         let sql = all_settings_query(&custom);
@@ -182,7 +183,7 @@ impl Exchange {
         match question {
             Expect::AskSettings if failed => {
                 server.touched = Names::Any;
-                server.may_have.extend(asked.names.into_iter().filter(|name| is_custom(name)));
+                server.may_set(&asked.names.into_iter().filter(|name| is_custom(name)).collect());
             }
             Expect::AskFunctions => {
                 take_functions((!failed).then_some(asked.rows), client, server);
@@ -215,24 +216,6 @@ fn ask_again(question: Expect, asked: Asked, server: &mut ServerState) {
         Expect::AskAllSettings => server.touched = Names::Any,
         Expect::AskFunctions => server.blind = true,
         _ => server.doubted = true,
-    }
-}
-
-impl ServerState {
-    /// A statement that sets what its parameters name is bound with these (PostgreSQL manual, "Bind"; from the formats
-    /// on). Settings with a class are in no view, so whatever looks like one is asked for.
-    pub(super) fn look_for_names(&mut self, parameters: &[u8]) {
-        let names = bound_texts(parameters).unwrap_or_default();
-        let is_class = |name: &&str| {
-            let is_part = |part: &str| {
-                !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-            };
-            name.len() <= MAX_NAME_BYTES && name.contains('.') && name.split('.').all(is_part)
-        };
-        self.may_have.extend(
-            names.into_iter().filter(is_class).take(MAX_NAMES).map(|name| name.to_ascii_lowercase().into()),
-        );
-        self.may_have.truncate(MAX_NAMES);
     }
 }
 
@@ -308,6 +291,7 @@ fn take_settings(asked: &Asked, client: &mut ClientState, server: &mut ServerSta
     let mut extras = Extras::clone(&client.settings.extras);
     for (name, pair) in asked.names.iter().zip(values.chunks_exact(2)) {
         extras.retain(|(known, _)| known != name);
+        server.too_long.remove(name);
         let [now, default] = pair else { continue };
         if now.as_deref().is_some_and(|now| has_strayed(name, now, client)) {
             server.stray();
@@ -319,7 +303,7 @@ fn take_settings(asked: &Asked, client: &mut ClientState, server: &mut ServerSta
         {
             match value(now) {
                 Some(value) => extras.push((name.clone(), value)),
-                None => server.holds_more = true,
+                None => drop(server.too_long.insert(name.clone())),
             }
         }
     }
@@ -328,6 +312,7 @@ fn take_settings(asked: &Asked, client: &mut ClientState, server: &mut ServerSta
 
 fn take_all_settings(rows: Vec<Row>, client: &mut ClientState, server: &mut ServerState) {
     let mut extras = Extras::new();
+    server.too_long.clear();
     for row in rows {
         let [Some(name), Some(now)] = row.as_slice() else { continue };
         let Ok(name) = std::str::from_utf8(name) else { continue };
@@ -340,7 +325,7 @@ fn take_all_settings(rows: Vec<Row>, client: &mut ClientState, server: &mut Serv
         }
         match value(now) {
             Some(value) => extras.push((name.into(), value)),
-            None => server.holds_more = true,
+            None => drop(server.too_long.insert(name.into())),
         }
     }
     adopt(extras, client, server);
@@ -356,7 +341,9 @@ fn adopt(mut extras: Extras, client: &mut ClientState, server: &mut ServerState)
     extras.sort();
     let bytes: usize = extras.iter().map(|(name, value)| name.len().saturating_add(value.len())).sum();
     // What is too much to be carried stays where it is, and its client with it.
-    server.holds_more |= bytes > MAX_EXTRAS_BYTES;
+    let holds_more = bytes > MAX_EXTRAS_BYTES || server.holds_unknown || !server.too_long.is_empty();
+    // It may go when nothing else keeps it.
+    server.doubted |= std::mem::replace(&mut server.holds_more, holds_more) && !holds_more;
     if *client.settings.extras != extras {
         client.settings.extras = Rc::new(extras);
     }
@@ -386,8 +373,6 @@ fn value(hex: &[u8]) -> Option<Box<str>> {
 
 /// Settings asked for by name in one query.
 const MAX_NAMES: usize = 50;
-/// A longer name of a setting is not looked at.
-const MAX_NAME_BYTES: usize = 63;
 /// How often in a row.
 const MAX_ASKED_IN_VAIN: u8 = 20;
 /// A longer answer counts as a failure.

@@ -17,9 +17,10 @@ use std::rc::Rc;
 
 use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
-use super::lexer::{self, Effect, Names, StateKind, Traces, classify};
+use super::lexer::{self, Effect, Names, Skim, StateKind, Traces, classify};
 use super::sink::Sink;
 use super::statement::StatementCache;
+use super::unread::Unread;
 use super::violation::{MAX_ASSEMBLED_BYTES, MAX_INSPECTED_BYTES, Violation, checked_header, whole_body};
 use crate::wire::frame::{self, HEADER_BYTES, Header};
 
@@ -80,6 +81,7 @@ impl Exchange {
             sink.keep(rest);
         }
         self.client_rest = self.client_rest.saturating_sub(rest);
+        self.pass_on(input.get(..rest).unwrap_or_default(), &mut parties);
         let mut fed = Fed { consumed: rest, paused: false, held: false, terminated: false };
         while let Some(message) = input.get(fed.consumed..).filter(|bytes| !bytes.is_empty()) {
             let Some(header) = checked_header(message)? else { break };
@@ -216,6 +218,7 @@ impl Exchange {
             }
             parties.leave_behind(&Traces::unknown());
             self.forgets_earlier = true;
+            self.pass_unread(Unread::Query(Skim::default()), message);
             return Ok(self.forward_query(parties, Expect::Query, header, message, sink));
         };
         let Some((text, [])) = frame::split_cstr(body) else { return Err(Violation::Malformed(b'Q')) };
@@ -339,6 +342,7 @@ impl Exchange {
 impl<'a> Parties<'a> {
     pub(super) fn leave_behind(&mut self, traces: &Traces) {
         self.server.touch(&traces.changes, self.client);
+        self.server.may_set(&traces.custom);
         match traces.kind {
             // What comes of it is asked for.
             StateKind::Settings => return,

@@ -79,6 +79,43 @@ async fn what_only_looks_like_a_pin_is_none() {
 }
 
 #[tokio::test]
+async fn a_value_too_long_to_be_carried_keeps_its_client_until_it_is_gone() {
+    let stage = Stage::start(Plan::new(&["acme"]).budget(20)).await;
+    let (mut client, mut other) = (stage.client("acme").await, stage.client("acme").await);
+    let long = |bytes: usize| "v".repeat(bytes);
+    let many: String = (0..30).map(|n| format!("SET my.many{n} = '{}';", long(8000))).collect();
+    for (sets, ends) in [
+        (Batch::new().query(&format!("SET my.long = '{}'", long(9000))), "RESET my.long"),
+        (Batch::new().query(&format!("SET my.long = '{}'", long(200_000))), "SET my.long = 'short'"),
+        (Batch::new().query(&format!("SET my.long = '{}'", long(3_000_000))), "RESET ALL"),
+        (
+            Batch::new().run("SELECT set_config('my.long', $1, false)", &[&long(200_000)]).sync(),
+            "DISCARD ALL",
+        ),
+        (
+            Batch::new().run("SELECT set_config($1, $2, false)", &["my.long", &long(200_000)]).sync(),
+            "RESET my.long",
+        ),
+        (Batch::new().query(&format!("SET application_name = '{}'", long(200_000))), "SELECT 1"),
+        (Batch::new().query(&many), "RESET ALL"),
+    ] {
+        let reply = client.ask(sets).await;
+        assert!(reply.errors.is_empty(), "{ends}");
+        if ends != "SELECT 1" {
+            has_pins(&stage, 1.0).await;
+        }
+        let look =
+            "SELECT length(current_setting('my.long', true)), length(current_setting('my.many7', true))";
+        let before = client.query(look).await.rows;
+        all_right(&mut other, "BEGIN; SELECT 1").await;
+        assert_eq!(client.query(look).await.rows, before);
+        all_right(&mut other, "COMMIT").await;
+        all_right(&mut client, ends).await;
+        has_pins(&stage, 0.0).await;
+    }
+}
+
+#[tokio::test]
 async fn one_pin_too_many_is_refused_before_it_is_sent_and_the_session_goes_on() {
     let mut plan = Plan::new(&["acme"]).budget(20);
     plan.tenants[0].lines.push("limits = { ceiling = 3 }".to_owned());

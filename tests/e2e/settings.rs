@@ -176,10 +176,10 @@ async fn settings_that_postgres_does_not_report_follow_their_client() {
 }
 
 /// What a client is told behind `sets` on its server, and on another one that knows nothing of it.
-async fn here_and_elsewhere(stage: &Stage, sets: &[String], look: &str) -> [String; 2] {
+async fn here_and_elsewhere(stage: &Stage, sets: Vec<Batch>, look: &str) -> [String; 2] {
     let mut client = stage.client("acme").await;
     for set in sets {
-        client.query(set).await;
+        client.ask(set).await;
     }
     client.query("BEGIN").await;
     let pid = client.query("SELECT pg_backend_pid()").await.value().to_owned();
@@ -224,13 +224,42 @@ async fn a_custom_setting_that_is_empty_follows_its_client_as_well() {
     {
         for (look, way) in [("SHOW my.e", "a"), ("SELECT current_setting('my.e', true)", "b")] {
             let named = |sql: &str| sql.replace("my.", &format!("my.{way}{n}_"));
-            let sets: Vec<_> = sets.iter().map(|set| named(set)).collect();
-            let told = here_and_elsewhere(&stage, &sets, &named(look)).await;
+            let batches = sets.iter().map(|set| Batch::new().query(&named(set))).collect();
+            let told = here_and_elsewhere(&stage, batches, &named(look)).await;
             assert_eq!(told, [some(value), some(value)], "{look} {sets:?}");
         }
     }
-    let unset = here_and_elsewhere(&stage, &["RESET work_mem".to_owned()], "SHOW my.unset").await;
+    let unset = here_and_elsewhere(&stage, vec![Batch::new().query("RESET work_mem")], "SHOW my.unset").await;
     assert_eq!(unset, ["42704", "42704"], "who never named it is told so");
+}
+
+#[tokio::test]
+async fn a_custom_setting_in_a_long_text_follows_its_client() {
+    type Way<'a> = &'a dyn Fn(&str) -> Vec<Batch>;
+    let stage = Stage::start(Plan::new(&["acme"]).budget(20)).await;
+    let pad = "x".repeat(300_000);
+    let query = |sql: &str| vec![Batch::new().query(sql)];
+    let bound = |sql: &str, values: &[&str]| vec![Batch::new().run(sql, values).sync()];
+    let ways: [Way<'_>; 9] = [
+        &|name| query(&format!("SET {name} = 'a'; SELECT '{pad}'")),
+        &|name| query(&format!("SELECT '{pad}'; SET {name} = 'a'")),
+        &|name| query(&format!("SELECT '{pad}', set_config('{name}', 'a', false), '{pad}'")),
+        &|name| query(&format!("SELECT 'C:\'; SET {name} = 'a'")),
+        &|name| query(&format!("DO $$ BEGIN SET {name} = 'a'; END $$")),
+        &|name| bound(&format!("/* {pad} */ SET {name} = 'a'"), &[]),
+        &|name| {
+            let parse =
+                Batch::new().parse("", &format!("SELECT set_config('{name}', $1, false), '{pad}'")).sync();
+            vec![parse, Batch::new().bind("", "", &["a"]).execute("").sync()]
+        },
+        &|name| bound("SELECT set_config($1, $2, false), length($3)", &[name, "a", &pad]),
+        &|name| bound("SELECT set_config($3, $2, false), length($1)", &[&pad, "a", name]),
+    ];
+    for (n, way) in ways.iter().enumerate() {
+        let name = format!("my.long{n}");
+        let told = here_and_elsewhere(&stage, way(&name), &format!("SHOW {name}")).await;
+        assert_eq!(told, [r#"Some("a")"#, r#"Some("a")"#], "{n}");
+    }
 }
 
 #[tokio::test]
