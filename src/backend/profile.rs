@@ -26,14 +26,7 @@ impl Profile {
     /// The login of a tenant's role.
     #[must_use]
     pub fn new(connector: &Connector, tenant: &Tenant) -> Self {
-        let wishes = Wishes {
-            role: &tenant.role,
-            database: &tenant.database,
-            search_path: Some(&tenant.search_path),
-            settings: &tenant.settings,
-            protocol: connector.protocol(),
-            replication: None,
-        };
+        let wishes = wishes(connector, tenant, None);
         let password = match &tenant.server_auth {
             ServerAuth::Password(password) => Some(password.clone()),
             ServerAuth::None => None,
@@ -50,14 +43,7 @@ impl Profile {
         settings: &[(Box<str>, Box<str>)],
     ) -> Self {
         let connector = &self.0.connector;
-        let wishes = Wishes {
-            role: &tenant.role,
-            database: &tenant.database,
-            search_path: Some(&tenant.search_path),
-            settings: &tenant.settings,
-            protocol: connector.protocol(),
-            replication: Some(ClientWishes { replication, settings }),
-        };
+        let wishes = wishes(connector, tenant, Some(ClientWishes { replication, settings }));
         let (connector, startup) = (connector.clone(), startup::packet(&wishes));
         let (password, keys) = (self.0.password.clone(), self.0.keys.clone());
         Self(Arc::new(Shared { connector, startup, password, keys }))
@@ -102,5 +88,21 @@ impl Profile {
     fn build(connector: &Connector, wishes: &Wishes<'_>, password: Option<Secret>) -> Self {
         let startup = startup::packet(wishes);
         Self(Arc::new(Shared { connector: connector.clone(), startup, password, keys: Arc::default() }))
+    }
+}
+
+/// What a server of this tenant is logged in with.
+fn wishes<'a>(
+    connector: &Connector,
+    tenant: &'a Tenant,
+    replication: Option<ClientWishes<'a>>,
+) -> Wishes<'a> {
+    Wishes {
+        role: &tenant.role,
+        database: &tenant.database,
+        search_path: Some(&tenant.search_path),
+        settings: &tenant.settings,
+        protocol: connector.protocol(),
+        replication,
     }
 }
