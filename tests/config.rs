@@ -169,6 +169,30 @@ fn the_example_shows_the_defaults() {
     }
 }
 
+#[test]
+fn the_example_names_every_key_in_its_section() {
+    let text = fs::read_to_string("config/tenantry.example.toml").unwrap();
+    let mut sections = vec![(String::new(), String::new())];
+    for line in text.lines() {
+        let bare = line.strip_prefix("# ").unwrap_or(line);
+        if bare.starts_with('[') && bare.ends_with(']') {
+            sections.push((bare.trim_matches(['[', ']']).to_owned(), String::new()));
+        }
+        let (_, section) = sections.last_mut().unwrap();
+        section.push_str(line);
+        section.push('\n');
+    }
+    for key in config::all_keys() {
+        let (first, last) = (key.split('.').next().unwrap(), key.rsplit('.').next().unwrap());
+        let is_named = sections.iter().any(|(name, section)| {
+            let is_its_own = name.split('.').next() == Some(first) || first == last;
+            let mut words = section.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            is_its_own && words.any(|word| word == last)
+        });
+        assert!(is_named, "{key}");
+    }
+}
+
 /// The text with `# key = value` lines (and lists over several lines) made real, except for these keys and `[listen.tls]`.
 fn uncommented(text: &str, except: &[&str]) -> String {
     // Sections that need files.
