@@ -26,7 +26,7 @@ use crate::backend::{FailureClass, LoginError};
 use crate::error::{ClientError, ClientFacing, Fault, Severity, SqlState};
 use crate::pool::{Lease, Leftover};
 use crate::tenant::{Replication, TimeLimit};
-use crate::track::Extras;
+use crate::track::{Extras, PinsLeft};
 use crate::wire::walk::{Seen, Walk};
 
 /// A client and its server.
@@ -88,7 +88,7 @@ pub(super) async fn open(
     let full = || {
         let mut counters = tenant.counters.borrow_mut();
         counters.refused_pins = counters.refused_pins.saturating_add(1);
-        NotGreeted::Told(Box::new(no_room(pool.pins_left(&tenant).of)))
+        NotGreeted::Told(Box::new(no_room(pool.pins_left(&tenant))))
     };
     if pool.pins_left(&tenant).left == 0 {
         return Err(full());
@@ -336,16 +336,17 @@ impl State {
     }
 }
 
-fn no_room(of: u32) -> ClientError {
+fn no_room(limit: PinsLeft) -> ClientError {
     ClientError::fatal(
         SqlState::CONFIGURATION_LIMIT_EXCEEDED,
         Fault::Client,
         "pin_limit",
-        "a replication connection would keep a server, and too many are kept already",
+        "a replication connection would keep a server, and no more servers may be kept",
     )
-    .with_detail(format!("{of} servers may be kept by clients."))
+    .with_detail(limit.detail())
     .with_hint(
-        "End other replication connections, or what keeps other clients, or raise the tenant's ceiling.",
+        "End other replication connections, or what keeps other clients. Or ask the operator for a higher limit \
+         (limits.ceiling of the tenant).",
     )
 }
 

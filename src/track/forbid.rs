@@ -70,13 +70,13 @@ impl Exchange {
                 SqlState::CONFIGURATION_LIMIT_EXCEEDED,
                 Fault::Client,
                 "pin_limit",
-                format!("{what} would keep this client at its server, and too many are kept already"),
+                format!("{what} would keep this client at its server, and no more servers may be kept"),
             )
-            .with_detail(format!(
-                "In transaction mode {} servers of this tenant may be kept by clients.",
-                limit.of
-            ))
-            .with_hint("Use session mode for this user, end what keeps other clients, or raise the tenant's ceiling.")
+            .with_detail(limit.detail())
+            .with_hint(
+                "End what keeps the others. Or ask the operator for session mode (mode = \"session\" for this user), \
+                 which allows it, or for a higher limit (limits.ceiling of the tenant).",
+            )
         })
     }
 
@@ -151,6 +151,19 @@ impl PinsLeft {
     #[must_use]
     pub const fn new(of: u32, taken: u32) -> Self {
         Self { left: of.saturating_sub(taken), of, listens: false }
+    }
+
+    /// What the limit is and who has reached it, for an error.
+    #[must_use]
+    pub fn detail(self) -> String {
+        let (servers, all) = if self.of == 1 { ("server", "it is") } else { ("servers", "all of them are") };
+        format!(
+            "Clients may keep {} {servers} (one less than the tenant's ceiling, for all tenants half of the cluster's \
+             budget, one in any case), and {all} kept: by temporary objects, session-level advisory locks, cursors WITH \
+             HOLD, PREPARE, long settings or replication. The server that listens for all clients of the tenant counts \
+             as one.",
+            self.of
+        )
     }
 }
 
@@ -238,6 +251,14 @@ mod tests {
         talk.exchange.pins_left = none;
         assert_eq!(refused(&mut talk, listen, "42703"), "53400");
         assert!(!talk.server.pinned && talk.server.left_behind.is_none());
+        assert!(
+            none.unwrap()
+                .detail()
+                .starts_with("Clients may keep 3 servers (one less than the tenant's ceiling")
+        );
+        let one = PinsLeft::new(1, 1).detail();
+        assert!(one.contains(" 1 server (") && one.contains("and it is kept: by temporary objects"), "{one}");
+        assert!(one.contains("listens for all clients of the tenant counts as one"), "{one}");
         let mut talk = Talk::new(9);
         talk.exchange.pins_left = none;
         talk.server.pinned = true;
