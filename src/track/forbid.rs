@@ -251,11 +251,8 @@ mod tests {
         talk.exchange.pins_left = none;
         assert_eq!(refused(&mut talk, listen, "42703"), "53400");
         assert!(!talk.server.pinned && talk.server.left_behind.is_none());
-        assert!(
-            none.unwrap()
-                .detail()
-                .starts_with("Clients may keep 3 servers (one less than the tenant's ceiling")
-        );
+        let three = PinsLeft::new(3, 3).detail();
+        assert!(three.contains(" 3 servers (") && three.contains("and all of them are kept: by"), "{three}");
         let one = PinsLeft::new(1, 1).detail();
         assert!(one.contains(" 1 server (") && one.contains("and it is kept: by temporary objects"), "{one}");
         assert!(one.contains("listens for all clients of the tenant counts as one"), "{one}");
