@@ -128,6 +128,8 @@ pub struct TenantGauges {
     pub sv_pinned: u32,
     /// Clients that hear notifications through the listener.
     pub cl_listening: u32,
+    /// Replication connections; each keeps a server.
+    pub cl_replicating: u32,
     /// Age of the oldest waiter, in microseconds; 0 if nobody waits.
     pub oldest_wait_us: u64,
 }

@@ -23,6 +23,8 @@ pub struct ClientCounts {
     pub connected: Cell<u32>,
     /// Those that hold a server.
     pub active: Cell<u32>,
+    /// Those of them that replicate.
+    pub replicating: Cell<u32>,
 }
 
 /// A tenant as its worker knows it.

@@ -13,6 +13,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::arrival::Arrival;
@@ -24,7 +25,7 @@ use super::overdue::overdue;
 use super::registry::{Whereabouts, Wish};
 use crate::backend::{FailureClass, LoginError};
 use crate::error::{ClientError, ClientFacing, Fault, Severity, SqlState};
-use crate::pool::{Lease, Leftover};
+use crate::pool::{Lease, Leftover, TenantState};
 use crate::tenant::{Replication, TimeLimit};
 use crate::track::{Extras, PinsLeft};
 use crate::wire::walk::{Seen, Walk};
@@ -39,7 +40,12 @@ pub(super) struct Relay {
     from_client: Walk,
     from_server: Walk,
     state: State,
+    _counted: Counted,
 }
+
+/// One replication connection of the tenant, for as long as this is there.
+#[derive(Debug)]
+struct Counted(Rc<TenantState>);
 
 /// What is known of the conversation.
 #[derive(Debug)]
@@ -123,7 +129,9 @@ impl Session {
         let state =
             State { outstanding: 0, answered: 0, copy: Copy::None, status: b'I', last: 0, terminated: false };
         let (from_client, from_server) = (Walk::default(), Walk::default());
-        let relay = Relay { lease, to_server: Outbox::default(), early, from_client, from_server, state };
+        let to_server = Outbox::default();
+        let _counted = Counted::new(self.cell.tenant.clone());
+        let relay = Relay { lease, to_server, early, from_client, from_server, state, _counted };
         self.cell.set_keeps(relay.keeps());
         self.phase = Phase::Replicating(Box::new(relay));
     }
@@ -274,6 +282,21 @@ impl Session {
                 Step::Again
             }
         }
+    }
+}
+
+impl Counted {
+    fn new(tenant: Rc<TenantState>) -> Self {
+        let count = &tenant.clients.replicating;
+        count.set(count.get().saturating_add(1));
+        Self(tenant)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let count = &self.0.clients.replicating;
+        count.set(count.get().saturating_sub(1));
     }
 }
 

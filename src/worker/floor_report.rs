@@ -45,6 +45,7 @@ fn tenant(floor: &Rc<Floor>, state: &Rc<TenantState>) -> TenantReport {
     }
     gauges.sv_pinned = state.pins.get();
     gauges.cl_listening = state.listening.clients();
+    gauges.cl_replicating = state.clients.replicating.get();
     gauges.cl_idle = connected.saturating_sub(active).saturating_sub(gauges.cl_waiting);
     TenantReport { tenant: state.id, counters: state.counters.borrow().clone(), gauges }
 }

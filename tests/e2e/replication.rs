@@ -231,6 +231,7 @@ async fn a_replica_counts_in_the_budget_of_the_proxy() {
         if round == 0 {
             let metrics = stage.proxy().metrics().await;
             assert_eq!(metrics.sum("tenantry_tenant_servers_pinned", &[("tenant", "acme")]), 1.0);
+            assert_eq!(metrics.sum("tenantry_tenant_replication_connections", &[("tenant", "acme")]), 1.0);
             assert_eq!(client.query("SELECT 1").await.code(), "53300");
             let (_, reply) = log_in(&stage, "database").await;
             assert_eq!(reply.code(), "53400", "too many are kept");
@@ -245,6 +246,7 @@ async fn a_replica_counts_in_the_budget_of_the_proxy() {
     let metrics = stage.proxy().metrics().await;
     assert_eq!(metrics.sum("tenantry_tenant_servers_pinned", &[("tenant", "acme")]), 0.0);
     assert_eq!(metrics.sum("tenantry_tenant_server_pins_total", &[("tenant", "acme")]), 10.0);
+    assert_eq!(metrics.sum("tenantry_tenant_replication_connections", &[("tenant", "acme")]), 0.0);
 }
 
 #[tokio::test]

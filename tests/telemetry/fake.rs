@@ -186,6 +186,7 @@ fn tenant_report(id: TenantId) -> TenantReport {
         sv_closing: 1,
         sv_pinned: 1,
         cl_listening: 3,
+        cl_replicating: 1,
         oldest_wait_us: 1_234_567 * u64::from(id.0 % 2),
     };
     TenantReport { tenant: id, counters, gauges }

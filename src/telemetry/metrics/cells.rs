@@ -161,6 +161,7 @@ pub(super) fn add_gauges(sum: &mut TenantGauges, more: &TenantGauges) {
         sv_closing,
         sv_pinned,
         cl_listening,
+        cl_replicating,
         oldest_wait_us,
     } = *more;
     sum.cl_idle = sum.cl_idle.saturating_add(cl_idle);
@@ -172,6 +173,7 @@ pub(super) fn add_gauges(sum: &mut TenantGauges, more: &TenantGauges) {
     sum.sv_closing = sum.sv_closing.saturating_add(sv_closing);
     sum.sv_pinned = sum.sv_pinned.saturating_add(sv_pinned);
     sum.cl_listening = sum.cl_listening.saturating_add(cl_listening);
+    sum.cl_replicating = sum.cl_replicating.saturating_add(cl_replicating);
     sum.oldest_wait_us = sum.oldest_wait_us.max(oldest_wait_us);
 }
 

@@ -144,6 +144,7 @@ const NO_GAUGES: TenantGauges = TenantGauges {
     sv_closing: 0,
     sv_pinned: 0,
     cl_listening: 0,
+    cl_replicating: 0,
     oldest_wait_us: 0,
 };
 

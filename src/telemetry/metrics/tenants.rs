@@ -114,6 +114,11 @@ pub(super) const FAMILIES: &[TenantFamily] = &[
         &[("", |row| Value::Count(row.gauges.cl_listening.into()))],
     ),
     gauge(
+        "tenantry_tenant_replication_connections",
+        "Replication connections; the server of each is one of the pinned servers.",
+        &[("", |row| Value::Count(row.gauges.cl_replicating.into()))],
+    ),
+    gauge(
         "tenantry_tenant_oldest_wait_seconds",
         "How long the client at the head of the queue has waited; 0 if nobody waits.",
         &[("", |row| Value::Micros(row.gauges.oldest_wait_us))],
