@@ -57,11 +57,16 @@ impl Skim {
             let Some(behind) = sql.get(at..).filter(|_| begins).and_then(|word| after(word, b"set")) else {
                 continue;
             };
+            let near = behind.get(..NEAR_BYTES).unwrap_or(behind);
+            // No name of a custom setting is without; most texts that say "set" mean something else.
+            if memchr::memchr(b'.', near).is_none() {
+                continue;
+            }
             let mut found = Changes::default();
-            match after(behind, b"_config") {
-                Some(behind) => call(&near(behind.strip_prefix(b"\"").unwrap_or(behind)), &mut found),
-                None if behind.first().is_none_or(|byte| !is_word_byte(*byte)) => {
-                    set(&mut near(behind), &mut found);
+            match after(near, b"_config") {
+                Some(behind) => call(&Tokens::new(behind.strip_prefix(b"\"").unwrap_or(behind)), &mut found),
+                None if near.first().is_none_or(|byte| !is_word_byte(*byte)) => {
+                    set(&mut Tokens::new(near), &mut found);
                 }
                 None => {}
             }
@@ -70,10 +75,6 @@ impl Skim {
             }
         }
     }
-}
-
-fn near(behind: &[u8]) -> Tokens<'_> {
-    Tokens::new(behind.get(..NEAR_BYTES).unwrap_or(behind))
 }
 
 /// What follows a word, in any case.
