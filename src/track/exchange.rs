@@ -86,6 +86,8 @@ pub struct ServerState {
     pub doubted: bool,
     /// It ran texts before anything was known of the functions in them.
     pub blind: bool,
+    /// A text that it ran may have made functions: what is known of them is not what will be there when it commits.
+    pub makes_functions: bool,
     /// Questions that it has been asked are not answered yet.
     pub asking: bool,
     /// Its search_path was found outside the tenant's schemas.
@@ -134,6 +136,7 @@ impl ServerState {
             may_have: Vec::new(),
             doubted: false,
             blind: false,
+            makes_functions: false,
             asking: false,
             lost_settings: false,
             strayed: false,
@@ -389,6 +392,9 @@ impl Exchange {
         }
         server.last_client = Some(client.id);
         (server.has_drawn, server.may_ask) = (false, false);
+        if std::mem::take(&mut server.makes_functions) {
+            client.functions.forget();
+        }
         server.blind = client.functions.are_unknown();
         if reset || !server.settings.serves(&client.settings) {
             // After a reset the server reports what it has gone back to; what differs is not known before. So all
@@ -560,6 +566,7 @@ const fn own_answer(expect: Expect) -> Option<OwnAnswer> {
         | Expect::AskAllSettings
         | Expect::AskPins
         | Expect::AskFunctions
+        | Expect::AskReach
         | Expect::Sync
         | Expect::Parse { .. }
         | Expect::ParseAgain

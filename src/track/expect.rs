@@ -30,6 +30,8 @@ pub(super) enum Expect {
     AskPins,
     /// A question of the proxy's own: which functions leave something behind.
     AskFunctions,
+    /// A question of the proxy's own: what runs those functions without naming them.
+    AskReach,
     /// Sync: ends with ReadyForQuery.
     Sync,
     /// ParseComplete for the client, of the unnamed statement.
@@ -101,7 +103,10 @@ impl Expect {
 
     /// Whether it is a question of the proxy's own.
     pub(super) const fn is_question(self) -> bool {
-        matches!(self, Self::AskSettings | Self::AskAllSettings | Self::AskPins | Self::AskFunctions)
+        matches!(
+            self,
+            Self::AskSettings | Self::AskAllSettings | Self::AskPins | Self::AskFunctions | Self::AskReach
+        )
     }
 
     /// Whether it is a simple query (or function call) of the client's.

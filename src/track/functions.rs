@@ -5,18 +5,20 @@
 //! settings for longer than the transaction, or take what keeps a client, the texts that may run functions are treated as
 //! if they did that themselves: the server is asked behind the answer (`settle`).
 //!
-//! Owns what is known of functions, and the question. What it cannot see: functions in schemas outside the search_path,
-//! and those that a view, an operator or a column's default calls.
+//! What else runs such functions (a view, a policy, a default, an operator) is asked next, and only where there are some.
+//!
+//! Owns what is known of functions. What it cannot see: functions in schemas that the role may not use, if only other
+//! functions call them.
+
+mod questions;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use super::answers::{Row, hex_of, text_of};
+use super::answers::{Row, bytes, text_of};
 use super::exchange::{ClientState, Exchange, ServerState};
 use super::expect::Expect;
-use super::lexer::{self, Left, Names, StateKind};
-use super::params;
+use super::lexer::{self, Left, Names, Reach, StateKind};
 use super::upstream::Parties;
 
 /// What is known of a tenant's functions, for all its clients.
@@ -30,15 +32,23 @@ pub struct Functions {
     pub(super) binds_unnamed_again: Cell<bool>,
     is_known: Cell<bool>,
     hidden: RefCell<Option<Rc<Hidden>>>,
+    /// Those that were found, until it is known what else runs them.
+    found: RefCell<Option<Found>>,
 }
 
 /// Functions that leave something behind.
 #[derive(Debug)]
 struct Hidden {
     left: Left,
-    /// The names of all functions: those that leave nothing may call those that do. `None`: nobody knows.
-    names: Option<BTreeSet<Box<[u8]>>>,
-    has_triggers: bool,
+    reach: Reach,
+}
+
+/// The answer to the first question.
+#[derive(Debug)]
+struct Found {
+    hidden: Hidden,
+    /// The numbers of all functions: those that leave nothing may call those that do.
+    oids: Vec<Box<str>>,
 }
 
 impl Functions {
@@ -51,6 +61,16 @@ impl Functions {
     /// They may have changed.
     pub fn forget(&self) {
         self.is_known.set(false);
+        *self.found.borrow_mut() = None;
+    }
+
+    /// What is known from here on.
+    fn learn(&self, hidden: Option<Hidden>, client: &ClientState, server: &mut ServerState) {
+        *self.hidden.borrow_mut() = hidden.map(Rc::new);
+        self.is_known.set(true);
+        if let Some(hidden) = self.hidden() {
+            hidden.leave_behind(client, server);
+        }
     }
 
     fn hidden(&self) -> Option<Rc<Hidden>> {
@@ -66,12 +86,15 @@ impl Functions {
 impl Parties<'_> {
     /// Takes note of what the functions of a text may do.
     pub(super) fn look_for_functions(&mut self, text: &[u8]) {
-        if self.client.functions.is_watched && lexer::makes_functions(text) {
+        let hidden = self.client.functions.hidden();
+        if self.client.functions.is_watched && lexer::makes_functions(text, hidden.is_some()) {
             self.client.functions.forget();
-            self.server.blind = true;
+            self.server.makes_functions = true;
         }
-        if let Some(hidden) = self.client.functions.hidden()
-            && hidden.may_run(text)
+        // Another client may have made some since this one has its server.
+        self.server.blind |= self.client.functions.are_unknown();
+        if let Some(hidden) = hidden
+            && hidden.reach.has(text)
         {
             hidden.leave_behind(self.client, self.server);
         }
@@ -88,16 +111,11 @@ impl Parties<'_> {
 
     /// Whether a text runs functions that leave something behind.
     pub(super) fn is_loud(&self, text: &[u8]) -> bool {
-        self.client.functions.hidden().is_some_and(|hidden| hidden.may_run(text))
+        self.client.functions.hidden().is_some_and(|hidden| hidden.reach.has(text))
     }
 }
 
 impl Hidden {
-    fn may_run(&self, text: &[u8]) -> bool {
-        let is_one = |name: &[u8]| self.names.as_ref().is_none_or(|names| names.contains(name));
-        lexer::may_run(text, self.has_triggers, is_one)
-    }
-
     fn leave_behind(&self, client: &ClientState, server: &mut ServerState) {
         server.touch_names(&self.left.settings, client);
         if self.left.settings == Names::Any {
@@ -119,80 +137,89 @@ impl Exchange {
         if !std::mem::take(&mut server.blind) {
             return;
         }
+        if std::mem::take(&mut server.makes_functions) {
+            // Somebody may have asked before they were there for others.
+            client.functions.forget();
+        }
         if client.functions.are_unknown() {
-            let sql = question(client);
-            self.ask(server, (Expect::AskFunctions, &sql), Vec::new(), out);
+            let reach = client.functions.found.borrow().as_ref().map(|found| questions::reach(&found.oids));
+            let (question, sql) = match reach {
+                Some(sql) => (Expect::AskReach, sql),
+                None => (Expect::AskFunctions, questions::functions(client.bounds.schemas.as_deref())),
+            };
+            self.ask(server, (question, &sql), Vec::new(), out);
         } else if let Some(hidden) = client.functions.hidden() {
             hidden.leave_behind(client, server);
         }
     }
 }
 
-/// The rows of the answer: name, whether it is a trigger's, whether its language is SQL or PL/pgSQL, its body if that says
-/// anything suspicious; `None` if the question has failed.
+/// The rows that tell which functions there are; `None` if the question has failed.
 pub(super) fn take_functions(rows: Option<Vec<Row>>, client: &ClientState, server: &mut ServerState) {
-    let found = match rows {
-        Some(rows) => hidden_among(&rows),
-        // In doubt every function may do anything.
-        None => Some(Hidden { left: Left::anything(), names: None, has_triggers: true }),
-    };
     let functions = &client.functions;
-    *functions.hidden.borrow_mut() = found.map(Rc::new);
-    functions.is_known.set(true);
-    if let Some(hidden) = functions.hidden() {
-        hidden.leave_behind(client, server);
+    match rows.map(|rows| found_among(&rows)) {
+        Some(found) if found.hidden.left.is_nothing() => functions.learn(None, client, server),
+        Some(found) => {
+            *functions.found.borrow_mut() = Some(found);
+            // There is a second question.
+            server.blind = true;
+        }
+        // In doubt every text may do anything.
+        None => {
+            let hidden = Hidden { left: Left::anything(), reach: Reach::anything() };
+            functions.learn(Some(hidden), client, server);
+        }
     }
 }
 
-fn hidden_among(rows: &[Row]) -> Option<Hidden> {
-    let (mut left, mut names, mut has_triggers) = (Left::default(), BTreeSet::new(), false);
-    for row in rows {
-        let [name, is_trigger, is_sql, body] = row.as_slice() else { continue };
-        let is_sql = is_sql.as_deref() == Some(b"t");
-        if let Some(name) = name.as_deref().and_then(|name| text_of(name, MAX_BODY_BYTES)) {
-            names.insert(name.into_boxed_bytes());
-        }
-        has_triggers |= is_trigger.as_deref() == Some(b"t");
-        match body.as_deref().map(|body| text_of(body, MAX_BODY_BYTES)) {
-            None => {}
-            Some(Some(body)) if is_sql => left.merge(&lexer::left_by_body(body.as_bytes())),
-            Some(_) => left = Left::anything(),
-        }
-    }
-    // What is reported needs no question, and the rest does not outlive its own.
-    (!left.is_nothing()).then_some(Hidden { left, names: Some(names), has_triggers })
-}
-
-fn question(client: &ClientState) -> String {
-    let schemas = match &client.bounds.schemas {
-        Some(schemas) => {
-            let names: Vec<String> = schemas.iter().map(|schema| params::literal(schema)).collect();
-            format!("ARRAY[{}]::pg_catalog.name[]", names.join(","))
-        }
-        None => "pg_catalog.current_schemas(false)".to_owned(),
+/// The rows that tell what else runs them; `None` if the question has failed.
+pub(super) fn take_reach(rows: Option<Vec<Row>>, client: &ClientState, server: &mut ServerState) {
+    let functions = &client.functions;
+    let Some(Found { mut hidden, .. }) = functions.found.take() else {
+        // Meanwhile some may have been made: from the beginning.
+        server.blind = true;
+        return;
     };
-    // By what depends on the schemas: pg_proc has no index that finds a schema's functions.
-    format!(
-        "SELECT DISTINCT {name},p.prorettype='pg_catalog.trigger'::pg_catalog.regtype,\
-         l.lanname IN ('sql','plpgsql'),\
-         CASE WHEN s.body OPERATOR(pg_catalog.~*) '{SUSPICIOUS}' THEN {body} END \
-         FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_depend d \
-         ON d.refclassid='pg_catalog.pg_namespace'::pg_catalog.regclass AND d.refobjid=n.oid \
-         AND d.classid='pg_catalog.pg_proc'::pg_catalog.regclass \
-         JOIN pg_catalog.pg_proc p ON p.oid=d.objid JOIN pg_catalog.pg_language l ON l.oid=p.prolang \
-         CROSS JOIN LATERAL (SELECT CASE WHEN p.prosqlbody IS NULL THEN p.prosrc \
-         ELSE pg_catalog.pg_get_function_sqlbody(p.oid) END AS body) s \
-         WHERE n.nspname=ANY({schemas}) AND l.lanname NOT IN ('internal','c')",
-        name = hex_of("p.proname::pg_catalog.text", MAX_BODY_BYTES),
-        body = hex_of("s.body", MAX_BODY_BYTES),
-    )
+    match rows {
+        Some(rows) => rows.iter().for_each(|row| extend(&mut hidden.reach, row)),
+        None => hidden.reach = Reach::anything(),
+    }
+    functions.learn(Some(hidden), client, server);
 }
 
-/// A longer body may do anything.
-const MAX_BODY_BYTES: usize = 256 * 1024;
+fn found_among(rows: &[Row]) -> Found {
+    let mut found =
+        Found { hidden: Hidden { left: Left::default(), reach: Reach::default() }, oids: Vec::new() };
+    for row in rows {
+        let [oid, name, is_trigger, is_sql, is_extensions, body] = row.as_slice() else { continue };
+        let is_sql = is_sql.as_deref() == Some(b"t");
+        let left = match body.as_deref().map(|body| text_of(body, questions::MAX_BODY_BYTES)) {
+            None => Left::default(),
+            Some(Some(body)) if is_sql => lexer::left_by_body(body.as_bytes()),
+            Some(_) => Left::anything(),
+        };
+        // Those of an extension that leave nothing do not call the tenant's, and there may be many.
+        if is_extensions.as_deref() == Some(b"t") && left.is_nothing() {
+            continue;
+        }
+        found.hidden.left.merge(&left);
+        found.hidden.reach.functions.add(name.as_deref().and_then(bytes).as_deref());
+        found.hidden.reach.by_triggers |= is_trigger.as_deref() == Some(b"t");
+        found.oids.extend(oid.as_deref().and_then(|oid| std::str::from_utf8(oid).ok()).map(Box::from));
+    }
+    found
+}
 
-/// What a body says that leaves something behind; less is sent then.
-const SUSPICIOUS: &str = "set_config|advisory_lock|\\m(set|reset|discard|listen|temp|temporary)\\M";
+fn extend(reach: &mut Reach, row: &Row) {
+    let [sort, name] = row.as_slice() else { return };
+    let name = || name.as_deref().and_then(bytes);
+    match sort.as_deref() {
+        Some(b"f") => reach.functions.add(name().as_deref()),
+        Some(b"r") => reach.relations.add(name().as_deref()),
+        Some(b"t") => reach.by_triggers = true,
+        _ => reach.by_anything = true,
+    }
+}
 
 impl ServerState {
     /// Settings of these names may have changed.

@@ -31,6 +31,7 @@ mod channels;
 mod mentions;
 mod path;
 mod quiet;
+mod reach;
 mod settings;
 mod skim;
 #[cfg(test)]
@@ -38,10 +39,11 @@ mod tests;
 mod tokens;
 mod verdict;
 
-pub use bodies::{Left, left_by_body, makes_functions, may_run};
+pub use bodies::{Left, left_by_body, makes_functions};
 pub use channels::{ChannelStep, channel_steps};
 pub use mentions::{Mention, Mentioned, mentions};
 pub use path::{Path, path, split_path};
+pub use reach::Reach;
 pub use settings::{Changes, Names};
 pub use skim::{MAX_NAMES as MAX_CUSTOM_NAMES, Skim, custom_names};
 use std::collections::BTreeSet;

@@ -18,7 +18,7 @@ use super::answers::{Row, bytes, hex_of, row, text_of};
 use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
 use super::forbid::allows_path;
-use super::functions::take_functions;
+use super::functions::{take_functions, take_reach};
 use super::hearing::Channel;
 use super::lexer::{Changes, Names, StateKind};
 use super::params::{self, Extras, is_settable_reported};
@@ -188,6 +188,7 @@ impl Exchange {
             Expect::AskFunctions => {
                 take_functions((!failed).then_some(asked.rows), client, server);
             }
+            Expect::AskReach => take_reach((!failed).then_some(asked.rows), client, server),
             // Nobody can tell what it has: it is closed.
             _ if failed => (server.suspect, server.lost_settings) = (true, true),
             Expect::AskSettings => take_settings(&asked, client, server),
@@ -214,7 +215,7 @@ fn ask_again(question: Expect, asked: Asked, server: &mut ServerState) {
     match question {
         Expect::AskSettings => server.touched.add(asked.names),
         Expect::AskAllSettings => server.touched = Names::Any,
-        Expect::AskFunctions => server.blind = true,
+        Expect::AskFunctions | Expect::AskReach => server.blind = true,
         _ => server.doubted = true,
     }
 }

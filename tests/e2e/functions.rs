@@ -13,7 +13,13 @@ async fn run(client: &mut Wire, sql: &str) {
 
 /// A stage whose tenant has one server, made by somebody who is gone.
 async fn stage_with(functions: &[&str]) -> Stage {
+    stage_behind("SELECT 1", functions).await
+}
+
+/// The same, with something in the database that is not the tenant's.
+async fn stage_behind(others: &str, functions: &[&str]) -> Stage {
     let mut stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    stage.postgres.psql_in("app", others).await.unwrap();
     let mut maker = stage.client("acme").await;
     for sql in functions {
         run(&mut maker, sql).await;
@@ -147,4 +153,150 @@ async fn functions_that_a_block_makes_or_that_change_their_name_are_known_at_onc
     run(&mut bob, "SELECT 1").await;
     run(&mut ann, "SELECT enter('ann')").await;
     assert_eq!(user(&mut bob).await, "");
+}
+
+const ENTER: &str = "CREATE FUNCTION enter(who text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS \
+     $$ BEGIN PERFORM set_config('app.user', who, false); RETURN true; END $$";
+/// A function that calls one that leaves something, and leaves nothing itself as far as its text tells.
+const BY_ANOTHER: &str =
+    "CREATE FUNCTION visit(who text) RETURNS boolean LANGUAGE sql AS 'SELECT enter(who)'";
+
+/// What another client, and then the client itself, sees of what a text of the client's sets.
+async fn seen_of(stage: &Stage, sql: &str) -> (String, String) {
+    let (mut ann, mut bob) = (stage.client("acme").await, stage.client("acme").await);
+    assert_eq!(user(&mut bob).await, "");
+    run(&mut ann, sql).await;
+    (user(&mut bob).await, user(&mut ann).await)
+}
+
+fn kept_apart() -> (String, String) {
+    (String::new(), "ann".to_owned())
+}
+
+/// Those texts behind which somebody sees what he should not.
+async fn wrong_of(stage: &Stage, texts: &[&'static str]) -> Vec<(&'static str, (String, String))> {
+    let mut wrong = Vec::new();
+    for sql in texts {
+        let seen = seen_of(stage, sql).await;
+        if seen != kept_apart() {
+            wrong.push((*sql, seen));
+        }
+    }
+    wrong
+}
+
+#[tokio::test]
+async fn what_runs_a_function_without_calling_it_is_found_in_the_catalog() {
+    let (made, texts): (Vec<&str>, Vec<&str>) = [
+        (BY_ANOTHER, ""),
+        ("CREATE VIEW entered AS SELECT enter('ann')", "SELECT * FROM entered"),
+        ("CREATE VIEW visited AS SELECT visit('ann'); CREATE VIEW \"B\" AS TABLE visited", "TABLE \"B\""),
+        (
+            "CREATE TABLE ruled (a text); CREATE RULE r AS ON INSERT TO ruled DO ALSO SELECT visit('ann')",
+            "INSERT INTO ruled VALUES ('x')",
+        ),
+        (
+            "CREATE TABLE guarded AS SELECT 'ann' AS who; CREATE POLICY p ON guarded USING (enter(who)); \
+             ALTER TABLE guarded ENABLE ROW LEVEL SECURITY; ALTER TABLE guarded FORCE ROW LEVEL SECURITY",
+            "SELECT count(*) FROM guarded",
+        ),
+        ("CREATE VIEW seen AS SELECT FROM guarded", "SELECT FROM seen"),
+        ("CREATE TABLE filled (a int, b boolean DEFAULT enter('ann'))", "INSERT INTO filled VALUES (1)"),
+        (
+            "CREATE TABLE generated (a text, b boolean GENERATED ALWAYS AS (enter(a)) STORED)",
+            "INSERT INTO generated VALUES ('ann')",
+        ),
+        ("CREATE TABLE checked (a text CHECK (enter(a)))", "INSERT INTO checked VALUES ('ann')"),
+        (
+            "CREATE TABLE parted (a text) PARTITION BY LIST (a); \
+             CREATE TABLE part PARTITION OF parted (CHECK (enter(a))) DEFAULT",
+            "INSERT INTO parted VALUES ('ann')",
+        ),
+        (
+            "CREATE TABLE parent (a text PRIMARY KEY); INSERT INTO parent VALUES ('x'); CREATE TABLE child \
+             (b text REFERENCES parent ON UPDATE CASCADE, CHECK (b = 'x' OR enter(b))); INSERT INTO child VALUES ('x')",
+            "UPDATE parent SET a = 'ann'",
+        ),
+        (
+            "CREATE TABLE indexed (a text); CREATE INDEX ON indexed (enter(a))",
+            "INSERT INTO indexed VALUES ('ann')",
+        ),
+        (
+            "CREATE FUNCTION step(a text, b text) RETURNS text LANGUAGE sql AS 'SELECT b WHERE enter(b)'; \
+             CREATE AGGREGATE last_of(text) (SFUNC = step, STYPE = text)",
+            "SELECT last_of('ann')",
+        ),
+        (
+            "CREATE TABLE visits AS SELECT 'ann' AS who; \
+             CREATE FUNCTION left_by(visits) RETURNS boolean LANGUAGE sql AS 'SELECT enter($1.who)'",
+            "SELECT x.left_by FROM visits x",
+        ),
+    ]
+    .into_iter()
+    .unzip();
+    let made: Vec<&str> = [ENTER].into_iter().chain(made).collect();
+    let wrong = wrong_of(&stage_with(&made).await, texts.get(1..).unwrap()).await;
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test]
+async fn a_function_that_no_word_tells_of_is_expected_in_every_text() {
+    let mut wrong = Vec::new();
+    for (made, sql) in [
+        ("CREATE DOMAIN d AS text CHECK (enter(VALUE))", "SELECT 'ann'::d"),
+        ("CREATE OPERATOR ## (RIGHTARG = text, FUNCTION = enter)", "SELECT ## text 'ann'"),
+        (
+            "CREATE TYPE person AS (name text); \
+             CREATE FUNCTION to_bool(person) RETURNS boolean LANGUAGE sql AS 'SELECT enter($1.name)'; \
+             CREATE CAST (person AS boolean) WITH FUNCTION to_bool",
+            "SELECT row('ann')::person::boolean",
+        ),
+    ] {
+        wrong.extend(wrong_of(&stage_with(&[ENTER, made]).await, &[sql]).await);
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test]
+async fn functions_of_schemas_that_the_tenant_may_use_or_its_relations_use_are_known() {
+    let body = "RETURNS boolean LANGUAGE plpgsql AS \
+        $$ BEGIN PERFORM set_config('app.user', 'ann', false); RETURN true; END $$";
+    let hidden = format!(
+        "CREATE SCHEMA hidden; CREATE FUNCTION hidden.enter() {body}; \
+         CREATE VIEW schema_acme.entered AS SELECT hidden.enter(); GRANT SELECT ON schema_acme.entered TO role_acme"
+    );
+    let granted = "CREATE SCHEMA granted; CREATE ROLE friends; GRANT friends TO role_acme; ALTER ROLE role_acme INHERIT";
+    let mut wrong = Vec::new();
+    for (others, sql) in [
+        (
+            format!("GRANT USAGE ON SCHEMA public TO PUBLIC; CREATE FUNCTION public.enter() {body}"),
+            "SELECT public.enter()",
+        ),
+        (
+            format!(
+                "CREATE SCHEMA open; GRANT USAGE ON SCHEMA open TO PUBLIC; CREATE FUNCTION open.enter() {body}"
+            ),
+            "SELECT open.enter()",
+        ),
+        (
+            format!(
+                "{granted}; GRANT USAGE ON SCHEMA granted TO friends; CREATE FUNCTION granted.enter() {body}"
+            ),
+            "SELECT granted.enter()",
+        ),
+        (hidden, "SELECT * FROM entered"),
+    ] {
+        let stage = stage_behind(&others, &[]).await;
+        wrong.extend(wrong_of(&stage, &[sql]).await);
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test]
+async fn a_view_that_a_client_makes_is_known_at_once() {
+    let stage = stage_with(&[ENTER]).await;
+    let mut maker = stage.client("acme").await;
+    run(&mut maker, "SELECT 1").await;
+    run(&mut maker, "CREATE VIEW entered AS SELECT enter('ann')").await;
+    assert_eq!(seen_of(&stage, "TABLE entered").await, kept_apart());
 }

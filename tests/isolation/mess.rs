@@ -54,6 +54,26 @@ pub(crate) const FIXTURE: &str = "
     CREATE FUNCTION note_mark() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN PERFORM set_config('my.trigger', NEW.body, false); RETURN NEW; END $$;
     CREATE TRIGGER note_mark BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION note_mark();
+    CREATE FUNCTION leave_sign() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+        PERFORM set_config('my.function', substring(current_query() FROM 'sign ([0-9]+)'), false); RETURN true; END $$;
+    CREATE FUNCTION leave_last(text, text) RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN set_config('my.function', $2, false); END $$;
+    CREATE VIEW signs AS SELECT leave_sign();
+    CREATE VIEW more_signs AS SELECT * FROM signs;
+    CREATE AGGREGATE last_left(text) (SFUNC = leave_last, STYPE = text);
+    CREATE TABLE guarded AS SELECT 1 AS one;
+    ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE guarded FORCE ROW LEVEL SECURITY;
+    CREATE POLICY guard ON guarded USING (leave_sign());
+    CREATE TYPE visit AS (who text);
+    CREATE FUNCTION signed(visit) RETURNS text LANGUAGE plpgsql AS
+        $$ BEGIN RETURN set_config('my.function', $1.who, false); END $$;
+    ALTER FUNCTION leave_sign OWNER TO role_{tenant};
+    ALTER FUNCTION leave_last OWNER TO role_{tenant};
+    ALTER FUNCTION signed OWNER TO role_{tenant};
+    ALTER VIEW signs OWNER TO role_{tenant};
+    ALTER VIEW more_signs OWNER TO role_{tenant};
+    ALTER TABLE guarded OWNER TO role_{tenant};
     ALTER SEQUENCE tick OWNER TO role_{tenant};
     ALTER TABLE notes OWNER TO role_{tenant};
     ALTER FUNCTION leave_mark OWNER TO role_{tenant};
@@ -105,6 +125,11 @@ pub(crate) const MESSES: &[Mess] = &[
         "SELECT * FROM schema_{tenant}.leave_mark('{id}', '{odd}ms')",
         &[Then::Own(Kind::CustomByFunction, "{id}"), Then::Own(Kind::StatementTimeout, "{odd}ms")],
     ),
+    mess("SELECT /* sign {id} */ * FROM signs", &[Then::Own(Kind::CustomByFunction, "{id}")]),
+    mess("TABLE schema_{tenant}.more_signs -- sign {id}", &[Then::Own(Kind::CustomByFunction, "{id}")]),
+    mess("SELECT /* sign {id} */ one FROM guarded", &[Then::Own(Kind::CustomByFunction, "{id}")]),
+    mess("SELECT last_left('{id}')", &[Then::Own(Kind::CustomByFunction, "{id}")]),
+    mess("SELECT (row('{id}')::visit).signed", &[Then::Own(Kind::CustomByFunction, "{id}")]),
     mess("INSERT INTO notes (body) VALUES ('{id}')", &[Then::Own(Kind::CustomByTrigger, "{id}")]),
     mess(
         "DO $$ BEGIN PERFORM set_config('my.block', '{id}', false); END $$",

@@ -89,11 +89,12 @@ pub fn left_by_body(body: &[u8]) -> Left {
 /// Words of PL/pgSQL behind which a statement begins.
 const STARTS: [&[u8]; 4] = [b"begin", b"then", b"else", b"loop"];
 
-/// Whether a text makes a function, a procedure or a trigger.
+/// Whether a text makes functions or triggers; or, if some that leave something behind are there, anything that may run
+/// them (a view, a policy, an operator).
 #[must_use]
-pub fn makes_functions(sql: &[u8]) -> bool {
+pub fn makes_functions(sql: &[u8], are_there: bool) -> bool {
     let is_alter = || sql.get(..5).is_some_and(|start| is(start, b"alter"));
-    if super::is_plain(sql) && !is_alter() {
+    if !are_there && super::is_plain(sql) && !is_alter() {
         return false;
     }
     let mut statements = Statements::of(sql);
@@ -105,16 +106,17 @@ pub fn makes_functions(sql: &[u8]) -> bool {
         {
             // A block may make some.
             let small = sql.to_ascii_lowercase();
-            return [b"function".as_slice(), b"procedure", b"trigger", b"execute"]
-                .iter()
-                .any(|what| memchr::memmem::find(&small, what).is_some());
+            let says = |what: &&[u8]| memchr::memmem::find(&small, what).is_some();
+            return MADE.iter().any(says)
+                || says(&b"execute".as_slice())
+                || are_there && (says(&b"create".as_slice()) || says(&b"alter".as_slice()));
         }
         if let Token::Word(word) = token
             && is_first
             && (is(word, b"create") || is(word, b"alter"))
         {
             while tokens.eat_word(&[b"or", b"replace", b"constraint"]) {}
-            if tokens.eat_word(&[b"function", b"procedure", b"routine", b"trigger"]) {
+            if are_there || tokens.eat_word(&MADE) {
                 return true;
             }
         }
@@ -122,37 +124,8 @@ pub fn makes_functions(sql: &[u8]) -> bool {
     false
 }
 
-/// Whether a text may run one of these functions: by calling it, or if there are `triggers`, by changing rows.
-pub fn may_run(sql: &[u8], triggers: bool, is_one: impl Fn(&[u8]) -> bool) -> bool {
-    let mut statements = Statements::of(sql);
-    while let Some((token, is_first)) = statements.next() {
-        let tokens = &mut statements.tokens;
-        match token {
-            Token::Doubt => return true,
-            Token::Word(word) => {
-                let changes_rows = || CHANGING.iter().any(|verb| is(word, verb));
-                if triggers && changes_rows() {
-                    return true;
-                }
-                if is_call(tokens) && is_one(&word.to_ascii_lowercase()) {
-                    return true;
-                }
-                if is_first && is(word, b"execute") {
-                    return true;
-                }
-            }
-            Token::Name(name) if is_call(tokens) && is_one(name) => return true,
-            Token::Name(_) | Token::Text | Token::Number | Token::Symbol(_) => {}
-        }
-    }
-    false
-}
-
-const CHANGING: [&[u8]; 6] = [b"insert", b"update", b"delete", b"merge", b"copy", b"truncate"];
-
-fn is_call(after: &Tokens<'_>) -> bool {
-    after.peek() == Some(Token::Symbol(b'('))
-}
+/// What functions and triggers come with.
+const MADE: [&[u8]; 6] = [b"function", b"procedure", b"routine", b"trigger", b"extension", b"schema"];
 
 #[cfg(test)]
 mod tests {
@@ -221,28 +194,21 @@ mod tests {
             "begin; create or replace procedure p() language sql as ''",
             "ALTER FUNCTION f() RENAME TO g",
             "DO $$ BEGIN CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; END $$",
+            "CREATE EXTENSION tablefunc",
             "CREATE CONSTRAINT TRIGGER t AFTER INSERT ON x EXECUTE FUNCTION f()",
         ] {
-            assert!(makes_functions(sql.as_bytes()), "{sql}");
+            assert!(makes_functions(sql.as_bytes(), false), "{sql}");
         }
         for sql in
             ["CREATE TABLE function (a int)", "SELECT 'CREATE FUNCTION'", "DROP FUNCTION f", "SELECT 1"]
         {
-            assert!(!makes_functions(sql.as_bytes()), "{sql}");
+            assert!(!makes_functions(sql.as_bytes(), false), "{sql}");
         }
-    }
-
-    #[test]
-    fn a_text_may_run_what_it_calls_and_what_its_changes_set_off() {
-        let runs = |sql: &str, triggers| {
-            may_run(sql.as_bytes(), triggers, |name| name == b"login" || name == b"Log")
-        };
-        assert!(runs("SELECT a.LOGIN (5)", false));
-        assert!(runs("SELECT \"Log\"()", false));
-        assert!(runs("EXECUTE s", false));
-        assert!(!runs("SELECT login, count(*) FROM log", false));
-        assert!(!runs("UPDATE t SET a = 1", false));
-        assert!(runs("WITH x AS (UPDATE t SET a = 1) SELECT 1", true));
-        assert!(!runs("SELECT 'login()'", true));
+        for sql in ["CREATE VIEW v AS SELECT f()", "BEGIN; ALTER TABLE t ALTER a SET DEFAULT f()"] {
+            assert!(
+                !makes_functions(sql.as_bytes(), false) && makes_functions(sql.as_bytes(), true),
+                "{sql}"
+            );
+        }
     }
 }

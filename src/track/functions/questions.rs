@@ -1,0 +1,102 @@
+//! What the catalog is asked about functions.
+//!
+//! Owns two questions. The first costs what the tenant has, not what the database has: `pg_depend` and `pg_shdepend` have
+//! indexes for it, and `pg_proc` has none that finds a schema's functions. The second is asked only where functions were
+//! found that leave something behind. `OFFSET 0` keeps the planner from evaluating twice and from hashing the catalog.
+
+use super::super::answers::hex_of;
+use super::super::params;
+
+/// The functions that a role's texts may run: those in its schemas, in others that it may use, those that relations in
+/// either call wherever they are, and those of event triggers.
+///
+/// Rows: number, name, whether it is a trigger's, whether its language is SQL or PL/pgSQL, whether it belongs to an
+/// extension (only if it says something suspicious), and its body if that does.
+pub(super) fn functions(schemas: Option<&[Box<str>]>) -> String {
+    let schemas = match schemas {
+        Some(schemas) => {
+            let names: Vec<String> = schemas.iter().map(|schema| params::literal(schema)).collect();
+            format!("ARRAY[{}]::pg_catalog.name[]", names.join(","))
+        }
+        None => "pg_catalog.current_schemas(false)".to_owned(),
+    };
+    let (namespaces, relations, functions) = (class("namespace"), class("class"), class("proc"));
+    let users = ["rewrite", "policy", "trigger", "attrdef", "constraint"].map(class).join(",");
+    format!(
+        "WITH RECURSIVE m(r) AS (SELECT oid FROM pg_catalog.pg_roles WHERE rolname=session_user \
+         UNION SELECT a.roleid FROM m JOIN pg_catalog.pg_auth_members a ON a.member=m.r),\
+         n(o) AS (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname=ANY({schemas}) \
+         UNION SELECT s.objid FROM pg_catalog.pg_shdepend s WHERE s.refclassid={roles} AND s.classid={namespaces} \
+         AND s.refobjid IN (SELECT r FROM m) AND s.dbid=(SELECT oid FROM pg_catalog.pg_database \
+         WHERE datname=pg_catalog.current_database()) \
+         UNION SELECT oid FROM pg_catalog.pg_namespace WHERE (oid>={FIRST_OWN_OID} OR nspname='public') \
+         AND pg_catalog.aclcontains(nspacl,pg_catalog.makeaclitem(0,nspowner,'USAGE',false))),\
+         f(o) AS (SELECT d.objid FROM n CROSS JOIN LATERAL (SELECT objid FROM pg_catalog.pg_depend \
+         WHERE refclassid={namespaces} AND refobjid=n.o AND classid={functions} OFFSET 0) d \
+         UNION SELECT u.refobjid FROM n JOIN pg_catalog.pg_depend c \
+         ON c.refclassid={namespaces} AND c.refobjid=n.o AND c.classid={relations} \
+         JOIN pg_catalog.pg_depend d ON d.refclassid={relations} AND d.refobjid=c.objid \
+         AND d.deptype IN ('a','i') AND d.classid IN ({users}) \
+         JOIN pg_catalog.pg_depend u ON u.classid=d.classid AND u.objid=d.objid AND u.refclassid={functions} \
+         UNION SELECT evtfoid FROM pg_catalog.pg_event_trigger) \
+         SELECT p.oid,{name},p.prorettype='pg_catalog.trigger'::pg_catalog.regtype,l.lanname IN ('sql','plpgsql'),\
+         e.yes,CASE WHEN s.yes THEN {body} END \
+         FROM f JOIN pg_catalog.pg_proc p ON p.oid=f.o JOIN pg_catalog.pg_language l ON l.oid=p.prolang \
+         CROSS JOIN LATERAL (SELECT CASE WHEN p.prosqlbody IS NULL THEN p.prosrc \
+         ELSE pg_catalog.pg_get_function_sqlbody(p.oid) END AS body OFFSET 0) b \
+         CROSS JOIN LATERAL (SELECT b.body OPERATOR(pg_catalog.~*) '{SUSPICIOUS}' AS yes OFFSET 0) s \
+         CROSS JOIN LATERAL (SELECT EXISTS(SELECT FROM pg_catalog.pg_depend x WHERE x.classid={functions} \
+         AND x.objid=p.oid AND x.deptype='e') AS yes OFFSET 0) e \
+         WHERE l.lanname NOT IN ('internal','c') AND (s.yes OR NOT e.yes)",
+        roles = class("authid"),
+        name = hex_of("p.proname::pg_catalog.text", MAX_BODY_BYTES),
+        body = hex_of("b.body", MAX_BODY_BYTES),
+    )
+}
+
+/// What runs these functions without naming them: whatever depends on them, on what depends on them, and so on.
+///
+/// Rows: the sort (a function, a relation, a trigger, or anything else, of which no text need tell), and the name of the
+/// first two. From a rule, a policy, a default or a constraint the way goes to its table, from a table to the views and
+/// policies that read it, to what it is a partition of, and to what its foreign keys refer to (whose changes reach it).
+pub(super) fn reach(oids: &[Box<str>]) -> String {
+    let (relations, functions) = (class("class"), class("proc"));
+    let readers = ["rewrite", "policy", "proc"].map(class).join(",");
+    let parts = ["rewrite", "policy", "attrdef", "constraint"].map(class).join(",");
+    // The planner takes the walk for so long that it compiles it, which takes a hundred times as long as the walk.
+    format!(
+        "SET LOCAL jit=off;WITH RECURSIVE r(c,o) AS (\
+         SELECT {functions}::pg_catalog.oid,pg_catalog.unnest('{{{oids}}}'::pg_catalog.oid[]) \
+         UNION SELECT x.c,x.o FROM r CROSS JOIN LATERAL (\
+         SELECT d.classid,d.objid FROM pg_catalog.pg_depend d WHERE d.refclassid=r.c AND d.refobjid=r.o \
+         AND (r.c<>{relations} OR d.classid IN ({readers})) \
+         UNION ALL SELECT d.refclassid,d.refobjid FROM pg_catalog.pg_depend d WHERE d.classid=r.c AND d.objid=r.o \
+         AND d.deptype IN ('a','i') AND d.refclassid IN ({relations},{types}) AND r.c IN ({parts}) \
+         UNION ALL SELECT r.c,i.indrelid FROM pg_catalog.pg_index i WHERE i.indexrelid=r.o AND r.c={relations} \
+         UNION ALL SELECT r.c,i.inhparent FROM pg_catalog.pg_inherits i WHERE i.inhrelid=r.o AND r.c={relations} \
+         UNION ALL SELECT r.c,k.confrelid FROM pg_catalog.pg_constraint k \
+         WHERE k.conrelid=r.o AND k.contype='f' AND r.c={relations}) x(c,o)) \
+         SELECT DISTINCT CASE r.c WHEN {functions} THEN 'f' WHEN {relations} THEN 'r' WHEN {triggers} THEN 't' ELSE 'x' END,\
+         CASE r.c WHEN {functions} THEN (SELECT {function} FROM pg_catalog.pg_proc p WHERE p.oid=r.o) \
+         WHEN {relations} THEN (SELECT {relation} FROM pg_catalog.pg_class k WHERE k.oid=r.o) END \
+         FROM r WHERE r.c NOT IN ({parts})",
+        oids = oids.join(","),
+        types = class("type"),
+        triggers = class("trigger"),
+        function = hex_of("p.proname::pg_catalog.text", MAX_BODY_BYTES),
+        relation = hex_of("k.relname::pg_catalog.text", MAX_BODY_BYTES),
+    )
+}
+
+fn class(name: &str) -> String {
+    format!("'pg_catalog.pg_{name}'::pg_catalog.regclass")
+}
+
+/// A longer body may do anything.
+pub(super) const MAX_BODY_BYTES: usize = 256 * 1024;
+
+/// From here on objects are not Postgres' own (`src/include/access/transam.h`, FirstNormalObjectId).
+const FIRST_OWN_OID: u32 = 16384;
+
+/// What a body says that leaves something behind; less is sent then.
+const SUSPICIOUS: &str = "set_config|advisory_lock|\\m(set|reset|discard|listen|temp|temporary)\\M";
