@@ -36,6 +36,8 @@ pub struct Lease {
     pub(super) server: Option<Box<Server>>,
     /// The client keeps the server between transactions, because of what it left there.
     pinned: bool,
+    /// There was no room for that.
+    is_beyond: bool,
     /// A client holds it, not the tenant's listener.
     is_clients: bool,
 }
@@ -48,7 +50,7 @@ impl Lease {
             let mut counters = tenant.counters.borrow_mut();
             counters.leases = counters.leases.saturating_add(1);
         }
-        Self { pool, tenant, server: Some(server), pinned: false, is_clients: true }
+        Self { pool, tenant, server: Some(server), pinned: false, is_beyond: false, is_clients: true }
     }
 
     /// The server.
@@ -62,7 +64,16 @@ impl Lease {
     pub fn count_pin(&mut self) {
         let is_kept = |state: &ServerState| state.pinned && !state.is_passing();
         let pinned = self.server.as_ref().is_some_and(|server| is_kept(&server.state));
+        let had_room = self.pinned || self.pool.pins_left(&self.tenant).left > 0;
+        self.is_beyond = pinned && (self.is_beyond || !had_room);
         self.set_pinned(pinned);
+    }
+
+    /// Whether the client keeps the server though there was no room for that: no text of the client's showed it, or it would
+    /// have been refused.
+    #[must_use]
+    pub const fn is_beyond(&self) -> bool {
+        self.is_beyond
     }
 
     /// Counts the server as kept until the lease ends, if there is room for one more ([`Pool::pins_left`]).

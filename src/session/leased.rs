@@ -81,6 +81,8 @@ pub(super) enum Stop {
     CutOff,
     /// The client is over a limit.
     Overdue(TimeLimit),
+    /// The client keeps the server, and too many are kept.
+    Beyond,
     /// The client broke the protocol.
     Client(Box<ClientError>),
     /// The server is gone.
@@ -131,6 +133,9 @@ impl Session {
                 }
                 continue;
             }
+            if self.is_beyond() {
+                return self.stop(cx, Stop::Beyond);
+            }
             if self.is_over() {
                 return self.end_lease(cx);
             }
@@ -172,7 +177,7 @@ impl Session {
                 moved = Moved::Some;
             }
         }
-        if self.is_over() || self.next_move().is_some() {
+        if self.is_beyond() || self.is_over() || self.next_move().is_some() {
             return Ok(Moved::Some);
         }
         let mut scratch = self.floor.take_scratch();
@@ -396,6 +401,18 @@ impl Session {
             self.settle(cx);
         }
         Ok(if fed.terminated { input.len() } else { fed.consumed })
+    }
+
+    /// Whether the client is to be sent away here, because what it left behind keeps one server too many.
+    fn is_beyond(&mut self) -> bool {
+        let Phase::Leased(Leased { lease, talk, leaving, .. }) = &mut self.phase else { return false };
+        if !lease.is_beyond() || *leaving {
+            return false;
+        }
+        let is_sent = talk.to_server.is_empty();
+        lease.server().is_some_and(|server| {
+            talk.exchange.is_over(&server.state) && is_sent && !server.state.is_unsettled()
+        })
     }
 
     /// Whether the lease can end here.

@@ -82,18 +82,20 @@ impl Session {
         let mid_message = talk.exchange.server_is_mid_message();
         let said_why = talk.exchange.ended_in_error();
         let leftover = match &stop {
-            Stop::ClientGone | Stop::CutOff | Stop::Overdue(_) | Stop::Client(_) if quiet => {
+            Stop::ClientGone | Stop::CutOff | Stop::Overdue(_) | Stop::Beyond | Stop::Client(_) if quiet => {
                 leftover_of(&mut lease, self.mode)
             }
             Stop::ClientGone
             | Stop::CutOff
             | Stop::Overdue(_)
+            | Stop::Beyond
             | Stop::Client(_)
             | Stop::ServerGone
             | Stop::Server(_) => Leftover::Work,
         };
         let kept_by = lease.server().and_then(|server| server.state.left_behind).and_then(pinning);
         lease.give_back(leftover);
+        let may_be_kept = self.floor.pool.pins_left(&self.cell.tenant).of;
         self.floor.put_conversation(talk);
         self.cell.set_whereabouts(Whereabouts::Parked);
         let error = match stop {
@@ -103,6 +105,10 @@ impl Session {
             Stop::Overdue(limit) => {
                 self.count_overdue(limit);
                 overdue(limit, self.tenant().time_limits().of(limit), kept_by)
+            }
+            Stop::Beyond => {
+                self.audit("pin_limit");
+                kept_beyond(may_be_kept)
             }
             Stop::Client(error) => *error,
             Stop::ServerGone => {
@@ -162,6 +168,21 @@ fn leftover_of(lease: &mut Lease, mode: PoolMode) -> Leftover {
         Some(_) => Leftover::State,
         None => Leftover::Work,
     }
+}
+
+/// What keeps its client at a server was found when its transaction was over, and is gone with the session.
+fn kept_beyond(may_be_kept: u32) -> ClientError {
+    ClientError::fatal(
+        SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+        Fault::Client,
+        "pin_limit",
+        "terminating connection because it keeps a server, and too many are kept already",
+    )
+    .with_detail(format!(
+        "A block, a function or a long setting left behind what works on one server only. Transactions that have ended are \
+         not affected. In transaction mode {may_be_kept} servers of this tenant may be kept by clients."
+    ))
+    .with_hint("Use session mode for this user, end what keeps other clients, or raise the tenant's ceiling.")
 }
 
 fn server_lost() -> ClientError {

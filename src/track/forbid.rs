@@ -63,7 +63,9 @@ impl Exchange {
                 return None;
             }
         }
-        let limit = self.pins_left.filter(|_| !parties.server.pinned)?;
+        // One that listens on its way to the tenant's listener is not counted yet.
+        let is_counted = parties.server.pinned && !parties.server.is_passing();
+        let limit = self.pins_left.filter(|_| !is_counted)?;
         let what = pinning(traces.kind)?;
         (limit.left == 0).then(|| {
             ClientError::error(
@@ -229,6 +231,24 @@ mod tests {
         }
         let query = (b'Q', b"SET search_path = theirs\0".as_slice());
         assert_eq!(refused(&mut bounded(), query, "25P02"), "25P02", "what Postgres says first is said");
+    }
+
+    #[test]
+    fn who_listens_for_now_may_keep_nothing_else_beyond_the_limit() {
+        let prepare = (b'Q', b"PREPARE p AS SELECT 1\0".as_slice());
+        for listens in [true, false] {
+            let mut talk = Talk::new(9);
+            talk.exchange.pins_left = Some(PinsLeft { left: 1, of: 3, listens });
+            talk.say(&messages(&[(b'Q', b"LISTEN a\0")]));
+            talk.answer(&messages(&[(b'C', b"LISTEN\0"), (b'Z', b"T")]));
+            // Unless that is counted itself.
+            talk.exchange.pins_left = Some(PinsLeft { left: 0, of: 3, listens });
+            if listens {
+                assert_eq!(refused(&mut talk, prepare, "42703"), "53400");
+            } else {
+                assert_eq!(talk.say(&messages(&[prepare])), messages(&[prepare]));
+            }
+        }
     }
 
     #[test]

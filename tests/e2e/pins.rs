@@ -155,6 +155,45 @@ async fn one_pin_too_many_is_refused_before_it_is_sent_and_the_session_goes_on()
 }
 
 #[tokio::test]
+async fn a_pin_that_no_text_shows_ends_its_session_if_it_is_one_too_many() {
+    let mut plan = Plan::new(&["acme"]).budget(20).queue_timeout("2s");
+    plan.tenants[0].lines.push("limits = { ceiling = 2 }".to_owned());
+    let stage = Stage::start(plan).await;
+    let long = format!("SELECT set_config('my.name', repeat('x', {}), false)", 9_000);
+    for hidden in [
+        "DO $$ BEGIN CREATE TEMP TABLE mine (x int); END $$",
+        "DO $$ BEGIN PERFORM pg_advisory_lock(8); END $$",
+        long.as_str(),
+    ] {
+        let mut keeper = stage.client("acme").await;
+        all_right(&mut keeper, hidden).await;
+        has_pins(&stage, 1.0).await;
+        let mut client = stage.client("acme").await;
+        let again = hidden.replace("(8)", "(9)");
+        all_right(&mut client, &again).await;
+        // It was told that its transaction is over; then that its session is.
+        let end = client.until_ready().await;
+        assert_eq!((end.code(), end.status), ("53400", None), "{hidden}: {end:?}");
+        assert!(end.errors[0].detail.contains("1 servers") && !end.errors[0].hint.is_empty(), "{end:?}");
+        // The tenant's other server is there for all others, with nothing of that left.
+        let mut other = stage.client("acme").await;
+        let look = "SELECT concat(to_regclass('pg_temp.mine') IS NULL, current_setting('my.name', true), (SELECT count(*) \
+             FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()))";
+        assert_eq!(other.query(look).await.value(), "t0", "{hidden}");
+        // Inside a transaction it ends with that, if it has not gone by then.
+        all_right(&mut other, &format!("BEGIN; {again}")).await;
+        all_right(&mut other, "ROLLBACK; SELECT pg_advisory_unlock_all()").await;
+        all_right(&mut other, "SELECT 1").await;
+        all_right(&mut keeper, "SELECT 1").await;
+        has_pins(&stage, 1.0).await;
+        drop(keeper);
+        has_pins(&stage, 0.0).await;
+    }
+    let metrics = stage.proxy().metrics().await;
+    assert_eq!(metrics.sum("tenantry_tenant_refusals_total", &[("reason", "pin_limit")]), 3.0);
+}
+
+#[tokio::test]
 async fn a_search_path_may_be_reordered_and_narrowed_but_not_left() {
     let mut plan = Plan::new(&["acme", "bolt"]).one_server_each();
     plan.tenants[0].lines.push("allowed_schemas = [\"public\"]".to_owned());

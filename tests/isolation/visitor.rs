@@ -50,6 +50,8 @@ pub(crate) struct Visitor {
     number: Option<String>,
     /// What it did last, for the report of a failure.
     pub(crate) last: String,
+    /// Its session was ended for what it had left: the rest of this act is another session's, of which nothing is known.
+    was_ended: bool,
 }
 
 impl Visitor {
@@ -66,11 +68,13 @@ impl Visitor {
             setter: false,
             number: None,
             last: String::new(),
+            was_ended: false,
         }
     }
 
     /// One act: something random, then a look.
     pub(crate) async fn act(&mut self) {
+        self.was_ended = false;
         match self.random.below(20) {
             0..=4 => self.leave_a_mess().await,
             5 => self.use_a_statement().await,
@@ -109,6 +113,9 @@ impl Visitor {
     }
 
     fn differs(&self, kind: &str, verdict: Verdict, what: &str) {
+        if self.was_ended {
+            return;
+        }
         self.scene.differs(kind, verdict, || {
             format!(
                 "session {} of {}, after {}: {what}\n{:#?}",
@@ -136,7 +143,11 @@ impl Visitor {
                 self.differs(NOTIFICATION, Verdict::Foreign, &String::from_utf8_lossy(name));
             }
         }
-        if reply.status.is_none() {
+        if reply.status.is_none() && reply.errors.last().is_some_and(|error| error.code == "53400") {
+            // What it left out of sight kept one server too many, and it was told.
+            self.begin_anew().await;
+            self.was_ended = true;
+        } else if reply.status.is_none() {
             self.differs(LOST, Verdict::Lost, &format!("{reply:?}"));
             self.begin_anew().await;
         }
