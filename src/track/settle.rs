@@ -39,20 +39,35 @@ impl ServerState {
     pub(super) fn touch(&mut self, changes: &Changes, client: &ClientState) {
         match &changes.touched {
             Names::None => {}
-            Names::Any => self.touched = Names::Any,
+            Names::Any => self.touch_any(),
             Names::These(names) => {
-                let silent: Vec<_> = names.iter().filter(|name| !self.reports(name)).cloned().collect();
-                self.touched.add(silent);
+                let silent = names.iter().filter(|name| !self.reports(name)).cloned().collect();
+                self.touch_these(silent);
             }
         }
         if changes.reset == Names::Any && self.asking {
             // What the client has is about to be told.
-            self.touched = Names::Any;
+            self.touch_any();
         } else if changes.reset == Names::Any {
             let known = client.settings.extras.iter().chain(client.startup.iter()).map(|(name, _)| name);
             let known = known.chain(&self.too_long);
-            let silent: Vec<_> = known.filter(|name| !self.reports(name)).cloned().collect();
-            self.touched.add(silent);
+            let silent = known.filter(|name| !self.reports(name)).cloned().collect();
+            self.touch_these(silent);
+        }
+    }
+
+    /// All settings are asked for; those among them that are in no view go on being asked for by name.
+    fn touch_any(&mut self) {
+        if let Names::These(names) = std::mem::replace(&mut self.touched, Names::Any) {
+            self.may_set(&names.into_iter().filter(|name| is_custom(name)).collect());
+        }
+    }
+
+    fn touch_these(&mut self, names: BTreeSet<Box<str>>) {
+        if self.touched == Names::Any {
+            self.may_set(&names.into_iter().filter(|name| is_custom(name)).collect());
+        } else {
+            self.touched.add(names);
         }
     }
 
@@ -65,7 +80,7 @@ impl ServerState {
     /// All settings go back, but custom ones that the client has had stay known.
     pub(super) fn touch_custom(&mut self, client: &ClientState) {
         let custom = client.settings.extras.iter().map(|(name, _)| name).filter(|name| is_custom(name));
-        self.touched.add(custom.cloned());
+        self.touch_these(custom.cloned().collect());
     }
 
     fn reports(&self, name: &str) -> bool {
@@ -182,7 +197,7 @@ impl Exchange {
         let failed = error.is_some() || asked.bytes > MAX_ANSWER_BYTES;
         match question {
             Expect::AskSettings if failed => {
-                server.touched = Names::Any;
+                server.touch_any();
                 server.may_set(&asked.names.into_iter().filter(|name| is_custom(name)).collect());
             }
             Expect::AskFunctions => {
@@ -213,8 +228,8 @@ fn is_cancel(error: &[u8]) -> bool {
 
 fn ask_again(question: Expect, asked: Asked, server: &mut ServerState) {
     match question {
-        Expect::AskSettings => server.touched.add(asked.names),
-        Expect::AskAllSettings => server.touched = Names::Any,
+        Expect::AskSettings => server.touch_these(asked.names.into_iter().collect()),
+        Expect::AskAllSettings => server.touch_any(),
         Expect::AskFunctions | Expect::AskReach => server.blind = true,
         _ => server.doubted = true,
     }

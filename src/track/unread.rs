@@ -49,7 +49,11 @@ impl Exchange {
             return;
         }
         match self.unread.take().map(|unread| *unread) {
-            Some(Unread::Query(skim)) => parties.server.may_set(&skim.into_names()),
+            Some(Unread::Query(skim)) => {
+                parties.server.may_set(&skim.into_names());
+                // Nobody has read which functions it runs.
+                parties.server.blind = true;
+            }
             Some(Unread::Parse(skim)) => {
                 let traces = Traces { custom: skim.into_names(), ..Traces::unknown() };
                 parties.client.unnamed_leaves = Some(Rc::new(traces));

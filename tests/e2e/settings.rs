@@ -217,6 +217,7 @@ async fn a_custom_setting_that_is_empty_follows_its_client_as_well() {
         (&["SET my.e = ''", "SET my.f = 'x'; SET my.g = 'x'", "DISCARD ALL"], ""),
         (&["BEGIN; SET my.e = 'x'", "ROLLBACK"], ""),
         (&["SET my.e = ''", "DO $$ BEGIN PERFORM 1; END $$"], ""),
+        (&["BEGIN; SET my.e = 'x'", "DO $$ BEGIN PERFORM 1; END $$", "COMMIT"], "x"),
         (&["BEGIN; SET my.e = 'x'; SAVEPOINT a", "SET log_statement = 'all'", "ROLLBACK TO a; COMMIT"], "x"),
     ]
     .into_iter()
@@ -240,7 +241,13 @@ async fn a_custom_setting_in_a_long_text_follows_its_client() {
     let pad = "x".repeat(300_000);
     let query = |sql: &str| vec![Batch::new().query(sql)];
     let bound = |sql: &str, values: &[&str]| vec![Batch::new().run(sql, values).sync()];
-    let ways: [Way<'_>; 9] = [
+    let mut maker = stage.client("acme").await;
+    let functions = [9, 10].map(|n| {
+        let body = format!("BEGIN PERFORM set_config('my.long{n}', 'a', false); RETURN 1; END");
+        format!("CREATE FUNCTION f{n}(t text) RETURNS int LANGUAGE plpgsql AS $$ {body} $$;")
+    });
+    assert!(maker.query(&functions.concat()).await.errors.is_empty());
+    let ways: [Way<'_>; 11] = [
         &|name| query(&format!("SET {name} = 'a'; SELECT '{pad}'")),
         &|name| query(&format!("SELECT '{pad}'; SET {name} = 'a'")),
         &|name| query(&format!("SELECT '{pad}', set_config('{name}', 'a', false), '{pad}'")),
@@ -254,6 +261,8 @@ async fn a_custom_setting_in_a_long_text_follows_its_client() {
         },
         &|name| bound("SELECT set_config($1, $2, false), length($3)", &[name, "a", &pad]),
         &|name| bound("SELECT set_config($3, $2, false), length($1)", &[&pad, "a", name]),
+        &|_| query(&format!("SELECT f9('{pad}')")),
+        &|_| bound(&format!("SELECT f10('{pad}')"), &[]),
     ];
     for (n, way) in ways.iter().enumerate() {
         let name = format!("my.long{n}");
