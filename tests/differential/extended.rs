@@ -349,15 +349,15 @@ pub(crate) fn guessed_names(author: &mut Author) -> Talk {
 
 /// A name that Parse gave, used by SQL, and the other way round.
 pub(crate) fn shared_names(author: &mut Author) -> Talk {
-    let index = author.below(NAMES.len());
-    let name = NAMES[index];
-    // Sometimes what it was before, or nothing.
+    // Names of their own: Postgres ends a session that says EXECUTE to a SAVEPOINT.
+    let name = author.pick(&["by sql", "by_sql"]);
     let talk = if author.one_in(2) {
-        let sql = author.pick(&["SELECT 7", "SELECT 7 / 0", "VALUES (1), (2)"]);
-        author.prepared[index] = Some(Prepared { sql: sql.to_owned(), values: Vec::new() });
+        let sql = author.pick(&["SELECT 7, $$", "SELECT 7 / 0, $$", "VALUES (1, ''), (2, $$"]);
+        let end = if sql.starts_with('V') { "$$)" } else { "$$" };
         author.prepares_a_name = true;
-        Talk::new().close_statement(name).parse(name, sql).sync()
+        Talk::new().close_statement(name).parse(name, &format!("{sql}{name}{end}")).sync()
     } else {
+        // What it was before, or nothing.
         Talk::new()
     };
     let execute = format!("EXECUTE \"{name}\"");
@@ -365,18 +365,13 @@ pub(crate) fn shared_names(author: &mut Author) -> Talk {
         0 => talk.query(&execute),
         1 => talk.query(&format!("SELECT 1; {execute}; {execute}")),
         2 => talk.query(&format!("EXPLAIN (COSTS off) {execute}")),
-        3 => {
-            author.prepared[index] = None;
-            talk.query(&format!("DEALLOCATE \"{name}\"; {execute}"))
-        }
+        3 => talk.query(&format!("DEALLOCATE \"{name}\"; {execute}")),
         4 => {
-            author.prepared[index] = None;
             let deallocate = format!("DEALLOCATE \"{name}\"");
             let talk = talk.parse("", &deallocate).bind("", "", &[]).describe_portal("").execute("");
             if author.one_in(2) { talk.bind("", name, &[]).execute("").sync() } else { talk.sync() }
         }
         _ => {
-            author.prepared[index] = None;
             let talk = talk.close_statement("away").parse("away", &format!("DEALLOCATE \"{name}\""));
             talk.bind("p", "away", &[]).execute("p").sync().bind("", "away", &[]).execute("").sync()
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Batch, Plan, Reply, Stage, Wire};
+use crate::support::{Batch, Plan, Reply, Stage, Wire, eventually};
 
 const OWNER: &str = "SELECT owner || ' ' || $1 FROM things WHERE id = 1";
 
@@ -17,6 +17,13 @@ async fn prepare(client: &mut Wire, name: &str, sql: &str) {
 }
 
 async fn lose_all_servers(stage: &Stage) {
+    // A session whose server is being asked about its functions would be lost too.
+    eventually("an idle server", Duration::from_secs(5), async || {
+        let metrics = stage.proxy().metrics().await;
+        let active = metrics.sum("tenantry_tenant_servers", &[("tenant", "acme"), ("state", "active")]);
+        (active == 0.0).then_some(())
+    })
+    .await;
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'role_acme'";
     stage.postgres.psql(end).await.unwrap();
     stage.servers_become(0, Duration::from_secs(5)).await;

@@ -321,9 +321,20 @@ fn names_its_setting(mut after: Tokens<'_>) -> bool {
     after.eat_symbol(b'(') && after.text().is_some() && after.eat_symbol(b',')
 }
 
-/// Functions of Postgres' that run a text which they are given.
-const RUNNING_TEXTS: [&[u8]; 5] =
-    [b"query_to_xml", b"query_to_xmlschema", b"query_to_xml_and_xmlschema", b"ts_stat", b"ts_rewrite"];
+/// Functions of Postgres' that run a text which they are given, or read a view whose name may be in one.
+const RUNNING_TEXTS: [&[u8]; 11] = [
+    b"query_to_xml",
+    b"query_to_xmlschema",
+    b"query_to_xml_and_xmlschema",
+    b"table_to_xml",
+    b"table_to_xml_and_xmlschema",
+    b"schema_to_xml",
+    b"schema_to_xml_and_xmlschema",
+    b"database_to_xml",
+    b"database_to_xml_and_xmlschema",
+    b"ts_stat",
+    b"ts_rewrite",
+];
 
 /// Functions, without `pg_`, whose locks stay when the transaction ends; those with `_xact_` do not.
 const LOCKING: [&[u8]; 4] =

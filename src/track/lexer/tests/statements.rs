@@ -184,6 +184,8 @@ fn set_config_stays_unless_it_says_that_it_is_local() {
             "UPDATE pg_settings SET setting = '1' WHERE name = 'work_mem'",
             "WITH a AS (SELECT 1) UPDATE pg_catalog.\"pg_settings\" SET setting = '1'",
             "SELECT query_to_xml('SELECT 1', true, false, '')",
+            "SELECT table_to_xml('a_view'::regclass, true, false, '')",
+            "SELECT schema_to_xml_and_xmlschema('public', true, false, '')",
             "SELECT TS_STAT('SELECT 1')",
         ],
     );
