@@ -105,9 +105,11 @@ impl Exchange {
                 (Mentioned::Execute | Mentioned::Prepare, Some(named)) if !is_gone() => {
                     let id = named.statement.id;
                     let known = places.iter().find(|place| place.0 == id).map(|place| place.1);
-                    let Some(serial) = known.or_else(|| self.prepare_before(parties, &named, sink)) else {
-                        continue;
+                    let serial = match known {
+                        Some(serial) => Some(serial),
+                        None => self.prepare_before(parties, &named, sink)?,
                     };
+                    let Some(serial) = serial else { continue };
                     named.use_at(parties.server.statements.clock());
                     places.push((id, serial));
                     rewritten.text.extend_from_slice(before);
@@ -131,18 +133,22 @@ impl Exchange {
     }
 
     /// The number of a statement on the server, prepared there by a request of its own if it lacks it. `None` where that
-    /// cannot be said in front of a simple query.
+    /// cannot be said in front of a simple query; `Err` if it can when what was asked before has been answered.
     fn prepare_before(
         &mut self,
         parties: &mut Parties<'_>,
         named: &Named,
         sink: &mut Sink<'_>,
-    ) -> Option<u32> {
+    ) -> Result<Option<u32>, ()> {
         if let Some(place) = self.place_of(parties, &named.statement) {
-            return Some(place.serial);
+            return Ok(Some(place.serial));
         }
-        if self.unsynced || self.copy_in {
-            return None;
+        if self.unsynced || self.copy_in || parties.server.suspect {
+            return Ok(None);
+        }
+        if !self.expect.has_only_own() {
+            // Of what fails before the server may skip all up to the next Sync, which must not be ours.
+            return Err(());
         }
         let id = parties.id_now(&named.statement);
         let serial = self.send_parse(parties.server, id, &named.statement.body, sink.insert());
@@ -151,7 +157,7 @@ impl Exchange {
         self.unsynced = false;
         self.segment = self.segment.saturating_add(1);
         self.expect.push(Expect::OwnPrepare { id, serial });
-        Some(serial)
+        Ok(Some(serial))
     }
 
     /// An answer to what was prepared in front of a simple query.

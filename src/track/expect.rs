@@ -39,7 +39,7 @@ pub(super) enum Expect {
         /// Which of the client's unnamed statements.
         version: u32,
     },
-    /// An error for the client: it prepares under a name that it has given already.
+    /// An error for the client: it prepares under a name that it has given already. Has a note.
     ParseAgain,
     /// ParseComplete for the client, of a named statement. Has a note.
     NamedParse {
@@ -55,8 +55,8 @@ pub(super) enum Expect {
         /// Its number on the server.
         serial: u32,
     },
-    /// ParseComplete and the ReadyForQuery of its own Sync, for a statement that the proxy prepared by itself before a simple
-    /// query that names it: swallowed.
+    /// ParseComplete and the ReadyForQuery of its own Sync, for a statement that the proxy prepared by itself before a
+    /// simple query that names it: swallowed.
     OwnPrepare {
         /// Statement id.
         id: u64,
@@ -122,6 +122,7 @@ impl Expect {
                 | Self::DeallocateAll
                 | Self::RefusedQuery
                 | Self::Refused
+                | Self::ParseAgain
                 | Self::NamedParse { .. }
                 | Self::BindDeallocate
                 | Self::SynthParse

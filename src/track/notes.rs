@@ -18,6 +18,8 @@ use crate::error::ClientError;
 pub(super) enum Note {
     /// A name got or lost a meaning.
     Name { name: Box<[u8]>, before: Option<Rc<Named>>, after: Option<Rc<Named>> },
+    /// A statement was prepared under a name that is taken, so that the server says so.
+    Taken { name: Box<[u8]>, statement: Rc<Statement> },
     /// Names were given up by DEALLOCATE.
     Deallocated(Deallocated),
     /// The message was refused, with this error.
@@ -41,7 +43,7 @@ impl Note {
     /// What it keeps, near enough; the same for as long as it lives.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Name { name, .. } => name.len(),
+            Self::Name { name, .. } | Self::Taken { name, .. } => name.len(),
             Self::Deallocated(gone) => gone.bytes(),
             Self::Refused(error) => size_of_val(&**error),
             Self::All(all) => all.bytes,
@@ -53,7 +55,7 @@ impl Note {
         match self {
             Self::Name { name: changed, .. } => **changed == *name,
             Self::Deallocated(gone) => gone.changes(name),
-            Self::Refused(_) => false,
+            Self::Refused(_) | Self::Taken { .. } => false,
             Self::All(_) => true,
         }
     }
@@ -64,6 +66,7 @@ impl Note {
             Self::Name { name, before, .. } => {
                 before.as_ref().filter(|named| is_it(&named.statement)).map(|_| &**name)
             }
+            Self::Taken { name, statement } => is_it(statement).then_some(&**name),
             Self::Deallocated(gone) => gone.name_of(is_it),
             Self::Refused(_) => None,
             Self::All(all) => all.names.name_of(is_it),
@@ -80,7 +83,7 @@ impl Note {
         // What was there when everything was given up is in that note now.
         let shelved = later.iter_mut().find_map(|note| match note {
             Self::All(all) => Some(&mut **all),
-            Self::Name { .. } | Self::Deallocated(_) | Self::Refused(_) => None,
+            Self::Name { .. } | Self::Taken { .. } | Self::Deallocated(_) | Self::Refused(_) => None,
         });
         let (names, prepared, left_behind, pinned) = match shelved {
             Some(all) => (&mut all.names, &mut all.prepared, &mut all.left.0, &mut all.left.1),
@@ -102,7 +105,7 @@ impl Note {
                     }
                 }
             }
-            Self::Refused(_) => {}
+            Self::Refused(_) | Self::Taken { .. } => {}
             Self::All(all) => {
                 names.take_back(all.names);
                 prepared.take_back(all.prepared);

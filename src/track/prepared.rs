@@ -171,7 +171,9 @@ impl ServerStatements {
 
     fn remember(&mut self, gone: Here) {
         self.former.rotate_right(1);
-        self.former[0] = (gone.serial, gone.fingerprint);
+        if let Some(newest) = self.former.first_mut() {
+            *newest = (gone.serial, gone.fingerprint);
+        }
     }
 
     /// The server has prepared it.

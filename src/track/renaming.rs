@@ -75,11 +75,10 @@ impl Exchange {
         statement: Rc<Statement>,
         out: &mut Vec<u8>,
     ) {
-        if let Some(taken) = parties.client.statements.find(name).cloned() {
-            // Let the server say so, by preparing what it has prepared; but what is wrong with the text comes first.
-            self.prepare_here(parties, &statement, out);
-            let Place { serial, .. } = self.prepare_here(parties, &taken.statement, out);
-            taken.use_at(parties.server.statements.clock());
+        if parties.client.statements.find(name).is_some() {
+            // The name is taken: let the server say so, by preparing what it has prepared.
+            let Place { serial, .. } = self.prepare_here(parties, &statement, out);
+            self.note(Note::Taken { name: name.into(), statement: statement.clone() });
             parties.server.statements.put_parse(out, serial, &statement.body);
             self.expect_extended(Expect::ParseAgain);
             return;

@@ -9,7 +9,7 @@
 //! | NotificationResponse | the sender's process id | two sessions, two backends |
 //! | RowDescription | the number of a table that was created during the test | two databases, two numbers |
 //! | the answers to a request in a failed transaction | which error it is, if the proxied one is 25P02 | see below |
-//! | ErrorResponse | the name in `prepared statement "name"`, if the session gives it | of two names for one text it may be the other |
+//! | ErrorResponse | the name in `prepared statement "name"`, if sessions give it | of two for a text it may be either |
 //! | ErrorResponse 57014 | the context | how far the query had come when it was cancelled |
 //!
 //! In a failed transaction Postgres refuses most things with 25P02, and some with other errors before it comes to that: a

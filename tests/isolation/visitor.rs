@@ -167,7 +167,7 @@ impl Visitor {
             let cause = match code {
                 "25006" => Some(Kind::ReadOnly),
                 "42P07" | "42703" | "42809" | "42601" | "22P02" => Some(Kind::Shadow),
-                "42P01" | "3F000" | "42883" => Some(Kind::Path),
+                "42P01" | "3F000" | "42883" | "42704" => Some(Kind::Path),
                 "42501" => Some(Kind::Role),
                 "42P05" => Some(Kind::Prepared),
                 "42P03" => Some(Kind::HeldCursor),

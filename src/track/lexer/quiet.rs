@@ -62,14 +62,13 @@ const LOUD: [bool; 256] = {
     loud
 };
 
-/// Whether an underscore is that of `set_c`, `pg_a`, `pg_s`, `pg_t`, `query_t`, `ts_s` or `ts_r`.
+/// Whether an underscore is that of `set_c`, `pg_a`, `pg_s`, `pg_t`, `_to_x`, `ts_s` or `ts_r`.
 const fn is_in_wanted_name(before: &[u8], after: &[u8]) -> bool {
     match before {
         [.., b's' | b'S', b'e' | b'E', b't' | b'T'] => matches!(after, [b'c' | b'C', ..]),
         [.., b'p' | b'P', b'g' | b'G'] => matches!(after, [b'a' | b'A' | b's' | b'S' | b't' | b'T', ..]),
-        [.., b'r' | b'R', b'y' | b'Y'] => matches!(after, [b't' | b'T', ..]),
         [.., b't' | b'T', b's' | b'S'] => matches!(after, [b's' | b'S' | b'r' | b'R', ..]),
-        _ => false,
+        _ => matches!(after, [b't' | b'T', b'o' | b'O', b'_', b'x' | b'X', ..]),
     }
 }
 
