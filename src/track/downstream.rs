@@ -246,9 +246,11 @@ impl Exchange {
         }
         self.copy_syncs = false;
         let was_foretold = head == Some(Expect::DeallocateAll);
-        let is_watched = client.functions.reads_sequences.get() && server.status == TxStatus::Idle;
-        if is_watched && may_use_a_sequence(tag) {
-            server.has_given();
+        if may_use_a_sequence(tag) {
+            server.is_drawn_by(client);
+            if client.functions.reads_sequences.get() && server.status == TxStatus::Idle {
+                server.has_given();
+            }
         }
         self.look_for_channels(tag, client);
         if server.pinned && may_end_a_pin(tag) {

@@ -100,6 +100,8 @@ pub struct ServerState {
     pub draws: u32,
     /// What its sequences gave last may have been given to another client than the last one.
     pub sequences_mixed: bool,
+    /// How often its last client had drawn when it drew here last.
+    pub(super) drawn: u32,
     /// What a client set on it is not known, and never will be.
     pub lost_settings: bool,
     /// It has settings that cannot be carried to another server.
@@ -144,6 +146,7 @@ impl ServerState {
             may_ask: false,
             draws: 0,
             sequences_mixed: false,
+            drawn: 0,
             holds_more: false,
             too_long: BTreeSet::new(),
             holds_unknown: false,
@@ -156,6 +159,12 @@ impl ServerState {
 }
 
 impl ServerState {
+    /// The client may have drawn from a sequence.
+    pub(super) const fn is_drawn_by(&mut self, client: &mut ClientState) {
+        client.draws = client.draws.wrapping_add(1);
+        self.drawn = client.draws;
+    }
+
     /// What a sequence gave the client now may be asked next.
     pub(super) const fn has_given(&mut self) {
         self.may_ask = true;
@@ -210,6 +219,8 @@ pub struct ClientState {
     pub(super) unnamed_leaves: Option<Rc<Traces>>,
     /// The unnamed statement may run functions that leave something behind.
     pub(super) unnamed_is_loud: bool,
+    /// How often it has drawn from sequences, near enough.
+    pub(super) draws: u32,
     /// How many names it may have.
     pub max_statements: u32,
 }
@@ -230,6 +241,7 @@ impl ClientState {
             unnamed_version: 0,
             unnamed_leaves: None,
             unnamed_is_loud: false,
+            draws: 0,
             max_statements: u32::try_from(max_statements).unwrap_or(u32::MAX),
         }
     }
@@ -384,13 +396,15 @@ impl Exchange {
         let reset = server.is_in_doubt() && !same_client;
         if reset {
             self.reset(server, out);
-        } else if !same_client && server.last_client.is_some() {
+        } else if server.last_client.is_some() && (!same_client || server.drawn != client.draws) {
+            // Another client's, or its own from before it drew on another server.
             server.sequences_mixed = true;
             if client.functions.reads_sequences.get() {
                 self.discard_sequences(server, out);
             }
         }
         server.last_client = Some(client.id);
+        server.drawn = client.draws;
         (server.has_drawn, server.may_ask) = (false, false);
         if std::mem::take(&mut server.makes_functions) {
             client.functions.forget();

@@ -299,7 +299,10 @@ impl Exchange {
     /// a tenant on a server forgets it when it changes hands; what was given before that is forgotten now.
     pub(super) fn look_for_sequences(&mut self, parties: &mut Parties<'_>, text: &[u8], sink: &mut Sink<'_>) {
         let sequences = lexer::sequences(text);
-        parties.server.has_drawn |= sequences.draws;
+        if sequences.draws {
+            parties.server.has_drawn = true;
+            parties.server.is_drawn_by(parties.client);
+        }
         if sequences.draws && parties.server.status == TxStatus::Idle {
             parties.server.has_given();
         }

@@ -176,3 +176,25 @@ fn what_is_sent_while_the_server_skips_leaves_nothing() {
     talk.answer(&messages(&[READY]));
     assert!(talk.is_over());
 }
+
+#[test]
+fn what_a_client_drew_before_it_drew_elsewhere_is_forgotten() {
+    let mut talk = Talk::new(9);
+    talk.client.functions.reads_sequences.set(true);
+    let begin = |talk: &mut Talk| {
+        let mut out = Vec::new();
+        talk.exchange.clear();
+        talk.exchange.begin(&talk.client, &mut talk.server, &mut out);
+        out
+    };
+    begin(&mut talk);
+    talk.say(&messages(&[(b'Q', b"SELECT nextval('s')\0")]));
+    talk.answer(&messages(&[DONE, READY]));
+    let first = talk.next_server(fresh_server());
+    talk.say(&messages(&[(b'Q', b"INSERT INTO t VALUES (1)\0")]));
+    talk.answer(&messages(&[(b'C', b"INSERT 0 1\0"), READY]));
+    let second = std::mem::replace(&mut talk.server, first);
+    assert_eq!(begin(&mut talk), messages(&[(b'Q', b"DISCARD SEQUENCES\0")]));
+    talk.server = second;
+    assert_eq!(begin(&mut talk), b"", "the newest is here");
+}
