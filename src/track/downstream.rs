@@ -366,7 +366,7 @@ impl Exchange {
             self.pop();
             return Ok(false);
         }
-        self.settle_channels(client, server.status);
+        self.settle_channels(client, server.status, self.expect.requests() <= 1);
         self.request_failed = false;
         self.not_prepared = None;
         if self.retry.is_due() {

@@ -402,18 +402,18 @@ impl Exchange {
         }
     }
 
-    /// A request has been answered.
-    pub(super) fn settle_channels(&mut self, client: &mut ClientState, status: TxStatus) {
+    /// A request has been answered; it is the last one of those that were sent.
+    pub(super) fn settle_channels(&mut self, client: &mut ClientState, status: TxStatus, is_last: bool) {
         self.requests_answered = self.requests_answered.saturating_add(1);
         let Some(hearing) = client.hearing.as_mut().filter(|_| status == TxStatus::Idle) else { return };
         if hearing.switch == Switch::Returning {
             // The marker would have come before this: it was rolled back.
             hearing.switch = Switch::Idle;
         }
-        let (answered, all) = (self.requests_answered, self.expect.requests() <= 1);
+        let answered = self.requests_answered;
         let steps = std::mem::take(&mut self.channel_steps);
         let (done, open): (Vec<_>, Vec<_>) =
-            steps.into_iter().partition(|(request, _)| all || *request <= answered);
+            steps.into_iter().partition(|(request, _)| is_last || *request <= answered);
         self.channel_steps = open;
         // What failed was rolled back.
         if !self.request_failed {

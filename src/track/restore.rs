@@ -41,6 +41,7 @@ impl Exchange {
         if let Some(error) = self.own_error.take().filter(|_| server.status != TxStatus::Failed) {
             return Err(ServerFault::OwnQueryFailed(error));
         }
+        self.settle_channels(client, server.status, self.expect.requests() == 0);
         if std::mem::take(&mut self.request_failed) && server.status != TxStatus::Failed {
             // The settings that the client had stand, and ours was one too many. What it sent behind this in advance sees
             // its startup settings: a reset that fails in the middle of a pipeline is that rare.

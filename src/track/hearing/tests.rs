@@ -120,6 +120,17 @@ fn who_notifies_itself_says_more_behind_the_answer() {
 }
 
 #[test]
+fn discard_all_counts_also_where_settings_go_back_behind_it() {
+    let mut talk = hearing(&["a"]);
+    talk.client.startup = Rc::new(vec![("timezone".into(), "UTC".into())]);
+    let sent = talk.say(&query("DISCARD ALL"));
+    assert!(sent.len() > query("DISCARD ALL").len(), "the startup settings come back");
+    talk.answer(&done("DISCARD ALL", "I"));
+    talk.answer(&done("SET", "I"));
+    assert_eq!(hears(&mut talk).join(" "), "");
+}
+
+#[test]
 fn a_pipeline_gives_up_what_each_request_does() {
     let mut talk = hearing(&["a", "b"]);
     talk.say(&[query("UNLISTEN a"), query("UNLISTEN b"), query("SELECT 1")].concat());
