@@ -188,6 +188,9 @@ impl Exchange {
                     return Ok(false);
                 }
                 client.settings.params = server.settings.params.clone();
+                if name == "search_path" {
+                    server.look_at_path(client);
+                }
             }
             b'Z' => return self.ready(body, (client, server), turn),
             tag => return Err(ServerFault::Protocol(tag)),

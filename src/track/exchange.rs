@@ -100,6 +100,8 @@ pub struct ServerState {
     pub draws: u32,
     /// What its sequences gave last may have been given to another client than the last one.
     pub sequences_mixed: bool,
+    /// What its client makes without saying where is temporary: its search_path begins with pg_temp.
+    pub(super) makes_temp: bool,
     /// How often its last client had drawn when it drew here last.
     pub(super) drawn: u32,
     /// What a client set on it is not known, and never will be.
@@ -146,6 +148,7 @@ impl ServerState {
             may_ask: false,
             draws: 0,
             sequences_mixed: false,
+            makes_temp: false,
             drawn: 0,
             holds_more: false,
             too_long: BTreeSet::new(),
@@ -169,6 +172,13 @@ impl ServerState {
     pub(super) const fn has_given(&mut self) {
         self.may_ask = true;
         self.draws = self.draws.wrapping_add(1);
+    }
+
+    /// Its client's settings may have changed.
+    pub(super) fn look_at_path(&mut self, client: &ClientState) {
+        self.makes_temp = client.settings.make_temp();
+        // It may have made something since.
+        self.doubted |= self.makes_temp;
     }
 
     /// What it has that could not be carried is gone.
@@ -420,6 +430,7 @@ impl Exchange {
             }
             server.settings.extras = client.settings.extras.clone();
         }
+        server.makes_temp = client.settings.make_temp();
         reset
     }
 

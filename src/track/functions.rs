@@ -91,6 +91,8 @@ impl Parties<'_> {
             self.client.functions.forget();
             self.server.makes_functions = true;
         }
+        // A table that it makes without saying where is a temporary one.
+        self.server.doubted |= self.server.makes_temp;
         // Another client may have made some since this one has its server.
         self.server.blind |= self.client.functions.are_unknown();
         if let Some(hidden) = hidden
@@ -102,6 +104,7 @@ impl Parties<'_> {
 
     /// The same for the unnamed statement, which is bound now.
     pub(super) fn look_for_functions_of_unnamed(&mut self) {
+        self.server.doubted |= self.server.makes_temp;
         if let Some(hidden) = self.client.functions.hidden()
             && self.client.unnamed_is_loud
         {
@@ -119,7 +122,9 @@ impl Hidden {
     fn leave_behind(&self, client: &ClientState, server: &mut ServerState) {
         server.touch_names(&self.left.settings, client);
         if self.left.settings == Names::Any {
-            // Settings with a class are in no view: what they are is never known, and nobody else may get them.
+            // Settings with a class are in no view: others than those that are named are never known, and nobody else may get
+            // them.
+            server.may_set(&self.left.custom);
             server.left_behind = Some(StateKind::Unknown);
         }
         server.doubted |= self.left.pins;

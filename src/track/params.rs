@@ -86,6 +86,17 @@ impl Settings {
             && (Rc::ptr_eq(&self.extras, &client.extras) || self.extras == client.extras)
     }
 
+    /// Whether what is made without saying where is temporary: `pg_temp` is the first schema of the search_path, apart from
+    /// the one that may not exist.
+    pub(super) fn make_temp(&self) -> bool {
+        let silent = self.extras.iter().find(|(name, _)| &**name == "search_path").map(|(_, value)| &**value);
+        let Some(path) = silent.or_else(|| self.params.value("search_path")) else { return false };
+        memchr::memmem::find(path.as_bytes(), b"pg_temp").is_some()
+            && split_path(path).is_none_or(|path| {
+                path.iter().find(|schema| *schema != "$user").is_some_and(|first| first == "pg_temp")
+            })
+    }
+
     /// Appends SQL statements, each ended by `;`, that give a server with these settings those of `client`.
     fn put_changes(&self, client: &Self, sql: &mut String) {
         for name in SETTABLE {

@@ -364,6 +364,7 @@ fn adopt(mut extras: Extras, client: &mut ClientState, server: &mut ServerState)
         client.settings.extras = Rc::new(extras);
     }
     server.settings.extras = client.settings.extras.clone();
+    server.look_at_path(client);
     if server.holds_more {
         // A value that cannot be carried keeps its client.
         server.pinned = true;

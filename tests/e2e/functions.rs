@@ -300,3 +300,67 @@ async fn a_view_that_a_client_makes_is_known_at_once() {
     run(&mut maker, "CREATE VIEW entered AS SELECT enter('ann')").await;
     assert_eq!(seen_of(&stage, "TABLE entered").await, kept_apart());
 }
+
+#[tokio::test]
+async fn a_function_that_runs_what_it_is_given_may_set_anything() {
+    let mut wrong = Vec::new();
+    for (made, sql) in [
+        (
+            "run(x text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN EXECUTE x; RETURN ''; END $$",
+            "SELECT run('{}')",
+        ),
+        (
+            "run(x text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN EXECUTE format('%s', x); RETURN ''; END $$",
+            "SELECT run('{}')",
+        ),
+        (
+            "run(x text) RETURNS SETOF text LANGUAGE plpgsql AS $$ BEGIN RETURN QUERY EXECUTE x; END $$",
+            "SELECT run('SELECT set_con' || 'fig(''work_mem'', ''7MB'', false)')",
+        ),
+        (
+            "run() RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE 'se' || 't work_mem = ''7MB'''; END $$",
+            "SELECT run()",
+        ),
+    ] {
+        let stage = stage_with(&[&format!("CREATE FUNCTION {made}")]).await;
+        let (mut ann, mut bob) = (stage.client("acme").await, stage.client("acme").await);
+        run(&mut ann, &sql.replace("{}", "SET work_mem = ''7MB''")).await;
+        let others = bob.query("SHOW work_mem").await.value().to_owned();
+        let own = ann.query("SHOW work_mem").await.value().to_owned();
+        if (&*others, &*own) != ("4MB", "7MB") {
+            wrong.push((made, others, own));
+        }
+        if sql.contains("{}") {
+            run(&mut ann, &sql.replace("{}", "SET app.\"user\" = ''ann''")).await;
+            assert_eq!(user(&mut bob).await, "", "{made}");
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test]
+async fn a_name_that_is_computed_leaves_the_others_with_their_client() {
+    let computed = "CREATE FUNCTION set_any(k text, v text) RETURNS void LANGUAGE plpgsql AS \
+        $$ BEGIN PERFORM set_config('app.' || k, v, false); END $$";
+    assert_eq!(seen_of(&stage_with(&[ENTER, computed]).await, "SELECT enter('ann')").await, kept_apart());
+}
+
+#[tokio::test]
+async fn what_is_made_in_pg_temp_out_of_sight_is_gone_with_its_client() {
+    let make = "CREATE FUNCTION make() RETURNS void LANGUAGE plpgsql AS \
+        $$ BEGIN CREATE TABLE pg_temp.orders (a int); END $$";
+    for sql in [
+        ["SELECT make()", "SELECT 1"],
+        ["SET search_path = pg_temp, schema_acme", "CREATE TABLE orders (a int)"],
+    ] {
+        let stage = stage_with(&[make]).await;
+        let mut ann = stage.client("acme").await;
+        for sql in sql {
+            run(&mut ann, sql).await;
+        }
+        drop(ann);
+        let mut bob = stage.client("acme").await;
+        let orders = "SELECT count(*) FROM pg_class WHERE relname = 'orders'";
+        assert_eq!(bob.query(orders).await.value(), "0", "{sql:?}");
+    }
+}

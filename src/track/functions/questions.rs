@@ -44,7 +44,8 @@ pub(super) fn functions(schemas: Option<&[Box<str>]>) -> String {
          FROM f JOIN pg_catalog.pg_proc p ON p.oid=f.o JOIN pg_catalog.pg_language l ON l.oid=p.prolang \
          CROSS JOIN LATERAL (SELECT CASE WHEN p.prosqlbody IS NULL THEN p.prosrc \
          ELSE pg_catalog.pg_get_function_sqlbody(p.oid) END AS body OFFSET 0) b \
-         CROSS JOIN LATERAL (SELECT b.body OPERATOR(pg_catalog.~*) '{SUSPICIOUS}' AS yes OFFSET 0) s \
+         CROSS JOIN LATERAL (SELECT b.body OPERATOR(pg_catalog.~*) '{SUSPICIOUS}' \
+         OR l.lanname NOT IN ('sql','plpgsql') AS yes OFFSET 0) s \
          CROSS JOIN LATERAL (SELECT EXISTS(SELECT FROM pg_catalog.pg_depend x WHERE x.classid={functions} \
          AND x.objid=p.oid AND x.deptype='e') AS yes OFFSET 0) e \
          WHERE l.lanname NOT IN ('internal','c') AND (s.yes OR NOT e.yes)",
@@ -99,4 +100,5 @@ pub(super) const MAX_BODY_BYTES: usize = 256 * 1024;
 const FIRST_OWN_OID: u32 = 16384;
 
 /// What a body says that leaves something behind; less is sent then.
-const SUSPICIOUS: &str = "set_config|advisory_lock|\\m(set|reset|discard|listen|temp|temporary)\\M";
+const SUSPICIOUS: &str =
+    "set_config|advisory_lock|pg_temp|\\m(set|reset|discard|listen|temp|temporary|execute)\\M";

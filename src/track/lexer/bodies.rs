@@ -2,7 +2,10 @@
 //!
 //! Owns the look into functions in SQL and PL/pgSQL that clients call by name only. What cannot be read may set anything.
 
+use std::collections::BTreeSet;
+
 use super::settings::{self, Changes, Names};
+use super::skim::custom_names;
 use super::tokens::{Statements, Token, Tokens, is};
 
 /// What functions may leave behind.
@@ -12,13 +15,15 @@ pub struct Left {
     pub settings: Names,
     /// They may take what keeps a client at its server: a lock of the session, a temporary object, LISTEN.
     pub pins: bool,
+    /// Custom settings that they name: where they may set anything, what those are is in no view of the server's.
+    pub custom: BTreeSet<Box<str>>,
 }
 
 impl Left {
     /// Everything.
     #[must_use]
     pub const fn anything() -> Self {
-        Self { settings: Names::Any, pins: true }
+        Self { settings: Names::Any, pins: true, custom: BTreeSet::new() }
     }
 
     /// Whether it is nothing.
@@ -31,6 +36,7 @@ impl Left {
     pub fn merge(&mut self, other: &Self) {
         self.settings.merge(&other.settings);
         self.pins |= other.pins;
+        self.custom.extend(other.custom.iter().cloned());
     }
 }
 
@@ -39,14 +45,15 @@ impl Left {
 pub fn left_by_body(body: &[u8]) -> Left {
     let small = body.to_ascii_lowercase();
     let says = |what: &[u8]| memchr::memmem::find(&small, what).is_some();
-    let mut left = Left { settings: Names::None, pins: says(b"advisory_lock") };
+    let pins = says(b"advisory_lock") || says(b"pg_temp");
+    let mut left = Left { settings: Names::None, pins, custom: custom_names(body) };
     let mut changes = Changes::default();
     let mut tokens = Tokens::new(body);
     let (mut is_first, mut runs_texts, mut calls) = (true, false, 0_usize);
     while let Some(token) = tokens.next() {
         let word = match token {
             Token::Word(word) => word,
-            Token::Doubt => return Left::anything(),
+            Token::Doubt => return Left { custom: left.custom, ..Left::anything() },
             Token::Name(name) => {
                 if is(name, b"set_config") {
                     settings::call(&tokens, &mut changes);
@@ -68,7 +75,10 @@ pub fn left_by_body(body: &[u8]) -> Left {
             settings::call(&tokens, &mut changes);
             calls = calls.saturating_add(1);
         }
-        runs_texts |= is(word, b"execute");
+        if is(word, b"execute") {
+            runs_texts = true;
+            left.merge(&left_by_text(tokens.clone()));
+        }
         left.pins |= is_first && is(word, b"listen") || is(word, b"temp") || is(word, b"temporary");
         is_first = STARTS.iter().any(|start| is(word, start));
     }
@@ -84,6 +94,75 @@ pub fn left_by_body(body: &[u8]) -> Left {
         left.settings = Names::Any;
     }
     left
+}
+
+/// What the text leaves that EXECUTE runs: one that is written there whole, or put together of names and constants.
+fn left_by_text(mut after: Tokens<'_>) -> Left {
+    let is_formatted = after.eat_word(&[b"format"]) && after.eat_symbol(b'(');
+    if after.eat_word(&[b"function", b"procedure"]) {
+        // Of a trigger that is made here.
+        return Left::default();
+    }
+    let Some(text) = after.text() else { return Left::anything() };
+    let goes_on = match after.peek() {
+        None => false,
+        Some(Token::Symbol(symbol)) => !(symbol == b';' || is_formatted && matches!(symbol, b',' | b')')),
+        Some(Token::Word(word)) => {
+            is_formatted || ![b"using".as_slice(), b"into", b"loop"].iter().any(|end| is(word, end))
+        }
+        Some(_) => true,
+    };
+    if goes_on {
+        return Left::anything();
+    }
+    if !is_formatted {
+        return left_by_body(text);
+    }
+    match filled(text) {
+        Some(text) => left_by_body(&text),
+        None => Left::anything(),
+    }
+}
+
+/// A text for `format` with something in the place of each name and constant; `None` if what stands there may be more, or
+/// decides what the text does.
+fn filled(text: &[u8]) -> Option<Vec<u8>> {
+    const DECIDING: [&[u8]; 7] = [b"set", b"reset", b"discard", b"listen", b"call", b"do", b"execute"];
+    let Some(Token::Word(verb)) = Tokens::new(text).next() else { return None };
+    if DECIDING.iter().any(|word| is(verb, word)) {
+        return None;
+    }
+    // A name before a parenthesis may be a function's, unless columns are listed there.
+    let lists = [b"create".as_slice(), b"alter"].iter().any(|word| is(verb, word));
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((byte, tail)) = rest.split_first() {
+        rest = tail;
+        if *byte != b'%' {
+            out.push(*byte);
+            continue;
+        }
+        // `%I`, `%1$I`
+        let (_, tail) =
+            rest.split_at_checked(rest.iter().take_while(|byte| byte.is_ascii_digit()).count())?;
+        let tail = tail.strip_prefix(b"$").unwrap_or(tail);
+        rest = match tail {
+            [b'I', tail @ ..] if !tail.trim_ascii_start().starts_with(b"(") || lists => {
+                out.extend_from_slice(b"x");
+                tail
+            }
+            [b'L', tail @ ..] => {
+                out.extend_from_slice(b"'x'");
+                tail
+            }
+            [b'%', tail @ ..] => {
+                out.push(b'%');
+                tail
+            }
+            _ => return None,
+        };
+    }
+    Some(out)
 }
 
 /// Words of PL/pgSQL behind which a statement begins.
@@ -177,8 +256,41 @@ mod tests {
     }
 
     #[test]
+    fn texts_that_are_run_are_read_where_they_are_written() {
+        for body in [
+            "BEGIN EXECUTE what; END",
+            "BEGIN EXECUTE format(what); END",
+            "BEGIN EXECUTE format('SELECT %s', what); END",
+            "BEGIN EXECUTE format('SELECT %I(1)', what); END",
+            "BEGIN EXECUTE 'UPDATE t SET a = ' || what; END",
+            "BEGIN FOR r IN EXECUTE TG_ARGV[0] LOOP NULL; END LOOP; END",
+            "BEGIN EXECUTE format('SET %I = 1', what); END",
+        ] {
+            assert_eq!(settings(body), Names::Any, "{body}");
+        }
+        for body in [
+            "BEGIN EXECUTE 'DELETE FROM t WHERE a = $1' USING b; END",
+            "BEGIN EXECUTE format('ALTER TABLE %I.%1$I ADD COLUMN a int DEFAULT %L', b, c); END",
+            "BEGIN EXECUTE format('CREATE TABLE %I (a int)', b); END",
+            "BEGIN CREATE TRIGGER t AFTER INSERT ON x EXECUTE FUNCTION f(); END",
+        ] {
+            assert!(left_by_body(body.as_bytes()).is_nothing(), "{body}");
+        }
+        assert_eq!(settings("BEGIN EXECUTE 'SET my.a = 1'; END"), Names::Any);
+    }
+
+    #[test]
+    fn where_anything_may_be_set_the_names_are_kept() {
+        let mut left = left_by_body(b"BEGIN SET my.a = '1'; END");
+        left.merge(&left_by_body(b"BEGIN PERFORM set_config('app.' || k, v, false); END"));
+        assert_eq!(left.settings, Names::Any);
+        assert!(left.custom.contains("my.a"));
+    }
+
+    #[test]
     fn what_keeps_a_client_is_found() {
         for body in [
+            "BEGIN CREATE TABLE pg_temp.t (a int); END",
             "BEGIN PERFORM pg_advisory_lock(1); END",
             "BEGIN CREATE TEMP TABLE t (a int); END",
             "BEGIN LISTEN a; END",
