@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use super::expect::{Expect, Expectations};
+use super::expect::{Expect, Expectations, OwnAnswer};
 use super::forbid::{Bounds, PinsLeft};
 use super::functions::Functions;
 use super::heal::Retry;
@@ -512,7 +512,7 @@ impl Exchange {
 
     /// Appends the answers of ours that are due.
     pub(super) fn put_due_answers(&mut self, out: &mut Vec<u8>) {
-        while let Some(due) = self.expect.head().and_then(own_answer) {
+        while let Some(due) = self.expect.head().and_then(Expect::own_answer) {
             match due {
                 OwnAnswer::Nothing => {}
                 OwnAnswer::Message(tag) => {
@@ -525,7 +525,7 @@ impl Exchange {
     }
 
     pub(super) fn answer_is_due(&self) -> bool {
-        self.expect.head().and_then(own_answer).is_some()
+        self.expect.head().and_then(Expect::own_answer).is_some()
     }
 
     /// The head has been answered: what it changed stays.
@@ -567,44 +567,3 @@ impl Exchange {
 pub(super) const MAX_OUTSTANDING: usize = 16 * 1024;
 /// What may be kept of names in messages that are not answered before the client is not read any more.
 pub(super) const MAX_NOTED_BYTES: usize = 1024 * 1024;
-
-/// What the proxy itself answers.
-enum OwnAnswer {
-    /// One without a body.
-    Message(u8),
-    Nothing,
-}
-
-const fn own_answer(expect: Expect) -> Option<OwnAnswer> {
-    match expect {
-        Expect::SynthParse => Some(OwnAnswer::Message(b'1')),
-        Expect::SynthClose => Some(OwnAnswer::Message(b'3')),
-        Expect::CopyEnd => Some(OwnAnswer::Nothing),
-        Expect::Query
-        | Expect::Deallocate
-        | Expect::DeallocateAll
-        | Expect::Own
-        | Expect::RefusedQuery
-        | Expect::Refused
-        | Expect::Restore
-        | Expect::AskSettings
-        | Expect::AskAllSettings
-        | Expect::AskPins
-        | Expect::AskFunctions
-        | Expect::AskReach
-        | Expect::Sync
-        | Expect::Parse { .. }
-        | Expect::ParseAgain
-        | Expect::NamedParse { .. }
-        | Expect::OwnParse { .. }
-        | Expect::OwnPrepare { .. }
-        | Expect::Bind
-        | Expect::BindDeallocate
-        | Expect::Describe
-        | Expect::Learn
-        | Expect::OwnDescribe
-        | Expect::Execute
-        | Expect::Close
-        | Expect::OwnClose { .. } => None,
-    }
-}

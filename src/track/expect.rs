@@ -114,6 +114,41 @@ impl Expect {
         matches!(self, Self::Query | Self::Deallocate | Self::DeallocateAll | Self::RefusedQuery)
     }
 
+    /// What the proxy itself answers in its place.
+    pub(super) const fn own_answer(self) -> Option<OwnAnswer> {
+        match self {
+            Self::SynthParse => Some(OwnAnswer::Message(b'1')),
+            Self::SynthClose => Some(OwnAnswer::Message(b'3')),
+            Self::CopyEnd => Some(OwnAnswer::Nothing),
+            Self::Query
+            | Self::Deallocate
+            | Self::DeallocateAll
+            | Self::Own
+            | Self::RefusedQuery
+            | Self::Refused
+            | Self::Restore
+            | Self::AskSettings
+            | Self::AskAllSettings
+            | Self::AskPins
+            | Self::AskFunctions
+            | Self::AskReach
+            | Self::Sync
+            | Self::Parse { .. }
+            | Self::ParseAgain
+            | Self::NamedParse { .. }
+            | Self::OwnParse { .. }
+            | Self::OwnPrepare { .. }
+            | Self::Bind
+            | Self::BindDeallocate
+            | Self::Describe
+            | Self::Learn
+            | Self::OwnDescribe
+            | Self::Execute
+            | Self::Close
+            | Self::OwnClose { .. } => None,
+        }
+    }
+
     /// Whether something changed when it was sent that must be taken back if the server refuses it.
     pub(super) const fn has_note(self) -> bool {
         matches!(
@@ -129,6 +164,13 @@ impl Expect {
                 | Self::SynthClose
         )
     }
+}
+
+/// What the proxy itself answers.
+pub(super) enum OwnAnswer {
+    /// One without a body.
+    Message(u8),
+    Nothing,
 }
 
 /// The queue.

@@ -122,8 +122,7 @@ impl Hidden {
     fn leave_behind(&self, client: &ClientState, server: &mut ServerState) {
         server.touch_names(&self.left.settings, client);
         if self.left.settings == Names::Any {
-            // Settings with a class are in no view: others than those that are named are never known, and nobody else may get
-            // them.
+            // Settings with a class are in no view: but those that are named are never known, and nobody else may get them.
             server.may_set(&self.left.custom);
             server.left_behind = Some(StateKind::Unknown);
         }

@@ -103,6 +103,12 @@ async fn transaction_mode_never_fails_silently() {
         "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
         "PREPARE p AS SELECT 1",
     ] {
+        // What the one before left is gone: only one server may be kept.
+        eventually("no server is kept", PATIENCE, async || {
+            let metrics = stage.proxy().metrics().await;
+            (metrics.sum("tenantry_tenant_servers_pinned", &[("tenant", "bolt")]) == 0.0).then_some(())
+        })
+        .await;
         let mut client = stage.client("bolt").await;
         let mut other = stage.client("bolt").await;
         let reply = client.query(statement).await;
