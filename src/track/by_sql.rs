@@ -107,11 +107,15 @@ impl Exchange {
                     let known = places.iter().find(|place| place.0 == id).map(|place| place.1);
                     let serial = match known {
                         Some(serial) => Some(serial),
+                        // One more would take the place of another that the text names, again and again.
+                        None if places.len() >= parties.server.statements.max() => None,
                         None => self.prepare_before(parties, &named, sink)?,
                     };
                     let Some(serial) = serial else { continue };
                     named.use_at(parties.server.statements.clock());
-                    places.push((id, serial));
+                    if known.is_none() {
+                        places.push((id, serial));
+                    }
                     rewritten.text.extend_from_slice(before);
                     parties.server.statements.put_name(&mut rewritten.text, serial);
                     rewritten.rest.extend_from_slice(text.get(at..mention.end).unwrap_or_default());

@@ -111,6 +111,11 @@ impl ServerStatements {
         });
     }
 
+    /// How many it keeps at most.
+    pub(super) const fn max(&self) -> usize {
+        self.max
+    }
+
     /// A time that passes with each use of a statement.
     pub(super) const fn clock(&self) -> u64 {
         self.clock

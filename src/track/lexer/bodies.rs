@@ -104,12 +104,24 @@ fn left_by_text(mut after: Tokens<'_>) -> Left {
         return Left::default();
     }
     let Some(text) = after.text() else { return Left::anything() };
-    let goes_on = match after.peek() {
-        None => false,
-        Some(Token::Symbol(symbol)) => !(symbol == b';' || is_formatted && matches!(symbol, b',' | b')')),
-        Some(Token::Word(word)) => {
-            is_formatted || ![b"using".as_slice(), b"into", b"loop"].iter().any(|end| is(word, end))
+    if is_formatted {
+        if !matches!(after.peek(), Some(Token::Symbol(b',' | b')'))) {
+            return Left::anything();
         }
+        // What follows the call may be put behind the text as well.
+        let mut open = 1_usize;
+        while open > 0 {
+            match after.next() {
+                Some(Token::Symbol(b'(')) => open = open.saturating_add(1),
+                Some(Token::Symbol(b')')) => open = open.saturating_sub(1),
+                Some(Token::Doubt) | None => return Left::anything(),
+                Some(Token::Word(_) | Token::Name(_) | Token::Text | Token::Number | Token::Symbol(_)) => {}
+            }
+        }
+    }
+    let goes_on = match after.peek() {
+        None | Some(Token::Symbol(b';')) => false,
+        Some(Token::Word(word)) => ![b"using".as_slice(), b"into", b"loop"].iter().any(|end| is(word, end)),
         Some(_) => true,
     };
     if goes_on {
@@ -129,7 +141,7 @@ fn left_by_text(mut after: Tokens<'_>) -> Left {
 fn filled(text: &[u8]) -> Option<Vec<u8>> {
     const DECIDING: [&[u8]; 7] = [b"set", b"reset", b"discard", b"listen", b"call", b"do", b"execute"];
     let Some(Token::Word(verb)) = Tokens::new(text).next() else { return None };
-    if DECIDING.iter().any(|word| is(verb, word)) {
+    if DECIDING.iter().any(|word| is(verb, word)) || memchr::memchr(b';', text).is_some() {
         return None;
     }
     // A name before a parenthesis may be a function's, unless columns are listed there.
@@ -265,6 +277,9 @@ mod tests {
             "BEGIN EXECUTE 'UPDATE t SET a = ' || what; END",
             "BEGIN FOR r IN EXECUTE TG_ARGV[0] LOOP NULL; END LOOP; END",
             "BEGIN EXECUTE format('SET %I = 1', what); END",
+            "BEGIN EXECUTE format('SELECT 1; SET %I = 1', what); END",
+            "BEGIN EXECUTE format('SELECT %L ', lower(what)) || what; END",
+            "BEGIN EXECUTE format('SELECT %L' || what, what); END",
         ] {
             assert_eq!(settings(body), Names::Any, "{body}");
         }

@@ -198,3 +198,23 @@ fn what_a_client_drew_before_it_drew_elsewhere_is_forgotten() {
     talk.server = second;
     assert_eq!(begin(&mut talk), b"", "the newest is here");
 }
+
+#[test]
+fn a_text_that_names_more_statements_than_a_server_keeps_is_sent_all_the_same() {
+    let mut talk = Talk::new(2);
+    for name in ["a", "b", "c", "d"] {
+        talk.say(&messages(&[(b'P', format!("{name}\0SELECT '{name}'\0\0\0").as_bytes()), SYNC]));
+        let closed: &[(u8, &[u8])] = if name < "c" { &[] } else { &[CLOSED] };
+        talk.answer(&messages(&[closed, &[PARSED, READY]].concat()));
+    }
+    let text = (b'Q', b"EXECUTE a; EXECUTE b; EXECUTE c; EXECUTE d\0".as_slice());
+    let mut sent = talk.say(&messages(&[text]));
+    for _ in 0..4 {
+        if sent.contains(&b'Q') {
+            return;
+        }
+        talk.answer(&messages(&[CLOSED, PARSED, READY]));
+        sent = talk.say(b"");
+    }
+    panic!("it is prepared for ever");
+}
