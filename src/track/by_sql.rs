@@ -11,7 +11,7 @@ use super::exchange::{Exchange, ServerState};
 use super::expect::Expect;
 use super::lexer::{self, Mention, Mentioned, StateKind};
 use super::notes::{Everything, Note};
-use super::renaming::{Name, UNNAMED};
+use super::renaming::{NOTHING, Name, UNNAMED};
 use super::sink::Sink;
 use super::statement::{Named, Statement};
 use super::upstream::{Next, Parties};
@@ -92,24 +92,32 @@ impl Exchange {
         let mut rewritten = Rewritten { text: Vec::new(), rest: Vec::new(), gone: Vec::new() };
         let (mut at, mut is_other, mut deallocates) = (0, false, false);
         for mention in found {
-            let named = parties.client.statements.find(&mention.name);
+            let named = parties.named(&mention.name);
             let is_gone = || gone.iter().any(|gone| gone.name == mention.name);
             let before = text.get(at..mention.start).unwrap_or_default();
-            match (mention.what, named.cloned()) {
+            match (mention.what, named) {
                 (Mentioned::Deallocate, Some(_)) => {
                     rewritten.text.extend_from_slice(before);
                     rewritten.text.extend_from_slice(STAND_IN);
                     rewritten.rest.extend_from_slice(before);
                     (is_other, deallocates, at) = (true, true, mention.end);
                 }
-                (Mentioned::Execute | Mentioned::Prepare, Some(named)) if !is_gone() => {
-                    let id = named.statement.id;
+                (what @ (Mentioned::Execute | Mentioned::Prepare), Some(named)) if !is_gone() => {
+                    let statement = match what {
+                        // Any will do, the name is taken; but whose error it is must be known.
+                        Mentioned::Prepare if self.expect.has_only_own() => {
+                            self.taken.get_or_insert(mention.name.as_slice().into());
+                            parties.statement(NOTHING)
+                        }
+                        _ => named.statement.clone(),
+                    };
+                    let id = statement.id;
                     let known = places.iter().find(|place| place.0 == id).map(|place| place.1);
                     let serial = match known {
                         Some(serial) => Some(serial),
                         // One more would take the place of another that the text names, again and again.
                         None if places.len() >= parties.server.statements.max() => None,
-                        None => self.prepare_before(parties, &named, sink)?,
+                        None => self.prepare_before(parties, &statement, sink)?,
                     };
                     let Some(serial) = serial else { continue };
                     named.use_at(parties.server.statements.clock());
@@ -141,10 +149,10 @@ impl Exchange {
     fn prepare_before(
         &mut self,
         parties: &mut Parties<'_>,
-        named: &Named,
+        statement: &Statement,
         sink: &mut Sink<'_>,
     ) -> Result<Option<u32>, ()> {
-        if let Some(place) = self.place_of(parties, &named.statement) {
+        if let Some(place) = self.place_of(parties, statement) {
             return Ok(Some(place.serial));
         }
         if self.unsynced || self.copy_in || parties.server.suspect {
@@ -154,9 +162,14 @@ impl Exchange {
             // Of what fails before the server may skip all up to the next Sync, which must not be ours.
             return Err(());
         }
-        let id = parties.id_now(&named.statement);
-        let serial = self.send_parse(parties.server, id, &named.statement.body, sink.insert());
-        frame::put(sink.insert(), b'S', |_| ());
+        let id = parties.id_now(statement);
+        let reading = self.reading_of(parties, statement);
+        let out = sink.insert();
+        self.make_room(parties.server, id, out);
+        reading.as_ref().inspect(|reading| reading.put_give(out));
+        let serial = self.put_parse(parties.server, id, &statement.body, out);
+        reading.as_ref().inspect(|reading| reading.put_take(out));
+        frame::put(out, b'S', |_| ());
         // The closing of others, if there is one to make room, is answered before.
         self.unsynced = false;
         self.segment = self.segment.saturating_add(1);
@@ -173,6 +186,8 @@ impl Exchange {
     ) -> bool {
         match tag {
             b'1' => server.statements.confirm(id, serial),
+            // Of the queries that give it the settings of then.
+            b'2' | b'D' | b'C' | b'3' => {}
             b'E' => {
                 server.statements.failed(id, serial);
                 self.not_prepared = Some(body.into());

@@ -164,10 +164,12 @@ impl Exchange {
         turn: &mut Turn,
     ) -> Result<bool, ServerFault> {
         match header.tag {
+            b'D' | b'N' if self.expect.head().is_some_and(Expect::is_swallowed) => return Ok(false),
             b'D' | b'd' | b'c' | b'N' | b'A' | b'V' | b'H' => {}
             b'1' => return self.parse_complete(client, server),
             b'2' => match self.pop() {
                 Some(Expect::Bind | Expect::BindDeallocate) => {}
+                Some(Expect::OwnBind) => return Ok(false),
                 _ => return Err(ServerFault::Protocol(header.tag)),
             },
             b'3' => match self.expect.pop() {
@@ -241,6 +243,10 @@ impl Exchange {
         match head {
             Some(Expect::Execute) => {
                 self.expect.pop();
+            }
+            Some(Expect::OwnExecute) => {
+                self.expect.pop();
+                return Ok(false);
             }
             Some(Expect::Deallocate) if tag == b"PREPARE\0" => return Ok(false),
             Some(Expect::Deallocate) if tag == b"DEALLOCATE\0" => self.deallocated(),
@@ -372,6 +378,7 @@ impl Exchange {
         self.settle_channels(client, server.status, self.expect.requests() <= 1);
         self.request_failed = false;
         self.not_prepared = None;
+        self.taken = None;
         if self.retry.is_due() {
             // The answer to a request that is made once more.
             self.pop();

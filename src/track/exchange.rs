@@ -338,6 +338,8 @@ pub struct Exchange {
     pub(super) own_error: Option<Box<[u8]>>,
     /// Why a statement could not be prepared that the next simple query names.
     pub(super) not_prepared: Option<Box<[u8]>>,
+    /// The name that the next simple query gives by PREPARE, if it came by Parse before.
+    pub(super) taken: Option<Box<[u8]>>,
 }
 
 impl Exchange {
@@ -489,6 +491,7 @@ impl Exchange {
         self.unnamed_here = false;
         self.own_error = None;
         self.not_prepared = None;
+        self.taken = None;
         self.last_was_error = false;
         self.reset_here = Names::None;
         self.request_failed = false;

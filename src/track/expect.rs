@@ -65,6 +65,8 @@ pub(super) enum Expect {
     },
     /// BindComplete.
     Bind,
+    /// The same, of a query of the proxy's own: swallowed.
+    OwnBind,
     /// BindComplete of a statement that stands in for a DEALLOCATE. Has a note.
     BindDeallocate,
     /// RowDescription or NoData.
@@ -75,6 +77,8 @@ pub(super) enum Expect {
     OwnDescribe,
     /// CommandComplete, EmptyQueryResponse or PortalSuspended.
     Execute,
+    /// The same and the rows before it, of a query of the proxy's own: swallowed.
+    OwnExecute,
     /// CloseComplete for the client.
     Close,
     /// CloseComplete for a statement the proxy closed by itself: swallowed.
@@ -99,6 +103,18 @@ impl Expect {
     /// Whether its answer is not the client's.
     pub(super) const fn is_own(self) -> bool {
         matches!(self, Self::Own | Self::OwnPrepare { .. } | Self::Restore) || self.is_question()
+    }
+
+    /// Whether it answers a message of the proxy's own within a request of the client's.
+    pub(super) const fn is_swallowed(self) -> bool {
+        matches!(
+            self,
+            Self::OwnParse { .. }
+                | Self::OwnBind
+                | Self::OwnDescribe
+                | Self::OwnExecute
+                | Self::OwnClose { .. }
+        )
     }
 
     /// Whether it is a question of the proxy's own.
@@ -139,11 +155,13 @@ impl Expect {
             | Self::OwnParse { .. }
             | Self::OwnPrepare { .. }
             | Self::Bind
+            | Self::OwnBind
             | Self::BindDeallocate
             | Self::Describe
             | Self::Learn
             | Self::OwnDescribe
             | Self::Execute
+            | Self::OwnExecute
             | Self::Close
             | Self::OwnClose { .. } => None,
         }

@@ -128,6 +128,25 @@ pub fn sequences(sql: &[u8]) -> Sequences {
     found
 }
 
+/// Whether Postgres analyses the text when it is prepared: what it leaves as it is written means what it means when it runs.
+#[must_use]
+pub fn is_analysed(sql: &[u8]) -> bool {
+    const VERBS: [&[u8]; 10] = [
+        b"select", b"with", b"insert", b"update", b"delete", b"merge", b"values", b"table", b"explain",
+        b"declare",
+    ];
+    let first = Tokens::new(sql).find(|token| *token != tokens::Token::Symbol(b'('));
+    matches!(first, Some(tokens::Token::Word(word)) if VERBS.iter().any(|verb| tokens::is(word, verb)))
+}
+
+/// Whether there may be a constant in quotes in the text, `'..'` or `$$..$$`, that has another value to other settings.
+#[must_use]
+pub fn may_have_constants(sql: &[u8]) -> bool {
+    memchr::memchr2_iter(b'\'', b'$', sql).any(|at| {
+        sql.get(at) == Some(&b'\'') || !sql.get(at.saturating_add(1)).is_some_and(u8::is_ascii_digit)
+    })
+}
+
 /// What running a text leaves behind on a server, beside what ends with the transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traces {

@@ -25,6 +25,7 @@ mod names_in_errors;
 mod notes;
 pub mod params;
 mod prepared;
+mod reading;
 mod refuse;
 mod renaming;
 mod restore;

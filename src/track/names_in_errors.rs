@@ -3,7 +3,7 @@
 //! Owns the way back to the name that the client gave it.
 
 use super::exchange::{ClientState, Exchange, ServerState};
-use super::renaming::FOREIGN_PREFIX;
+use super::renaming::{FOREIGN_PREFIX, NOTHING};
 use super::statement::Statement;
 use crate::wire::messages::parse_error_fields;
 
@@ -50,6 +50,9 @@ impl Exchange {
         (client, server): (&'a ClientState, &ServerState),
     ) -> Option<(&'a [u8], &'b [u8])> {
         let (serial, after) = server.statements.number_in(text)?;
+        if let Some(taken) = self.taken.as_ref().filter(|_| server.statements.is_of(serial, NOTHING)) {
+            return Some((taken, after));
+        }
         // What was sent behind that, and is not answered, may have given the name to another, or taken all away.
         let is_it = |statement: &Statement| {
             let body = &statement.body;

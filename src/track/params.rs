@@ -86,6 +86,11 @@ impl Settings {
             && (Rc::ptr_eq(&self.extras, &client.extras) || self.extras == client.extras)
     }
 
+    /// Whether they are the very same sets, without a look at the values.
+    pub(super) fn is_identical(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.params, &other.params) && Rc::ptr_eq(&self.extras, &other.extras)
+    }
+
     /// Whether what is made without saying where is temporary: `pg_temp` is the first schema of the search_path, apart from
     /// the one that may not exist.
     pub(super) fn make_temp(&self) -> bool {

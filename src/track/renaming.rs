@@ -10,9 +10,10 @@ use super::expect::Expect;
 use super::lexer::{Names, Skim, Traces};
 use super::notes::Note;
 use super::prepared::{Place, SERVER_NAME_PREFIX};
+use super::reading::{Reading, have_same_path, reading};
 use super::rows::{self, Bound};
 use super::sink::Sink;
-use super::statement::{Named, Statement, put_context, put_parse_unnamed, traces};
+use super::statement::{Named, Statement, put_parse_unnamed, traces};
 use super::unread::Unread;
 use super::upstream::{Next, Parties};
 use super::violation::{MAX_INSPECTED_BYTES, MAX_NAME_BYTES, MAX_NAMED_PARSE_BYTES, Violation, whole_body};
@@ -76,9 +77,10 @@ impl Exchange {
         out: &mut Vec<u8>,
     ) {
         if parties.client.statements.find(name).is_some() {
-            // The name is taken: let the server say so, by preparing what it has prepared.
-            let Place { serial, .. } = self.prepare_here(parties, &statement, out);
-            self.note(Note::Taken { name: name.into(), statement: statement.clone() });
+            // The name is taken: let the server say so, by preparing under a name that it has given.
+            let taken = parties.statement(NOTHING);
+            let Place { serial, .. } = self.prepare_here(parties, &taken, out);
+            self.note(Note::Taken { name: name.into(), statement: taken });
             parties.server.statements.put_parse(out, serial, &statement.body);
             self.expect_extended(Expect::ParseAgain);
             return;
@@ -195,7 +197,7 @@ impl Exchange {
             self.expect_extended(Expect::Bind);
             return Ok(self.forward(header, message, sink));
         }
-        let new_name = match parties.client.statements.find(name).cloned() {
+        let new_name = match parties.named(name) {
             Some(named) => {
                 let place = self.prepare_here(parties, &named.statement, sink.insert());
                 named.use_at(parties.server.statements.clock());
@@ -280,7 +282,7 @@ impl Exchange {
             return Ok(self.forward(header, message, sink));
         }
         sink.drop_input(header.total_len());
-        let (name, expect) = match parties.client.statements.find(name).cloned() {
+        let (name, expect) = match parties.named(name) {
             Some(named) => {
                 let place = self.prepare_here(parties, &named.statement, sink.insert());
                 named.use_at(parties.server.statements.clock());
@@ -396,8 +398,18 @@ impl Exchange {
             return place;
         }
         let id = parties.id_now(statement);
-        let serial = self.send_parse(parties.server, id, &statement.body, out);
+        let reading = self.reading_of(parties, statement);
+        self.make_room(parties.server, id, out);
+        if let Some(reading) = &reading {
+            reading.put_give(out);
+            Reading::ANSWERS.into_iter().for_each(|answer| self.expect_extended(answer));
+        }
+        let serial = self.put_parse(parties.server, id, &statement.body, out);
         self.expect_extended(Expect::OwnParse { id, serial });
+        if let Some(reading) = &reading {
+            reading.put_take(out);
+            Reading::ANSWERS.into_iter().for_each(|answer| self.expect_extended(answer));
+        }
         Place { id, serial }
     }
 
@@ -407,10 +419,19 @@ impl Exchange {
         if let Some(serial) = parties.server.statements.touch(statement.id, segment) {
             return Some(Place { id: statement.id, serial });
         }
-        // Prepared now it may mean something else than to those who have it from other times.
         let id = parties.id_now(statement);
         let serial = parties.server.statements.touch(id, segment).filter(|_| id != statement.id)?;
         Some(Place { id, serial })
+    }
+
+    /// How a statement that the server lacks is read as it was read first.
+    pub(super) fn reading_of(&self, parties: &Parties<'_>, statement: &Statement) -> Option<Reading> {
+        if parties.server.status == TxStatus::Failed {
+            return None;
+        }
+        // What the client has said and the server has not answered may set anything.
+        let now = self.expect.has_only_own().then_some(&parties.client.settings);
+        reading(statement.text(), &statement.settings, now)
     }
 
     /// Prepares a statement under a new number, after closing what must go for that. The caller expects the answer.
@@ -421,10 +442,20 @@ impl Exchange {
         body: &[u8],
         out: &mut Vec<u8>,
     ) -> u32 {
+        self.make_room(server, id, out);
+        self.put_parse(server, id, body, out)
+    }
+
+    /// Closes what must go before a statement is prepared.
+    pub(super) fn make_room(&mut self, server: &mut ServerState, id: u64, out: &mut Vec<u8>) {
         while let Some(victim) = server.statements.victim_for(id) {
             server.statements.put_close(out, victim);
             self.expect_extended(Expect::OwnClose { serial: victim });
         }
+    }
+
+    /// Prepares a statement that there is room for. The caller expects the answer.
+    pub(super) fn put_parse(&self, server: &mut ServerState, id: u64, body: &[u8], out: &mut Vec<u8>) -> u32 {
         let serial = server.statements.insert((id, body), self.this_segment());
         server.statements.put_parse(out, serial, body);
         serial
@@ -443,36 +474,40 @@ impl Parties<'_> {
     /// something that is not reported.
     pub(super) fn statement(&mut self, body: &[u8]) -> Rc<Statement> {
         if self.server.is_in_doubt() {
-            return self.cache.alone(body);
+            return self.cache.alone(&self.client.settings, body);
         }
-        self.cache.intern(&self.context(), body)
+        self.cache.intern(&self.client.settings, body)
+    }
+
+    /// What a name of the client's means now: with another search_path than its text was read with, it is read anew, as
+    /// Postgres itself does.
+    pub(super) fn named(&mut self, name: &[u8]) -> Option<Rc<Named>> {
+        let named = self.client.statements.find(name)?.clone();
+        let (then, now) = (&named.statement.settings, &self.client.settings);
+        if have_same_path(then, now) || self.server.is_asked() {
+            return Some(named);
+        }
+        let named = named.reread(self.statement(&named.statement.body));
+        self.client.statements.set(name, Some(named.clone()));
+        Some(named)
     }
 
     /// What a statement is called on the server if it is prepared there now.
-    pub(super) fn id_now(&mut self, statement: &Statement) -> u64 {
-        if statement.context == 0 {
-            return statement.id;
-        }
-        if self.server.is_in_doubt() {
+    pub(super) const fn id_now(&self, statement: &Statement) -> u64 {
+        if !statement.is_alone && self.server.is_in_doubt() {
             // Nobody else meets it: the server is reset for the next client.
-            return statement.id | UNSHARED;
+            statement.id | UNSHARED
+        } else {
+            statement.id
         }
-        let context = self.context();
-        if self.cache.context(&context) == statement.context {
-            return statement.id;
-        }
-        self.cache.intern(&context, &statement.body).id
-    }
-
-    fn context(&self) -> Vec<u8> {
-        let mut context = Vec::new();
-        put_context(&self.client.settings, &mut context);
-        context
     }
 }
 
 /// Stands for the number that the unnamed statement does not have.
 pub(super) const UNNAMED: u32 = 0;
+
+/// The body of a Parse that never fails: what is under a name only because it is taken.
+pub(super) const NOTHING: &[u8] = &[0; 3];
 
 /// Marks the number of a statement on a server that is its client's alone.
 const UNSHARED: u64 = 1 << 63;

@@ -120,8 +120,9 @@ impl Exchange {
     pub(super) fn is_read(&self, tag: u8) -> bool {
         match self.expect.head() {
             Some(Expect::Learn) => tag == b'T',
-            Some(Expect::OwnDescribe) => matches!(tag, b'T' | b't'),
-            _ => false,
+            Some(Expect::OwnDescribe) => matches!(tag, b'T' | b't' | b'N'),
+            Some(head) => head.is_swallowed() && matches!(tag, b'D' | b'N'),
+            None => false,
         }
     }
 

@@ -90,7 +90,12 @@ impl ServerState {
     /// Whether what it has is not known: it may differ from what its client's settings say.
     #[must_use]
     pub(super) const fn is_in_doubt(&self) -> bool {
-        self.left_behind.is_some() || self.asking || self.is_unsettled()
+        self.left_behind.is_some() || self.is_asked()
+    }
+
+    /// Whether a question is outstanding or due.
+    pub(super) const fn is_asked(&self) -> bool {
+        self.asking || self.is_unsettled()
     }
 
     /// Whether it has to be asked something before its lease ends.

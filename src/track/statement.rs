@@ -11,6 +11,7 @@ use std::rc::Rc;
 
 use super::lexer::{Changes, Effect, Traces, classify};
 use super::params::Settings;
+use super::reading::put_context;
 use super::rows::RowType;
 use crate::wire::frame;
 
@@ -23,8 +24,10 @@ pub struct Statement {
     pub body: Box<[u8]>,
     /// What running it leaves behind on the server.
     pub leaves: Option<Rc<Traces>>,
-    /// Under which settings it was prepared, by number; 0 if only the client that did knows.
-    pub(super) context: u64,
+    /// Whether nobody but the client that prepared it knows under which settings: not all of them were known.
+    pub(super) is_alone: bool,
+    /// Those that were known.
+    pub(super) settings: Settings,
     /// What all texts of the tenant cost.
     held: Rc<Cell<usize>>,
 }
@@ -39,27 +42,6 @@ impl Statement {
 impl Drop for Statement {
     fn drop(&mut self) {
         self.held.set(self.held.get().saturating_sub(cost(&self.body)));
-    }
-}
-
-/// The settings that decide what a text means when Postgres reads it, so that literals in it are folded accordingly.
-pub(super) fn put_context(settings: &Settings, out: &mut Vec<u8>) {
-    for name in [
-        "client_encoding",
-        "DateStyle",
-        "IntervalStyle",
-        "TimeZone",
-        "standard_conforming_strings",
-        "search_path",
-    ] {
-        out.extend_from_slice(settings.params.value(name).unwrap_or_default().as_bytes());
-        out.push(0);
-    }
-    for (name, value) in settings.extras.iter() {
-        for text in [name, value] {
-            out.extend_from_slice(text.as_bytes());
-            out.push(0);
-        }
     }
 }
 
@@ -104,9 +86,8 @@ impl Borrow<[u8]> for ByBody {
 #[derive(Debug, Default)]
 pub struct StatementCache {
     /// By the settings that they were prepared under.
-    contexts: BTreeMap<Box<[u8]>, Context>,
+    contexts: BTreeMap<Box<[u8]>, BTreeSet<ByBody>>,
     last_id: u64,
-    last_context: u64,
     len: usize,
     sweep_at: usize,
     sweep_at_bytes: usize,
@@ -114,20 +95,15 @@ pub struct StatementCache {
     held: Rc<Cell<usize>>,
 }
 
-/// Texts that were prepared under the same settings.
-#[derive(Debug)]
-struct Context {
-    number: u64,
-    texts: BTreeSet<ByBody>,
-}
-
 /// Texts of a tenant below this are not looked through for some that nobody holds.
 const SWEEP_BYTES: usize = 4 * 1024 * 1024;
 
 impl StatementCache {
-    /// The statement for a Parse body (text, NUL, types) that is read under settings of that [context](put_context).
-    pub(super) fn intern(&mut self, context: &[u8], body: &[u8]) -> Rc<Statement> {
-        if let Some(found) = self.contexts.get(context).and_then(|context| context.texts.get(body)) {
+    /// The statement for a Parse body (text, NUL, types) that is read under these settings.
+    pub(super) fn intern(&mut self, settings: &Settings, body: &[u8]) -> Rc<Statement> {
+        let mut context = Vec::new();
+        put_context(settings, &mut context);
+        if let Some(found) = self.contexts.get(&*context).and_then(|texts| texts.get(body)) {
             return found.0.clone();
         }
         if self.len >= self.sweep_at || self.held_with(body) >= self.sweep_at_bytes {
@@ -135,31 +111,15 @@ impl StatementCache {
             self.sweep_at = self.len.saturating_mul(2).max(256);
             self.sweep_at_bytes = self.held_with(body).saturating_mul(2).max(SWEEP_BYTES);
         }
-        let number = match self.contexts.get(context) {
-            Some(context) => context.number,
-            None => {
-                self.last_context = self.last_context.saturating_add(1);
-                let new = Context { number: self.last_context, texts: BTreeSet::new() };
-                self.contexts.insert(context.into(), new);
-                self.last_context
-            }
-        };
-        let statement = self.make(number, body);
-        if let Some(context) = self.contexts.get_mut(context) {
-            context.texts.insert(ByBody(statement.clone()));
-            self.len = self.len.saturating_add(1);
-        }
+        let statement = self.make((settings, false), body);
+        self.contexts.entry(context.into()).or_default().insert(ByBody(statement.clone()));
+        self.len = self.len.saturating_add(1);
         statement
     }
 
-    /// A statement of its own, shared with nobody.
-    pub(super) fn alone(&mut self, body: &[u8]) -> Rc<Statement> {
-        self.make(0, body)
-    }
-
-    /// The number of a context; 0 if no text is known that was prepared under it.
-    pub(super) fn context(&self, context: &[u8]) -> u64 {
-        self.contexts.get(context).map_or(0, |context| context.number)
+    /// A statement of its own, shared with nobody, of which not all settings are known.
+    pub(super) fn alone(&mut self, settings: &Settings, body: &[u8]) -> Rc<Statement> {
+        self.make((settings, true), body)
     }
 
     /// Whether there is room for a Parse body, if need be after forgetting what nobody holds.
@@ -183,7 +143,7 @@ impl StatementCache {
         self.len == 0
     }
 
-    fn make(&mut self, context: u64, body: &[u8]) -> Rc<Statement> {
+    fn make(&mut self, (settings, is_alone): (&Settings, bool), body: &[u8]) -> Rc<Statement> {
         self.last_id = self.last_id.saturating_add(1);
         self.held.set(self.held_with(body));
         let text = frame::split_cstr(body).map_or(body, |(text, _)| text);
@@ -191,7 +151,8 @@ impl StatementCache {
             id: self.last_id,
             body: body.into(),
             leaves: traces(text),
-            context,
+            is_alone,
+            settings: settings.clone(),
             held: self.held.clone(),
         })
     }
@@ -201,11 +162,11 @@ impl StatementCache {
     }
 
     fn sweep(&mut self) {
-        self.contexts.retain(|_, context| {
-            context.texts.retain(|text| Rc::strong_count(&text.0) > 1);
-            !context.texts.is_empty()
+        self.contexts.retain(|_, texts| {
+            texts.retain(|text| Rc::strong_count(&text.0) > 1);
+            !texts.is_empty()
         });
-        self.len = self.contexts.values().map(|context| context.texts.len()).sum();
+        self.len = self.contexts.values().map(BTreeSet::len).sum();
     }
 }
 
@@ -244,6 +205,11 @@ pub struct Named {
 impl Named {
     pub(super) fn new(statement: Rc<Statement>) -> Rc<Self> {
         Rc::new(Self { statement, told: Cell::default(), used_at: Cell::default() })
+    }
+
+    /// The same name, for rows of the same type, with its text read anew.
+    pub(super) fn reread(&self, statement: Rc<Statement>) -> Rc<Self> {
+        Rc::new(Self { statement, told: self.told.clone(), used_at: self.used_at.clone() })
     }
 
     pub(super) fn use_at(&self, clock: u64) {
@@ -314,32 +280,33 @@ impl ClientStatements {
 
 #[cfg(test)]
 mod tests {
+    use super::super::params::Params;
     use super::*;
 
     #[test]
     fn equal_texts_share_a_statement_and_unused_ones_are_forgotten() {
         let mut cache = StatementCache::default();
-        let one = cache.intern(b"UTC", b"select 1\0\0\0");
-        assert_eq!(cache.intern(b"UTC", b"select 1\0\0\0").id, one.id);
-        assert_ne!(cache.intern(b"CET", b"select 1\0\0\0").id, one.id, "it may mean something else");
+        let zone = |name: &str| Settings {
+            params: Rc::new(Params::new(vec![("TimeZone".into(), name.into())])),
+            ..Settings::default()
+        };
+        let one = cache.intern(&zone("UTC"), b"select 1\0\0\0");
+        assert_eq!(cache.intern(&zone("UTC"), b"select 1\0\0\0").id, one.id);
+        assert_ne!(cache.intern(&zone("CET"), b"select 1\0\0\0").id, one.id, "it may mean something else");
         for i in 0..2_000 {
-            cache.intern(b"UTC", format!("select {i}, 0\0\0\0").as_bytes());
+            cache.intern(&zone("UTC"), format!("select {i}, 0\0\0\0").as_bytes());
         }
         assert!(cache.len() <= 513, "{}", cache.len());
-        assert_eq!(cache.intern(b"UTC", b"select 1\0\0\0").id, one.id);
-        assert_eq!(
-            (cache.context(b"UTC"), cache.context(b"CET")),
-            (one.context, 0),
-            "an empty one is forgotten"
-        );
+        assert_eq!(cache.intern(&zone("UTC"), b"select 1\0\0\0").id, one.id);
+        assert_eq!(cache.contexts.len(), 1, "an empty one is forgotten");
     }
 
     #[test]
     fn texts_have_room_again_when_nobody_holds_them() {
         let mut cache = StatementCache::default();
         let long = vec![b'x'; MAX_TENANT_BYTES / 4 - cost(b"")];
-        let mut kept: Vec<_> = (0..3).map(|_| cache.alone(&long)).collect();
-        kept.push(cache.intern(b"UTC", &long));
+        let mut kept: Vec<_> = (0..3).map(|_| cache.alone(&Settings::default(), &long)).collect();
+        kept.push(cache.intern(&Settings::default(), &long));
         assert!(!cache.has_room_for(b""), "an empty one costs something as well");
         kept.truncate(3);
         assert!(cache.has_room_for(b""), "what the cache alone holds is forgotten");

@@ -23,9 +23,9 @@ pub(crate) struct Promises {
     pub(crate) server_names_are_hidden: bool,
     /// The unnamed statement may be bound again in a later transaction. Off: it is forgotten with its first Bind.
     pub(crate) unnamed_statement_is_kept: bool,
-    /// What a text means is settled when it is prepared. Off: prepared again on another server, it is read with the
-    /// settings that the client has by then.
-    pub(crate) statements_keep_their_meaning: bool,
+    /// A statement that cannot be read any more, because the search_path hides its tables, fails in the very same message.
+    /// Off: where it has to be prepared again it fails one message earlier, with the same error.
+    pub(crate) unreadable_statements_fail_alike: bool,
 }
 
 impl Promises {
@@ -38,7 +38,7 @@ impl Promises {
         names_may_be_used_at_once: true,
         server_names_are_hidden: true,
         unnamed_statement_is_kept: false,
-        statements_keep_their_meaning: false,
+        unreadable_statements_fail_alike: false,
     };
 
     pub(crate) const ALL: Self = Self {
@@ -50,6 +50,6 @@ impl Promises {
         names_may_be_used_at_once: true,
         server_names_are_hidden: true,
         unnamed_statement_is_kept: true,
-        statements_keep_their_meaning: true,
+        unreadable_statements_fail_alike: true,
     };
 }

@@ -73,8 +73,7 @@ pub(crate) fn search_path(author: &mut Author) -> Talk {
     let own = format!("schema_{}", TENANTS[author.tenant]);
     let sql = match author.below(5) {
         0 => format!("SET search_path = pg_catalog, {own}"),
-        // Then statements about the tables cannot be prepared again.
-        1 if author.promises.statements_keep_their_meaning => "SET search_path = pg_catalog".to_owned(),
+        1 if author.promises.unreadable_statements_fail_alike => "SET search_path = pg_catalog".to_owned(),
         2 => format!("SELECT set_config('search_path', '{own}, pg_catalog', false)"),
         _ => format!("SET search_path TO {own}"),
     };

@@ -232,6 +232,11 @@ async fn errors_name_statements_as_their_client_does() {
     other.query("BEGIN").await;
     let reply = client.query("EXECUTE g").await;
     assert_eq!((reply.code(), reply.shape().as_str()), ("42P01", "EZ"));
+    // That it is taken, though it could not be prepared there.
+    let (_, text) = said(&mut client, Batch::new().parse("g", "SELECT 1").sync()).await;
+    assert_eq!(text, "prepared statement \"g\" already exists");
+    let reply = client.query("PREPARE g AS SELECT 1").await;
+    assert_eq!((reply.code(), reply.errors[0].message.as_str()), ("42P05", text.as_str()));
 }
 
 #[tokio::test]
@@ -401,6 +406,58 @@ async fn a_text_means_what_the_settings_of_its_client_make_of_it() {
         assert_eq!(later.value(), answers[1], "{setting} set later");
         assert_eq!(client.ask(run()).await.value(), answers[0], "{setting}: as it was when it was prepared");
     }
+}
+
+/// What the client's own server would have computed once stays that, on servers that prepare it anew as well.
+#[tokio::test]
+async fn a_text_keeps_its_meaning_on_a_server_that_lacks_it() {
+    let stage = stage(9).await;
+    let mut client = stage.client("acme").await;
+    client.query("SET DateStyle = 'ISO, DMY'").await;
+    prepare(&mut client, "s", "SELECT extract(month FROM '01/02/2026'::date) || $1").await;
+    client.query("SET DateStyle = 'ISO, MDY'").await;
+    // Who begins a transaction keeps a server, so that the client gets another one.
+    let mut others = Vec::new();
+    let mut occupy = async || {
+        let mut other = stage.client("acme").await;
+        other.query("BEGIN").await;
+        others.push(other);
+    };
+    let show = |of: &Reply| of.value().to_owned();
+    occupy().await;
+    let reply = client.ask(execute("s", "a")).await;
+    assert_eq!(reply.shape(), "2DCZ", "nothing else is heard: {reply:?}");
+    assert_eq!(show(&client.ask(execute("s", "a")).await), "2a");
+    occupy().await;
+    let reply = client
+        .ask(
+            Batch::new()
+                .bind("", "s", &["b"])
+                .execute("")
+                .parse("", "SHOW DateStyle")
+                .bind("", "", &[])
+                .execute("")
+                .sync(),
+        )
+        .await;
+    assert_eq!((reply.rows[0][0].as_deref(), reply.rows[1][0].as_deref()), (Some("2b"), Some("ISO, MDY")));
+    occupy().await;
+    client.query("BEGIN; SET LOCAL DateStyle = 'ISO, YMD'").await;
+    assert_eq!(show(&client.ask(execute("s", "c")).await), "2c");
+    assert_eq!(show(&client.query("SHOW DateStyle").await), "ISO, YMD");
+    client.query("COMMIT").await;
+    assert_eq!(show(&client.query("SHOW DateStyle").await), "ISO, MDY");
+    occupy().await;
+    assert_eq!(show(&client.query("EXECUTE s('d')").await), "2d");
+    assert_eq!(show(&client.query("SHOW DateStyle").await), "ISO, MDY");
+    // With another search_path Postgres reads it anew by itself.
+    client.query("SET search_path = pg_catalog, schema_acme").await;
+    // The server is asked for it.
+    client.query("SELECT 1").await;
+    assert_eq!(show(&client.ask(execute("s", "e")).await), "1e");
+    client.query("SET DateStyle = 'ISO, DMY'").await;
+    occupy().await;
+    assert_eq!(show(&client.ask(execute("s", "f")).await), "1f");
 }
 
 #[tokio::test]

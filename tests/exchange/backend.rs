@@ -315,7 +315,10 @@ impl Backend {
         if understand(text) == Sql::Broken {
             return Err(syntax_error(text));
         }
-        self.check_transaction(&understand(text))?;
+        // A statement without a text is legal in a failed transaction as well.
+        if !text.is_empty() {
+            self.check_transaction(&understand(text))?;
+        }
         if name.is_empty() {
             self.unnamed = Some(text.to_owned());
         } else {

@@ -1,0 +1,215 @@
+//! Under which settings a text is read when it is prepared, and how it is read in the same way on another server.
+//!
+//! Postgres computes constants (`date '01/02/2024'`) when it analyses a text, once: SET DateStyle does not change a
+//! statement that is prepared. So a server that lacks the statement is given the settings of that time for as long as it
+//! prepares it. Only with another search_path Postgres analyses it anew by itself, under whatever settings hold then.
+//!
+//! Owns those settings ([`put_context`]) and the queries that give and take them. Must not know names, clients or servers.
+
+use super::expect::Expect;
+use super::lexer;
+use super::params::{Settings, literal};
+use crate::wire::frame;
+
+/// Reported settings that decide what a text means when Postgres reads it.
+const REPORTED: [&str; 5] =
+    ["client_encoding", "DateStyle", "IntervalStyle", "TimeZone", "standard_conforming_strings"];
+
+/// The same, of those that are not reported.
+const SILENT: [&str; 6] = [
+    "array_nulls",
+    "backslash_quote",
+    "lc_monetary",
+    "timezone_abbreviations",
+    "transform_null_equals",
+    "xmloption",
+];
+
+const PATH: &str = "search_path";
+
+/// Appends the settings that a text is prepared under: those that decide what it means, the search_path, and all that the
+/// client has changed without a report, because nobody knows what its functions make of them.
+pub(super) fn put_context(settings: &Settings, out: &mut Vec<u8>) {
+    for name in REPORTED.into_iter().chain([PATH]) {
+        out.extend_from_slice(settings.params.value(name).unwrap_or_default().as_bytes());
+        out.push(0);
+    }
+    for (name, value) in settings.extras.iter() {
+        for text in [name, value] {
+            out.extend_from_slice(text.as_bytes());
+            out.push(0);
+        }
+    }
+}
+
+/// Whether both have the same search_path.
+pub(super) fn have_same_path(one: &Settings, other: &Settings) -> bool {
+    one.is_identical(other) || value(one, PATH) == value(other, PATH)
+}
+
+/// The value of a setting that is known.
+fn value<'a>(settings: &'a Settings, name: &str) -> Option<&'a str> {
+    let silent = settings.extras.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    silent.map(|(_, value)| &**value).or_else(|| settings.params.value(name))
+}
+
+/// What a server is told before and after it prepares a text, so that it reads it as it was read first.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Reading {
+    /// Gives it the settings of then, for the transaction, and keeps those of now.
+    give: String,
+    /// Gives those of now back.
+    take: String,
+}
+
+/// How the text of a Parse body (as in `put_parse`) that was read under the settings `then` is read in the same way;
+/// `None` if it is anyway. `now` is what holds, `None` if that is about to change.
+pub(super) fn reading(text: &[u8], then: &Settings, now: Option<&Settings>) -> Option<Reading> {
+    let differ: Vec<&str> = REPORTED
+        .into_iter()
+        .chain(SILENT)
+        .filter(|name| match now {
+            Some(now) => value(then, name) != value(now, name),
+            None => REPORTED.contains(name) || value(then, name).is_some(),
+        })
+        .collect();
+    let is_in_words =
+        differ.contains(&"transform_null_equals") || differ.contains(&"client_encoding") && !text.is_ascii();
+    if differ.is_empty() || !lexer::is_analysed(text) || !(is_in_words || lexer::may_have_constants(text)) {
+        return None;
+    }
+    let (mut give, mut take) = (Vec::new(), Vec::new());
+    for (i, name) in differ.into_iter().enumerate() {
+        // A setting that the client had not changed then has its default.
+        let wanted = value(then, name).map_or_else(|| "NULL".to_owned(), literal);
+        give.push(format!(
+            "{SET}'tenantry.s{i}',pg_catalog.current_setting('{name}'),true),{SET}'{name}',{wanted},true)"
+        ));
+        take.push(format!("{SET}'{name}',pg_catalog.current_setting('tenantry.s{i}'),true)"));
+    }
+    let query = |calls: &[String]| format!("SELECT {}", calls.join(","));
+    Some(Reading { give: query(&give), take: query(&take) })
+}
+
+const SET: &str = "pg_catalog.set_config(";
+
+/// The name of the statement and the portal that do so.
+const NAME: &[u8] = b"tenantry_read";
+
+impl Reading {
+    /// The answers to [`Self::put_give`] and to [`Self::put_take`], in order.
+    pub(super) const ANSWERS: [Expect; 6] = [
+        Expect::OwnClose { serial: 0 },
+        Expect::OwnParse { id: u64::MAX, serial: 0 },
+        Expect::OwnBind,
+        Expect::OwnExecute,
+        Expect::OwnClose { serial: 0 },
+        Expect::OwnClose { serial: 0 },
+    ];
+
+    /// Appends what goes before the Parse.
+    pub(super) fn put_give(&self, out: &mut Vec<u8>) {
+        put_run(&self.give, out);
+    }
+
+    /// Appends what goes behind the Parse.
+    pub(super) fn put_take(&self, out: &mut Vec<u8>) {
+        put_run(&self.take, out);
+    }
+}
+
+/// Runs a query by the extended protocol, whatever stands before and behind it.
+fn put_run(sql: &str, out: &mut Vec<u8>) {
+    let close = |out: &mut Vec<u8>, kind: u8| {
+        frame::put(out, b'C', |out| {
+            out.push(kind);
+            out.extend_from_slice(NAME);
+            out.push(0);
+        });
+    };
+    // One may be there, of a transaction that has failed in between.
+    close(out, b'S');
+    frame::put(out, b'P', |out| {
+        out.extend_from_slice(NAME);
+        out.push(0);
+        out.extend_from_slice(sql.as_bytes());
+        out.extend_from_slice(&[0; 3]);
+    });
+    frame::put(out, b'B', |out| {
+        for _ in ["portal", "statement"] {
+            out.extend_from_slice(NAME);
+            out.push(0);
+        }
+        out.extend_from_slice(&[0; 6]);
+    });
+    frame::put(out, b'E', |out| {
+        out.extend_from_slice(NAME);
+        out.extend_from_slice(&[0; 5]);
+    });
+    close(out, b'P');
+    close(out, b'S');
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::super::params::Params;
+    use super::*;
+
+    fn settings(style: &str, silent: &[(&str, &str)]) -> Settings {
+        let own = |pairs: &[(&str, &str)]| pairs.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
+        let reported = own(&[("DateStyle", style), ("TimeZone", "UTC"), ("search_path", "b")]);
+        Settings { params: Rc::new(Params::new(reported)), extras: Rc::new(own(silent)) }
+    }
+
+    fn dmy() -> Settings {
+        settings("ISO, DMY", &[])
+    }
+
+    fn mdy() -> Settings {
+        settings("ISO, MDY", &[])
+    }
+
+    const DATE: &[u8] = b"SELECT date '01/02/2024'";
+
+    #[test]
+    fn a_server_gets_the_settings_of_then_and_those_of_now_back() {
+        let read = reading(DATE, &dmy(), Some(&mdy())).unwrap();
+        assert_eq!(
+            read.give,
+            "SELECT pg_catalog.set_config('tenantry.s0',pg_catalog.current_setting('DateStyle'),true),\
+             pg_catalog.set_config('DateStyle',E'ISO, DMY',true)"
+        );
+        assert_eq!(
+            read.take,
+            "SELECT pg_catalog.set_config('DateStyle',pg_catalog.current_setting('tenantry.s0'),true)"
+        );
+    }
+
+    #[test]
+    fn what_was_not_changed_then_has_its_default() {
+        let now = settings("ISO, DMY", &[("my.x", "1"), ("transform_null_equals", "on")]);
+        let read = reading(b"SELECT 1 WHERE 1 = NULL", &dmy(), Some(&now)).unwrap();
+        assert!(read.give.ends_with("set_config('transform_null_equals',NULL,true)"), "{}", read.give);
+    }
+
+    #[test]
+    fn texts_that_mean_the_same_are_just_prepared() {
+        let (then, now) = (dmy(), mdy());
+        for text in
+            ["SELECT $1, 1 FROM t WHERE a = b", "SET x = '01/02/2024'", "BEGIN", "COMMIT PREPARED 'x'"]
+        {
+            assert_eq!(reading(text.as_bytes(), &then, Some(&now)), None, "{text}");
+        }
+        assert_eq!(reading(DATE, &then, Some(&settings("ISO, DMY", &[("my.x", "1")]))), None);
+        assert!(reading(DATE, &then, None).is_some(), "nobody knows what holds");
+    }
+
+    #[test]
+    fn the_path_is_found_wherever_it_is_known_from() {
+        let silent = settings("ISO, DMY", &[("search_path", "a")]);
+        assert!(have_same_path(&silent, &settings("ISO, MDY", &[("search_path", "a")])));
+        assert!(!have_same_path(&dmy(), &silent) && have_same_path(&dmy(), &mdy()));
+    }
+}
