@@ -88,6 +88,8 @@ pub struct ServerState {
     pub blind: bool,
     /// A text that it ran may have made functions: what is known of them is not what will be there when it commits.
     pub makes_functions: bool,
+    /// How often the tenant's functions had changed when it was asked for them.
+    pub(super) asked_behind: u32,
     /// Questions that it has been asked are not answered yet.
     pub asking: bool,
     /// Its search_path was found outside the tenant's schemas.
@@ -141,6 +143,7 @@ impl ServerState {
             doubted: false,
             blind: false,
             makes_functions: false,
+            asked_behind: 0,
             asking: false,
             lost_settings: false,
             strayed: false,

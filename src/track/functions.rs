@@ -18,7 +18,7 @@ use std::rc::Rc;
 use super::answers::{Row, bytes, text_of};
 use super::exchange::{ClientState, Exchange, ServerState};
 use super::expect::Expect;
-use super::lexer::{self, Left, Names, Reach, StateKind};
+use super::lexer::{self, Left, MakesTemp, Names, Reach, StateKind};
 use super::upstream::Parties;
 
 /// What is known of a tenant's functions, for all its clients.
@@ -30,7 +30,11 @@ pub struct Functions {
     pub reads_sequences: Cell<bool>,
     /// Whether a client has ever bound an unnamed statement that it had bound in an earlier request already.
     pub(super) binds_unnamed_again: Cell<bool>,
+    /// Whether a client has ever made a parameter its search_path.
+    binds_paths: Cell<bool>,
     is_known: Cell<bool>,
+    /// How often they may have changed: what was asked before a change is no answer behind it.
+    changes: Cell<u32>,
     hidden: RefCell<Option<Rc<Hidden>>>,
     /// Those that were found, until it is known what else runs them.
     found: RefCell<Option<Found>>,
@@ -61,6 +65,7 @@ impl Functions {
     /// They may have changed.
     pub fn forget(&self) {
         self.is_known.set(false);
+        self.changes.set(self.changes.get().wrapping_add(1));
         *self.found.borrow_mut() = None;
     }
 
@@ -93,6 +98,11 @@ impl Parties<'_> {
         }
         // A table that it makes without saying where is a temporary one.
         self.server.doubted |= self.server.makes_temp;
+        match if lexer::is_plain(text) { MakesTemp::No } else { lexer::makes_temp(text) } {
+            MakesTemp::No => {}
+            MakesTemp::ByParameter => self.client.functions.binds_paths.set(true),
+            MakesTemp::Maybe => self.server.doubted = true,
+        }
         // Another client may have made some since this one has its server.
         self.server.blind |= self.client.functions.are_unknown();
         if let Some(hidden) = hidden
@@ -102,7 +112,16 @@ impl Parties<'_> {
         }
     }
 
-    /// The same for the unnamed statement, which is bound now.
+    /// Takes note of a search_path that is bound, given as much of the parameters as there is.
+    pub(super) fn look_for_path(&mut self, values: &[u8], is_whole: bool) {
+        if self.client.functions.binds_paths.get() {
+            let temp = b"pg_temp";
+            let is_there = values.windows(temp.len()).any(|part| part.eq_ignore_ascii_case(temp));
+            self.server.doubted |= is_there || !is_whole;
+        }
+    }
+
+    /// Takes note of what the functions of the unnamed statement may do, which is bound now.
     pub(super) fn look_for_functions_of_unnamed(&mut self) {
         self.server.doubted |= self.server.makes_temp;
         if let Some(hidden) = self.client.functions.hidden()
@@ -152,6 +171,7 @@ impl Exchange {
                 None => (Expect::AskFunctions, questions::functions(client.bounds.schemas.as_deref())),
             };
             self.ask(server, (question, &sql), Vec::new(), out);
+            server.asked_behind = client.functions.changes.get();
         } else if let Some(hidden) = client.functions.hidden() {
             hidden.leave_behind(client, server);
         }
@@ -161,6 +181,10 @@ impl Exchange {
 /// The rows that tell which functions there are; `None` if the question has failed.
 pub(super) fn take_functions(rows: Option<Vec<Row>>, client: &ClientState, server: &mut ServerState) {
     let functions = &client.functions;
+    if server.asked_behind != functions.changes.get() {
+        server.blind = true;
+        return;
+    }
     match rows.map(|rows| found_among(&rows)) {
         Some(found) if found.hidden.left.is_nothing() => functions.learn(None, client, server),
         Some(found) => {
@@ -179,7 +203,9 @@ pub(super) fn take_functions(rows: Option<Vec<Row>>, client: &ClientState, serve
 /// The rows that tell what else runs them; `None` if the question has failed.
 pub(super) fn take_reach(rows: Option<Vec<Row>>, client: &ClientState, server: &mut ServerState) {
     let functions = &client.functions;
-    let Some(Found { mut hidden, .. }) = functions.found.take() else {
+    let is_late = server.asked_behind != functions.changes.get();
+    let found = if is_late { None } else { functions.found.take() };
+    let Some(Found { mut hidden, .. }) = found else {
         // Meanwhile some may have been made: from the beginning.
         server.blind = true;
         return;
@@ -230,5 +256,35 @@ impl ServerState {
     fn touch_names(&mut self, names: &Names, client: &ClientState) {
         let changes = lexer::Changes { touched: names.clone(), reset: Names::None };
         self.touch(&changes, client);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{DONE, READY, Talk, messages};
+    use super::*;
+
+    fn settled(talk: &mut Talk) -> Vec<u8> {
+        let mut out = Vec::new();
+        talk.exchange.settle(&talk.client, &mut talk.server, &mut out);
+        out
+    }
+
+    #[test]
+    fn what_was_asked_before_functions_changed_is_no_answer() {
+        let mut talk = Talk::new(9);
+        talk.client.functions = Functions::watched(false);
+        talk.say(&messages(&[(b'Q', b"SELECT 1\0")]));
+        talk.answer(&messages(&[DONE, READY]));
+        for is_changed in [true, false] {
+            assert!(settled(&mut talk).starts_with(b"Q"), "it is asked");
+            if is_changed {
+                // On another server of the tenant's.
+                talk.client.functions.forget();
+            }
+            talk.answer(&messages(&[DONE, READY]));
+            assert_eq!(talk.client.functions.are_unknown(), is_changed);
+        }
+        assert_eq!(settled(&mut talk), b"");
     }
 }

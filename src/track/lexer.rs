@@ -42,7 +42,7 @@ mod verdict;
 pub use bodies::{Left, left_by_body, makes_functions};
 pub use channels::{ChannelStep, channel_steps};
 pub use mentions::{Mention, Mentioned, mentions};
-pub use path::{Path, path, split_path};
+pub use path::{MakesTemp, Path, makes_temp, path, split_path};
 pub use reach::Reach;
 pub use settings::{Changes, Names};
 pub use skim::{MAX_NAMES as MAX_CUSTOM_NAMES, Skim, custom_names};

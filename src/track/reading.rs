@@ -97,16 +97,6 @@ const SET: &str = "pg_catalog.set_config(";
 const NAME: &[u8] = b"tenantry_read";
 
 impl Reading {
-    /// The answers to [`Self::put_give`] and to [`Self::put_take`], in order.
-    pub(super) const ANSWERS: [Expect; 6] = [
-        Expect::OwnClose { serial: 0 },
-        Expect::OwnParse { id: u64::MAX, serial: 0 },
-        Expect::OwnBind,
-        Expect::OwnExecute,
-        Expect::OwnClose { serial: 0 },
-        Expect::OwnClose { serial: 0 },
-    ];
-
     /// Appends what goes before the Parse.
     pub(super) fn put_give(&self, out: &mut Vec<u8>) {
         put_run(&self.give, out);
@@ -118,8 +108,18 @@ impl Reading {
     }
 }
 
-/// Runs a query by the extended protocol, whatever stands before and behind it.
-fn put_run(sql: &str, out: &mut Vec<u8>) {
+/// The answers to a query that [`put_run`] runs, in order.
+pub(super) const RUN_ANSWERS: [Expect; 6] = [
+    Expect::OwnClose { serial: 0 },
+    Expect::OwnParse { id: u64::MAX, serial: 0 },
+    Expect::OwnBind,
+    Expect::OwnExecute,
+    Expect::OwnClose { serial: 0 },
+    Expect::OwnClose { serial: 0 },
+];
+
+/// Appends a query of the proxy's own by the extended protocol, which may stand between messages of the client's.
+pub(super) fn put_run(sql: &str, out: &mut Vec<u8>) {
     let close = |out: &mut Vec<u8>, kind: u8| {
         frame::put(out, b'C', |out| {
             out.push(kind);

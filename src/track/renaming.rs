@@ -10,7 +10,7 @@ use super::expect::Expect;
 use super::lexer::{Names, Skim, Traces};
 use super::notes::Note;
 use super::prepared::{Place, SERVER_NAME_PREFIX};
-use super::reading::{Reading, have_same_path, reading};
+use super::reading::{RUN_ANSWERS, Reading, have_same_path, reading};
 use super::rows::{self, Bound};
 use super::sink::Sink;
 use super::statement::{Named, Statement, put_parse_unnamed, traces};
@@ -60,7 +60,7 @@ impl Exchange {
             return Ok(self.refuse_extended(header, message, error, sink));
         }
         if let Some((text, _)) = frame::split_cstr(body) {
-            self.look_for_sequences(parties, text, sink);
+            self.look_for_sequences(parties, text, true, sink);
             self.prepare_channels(parties, (name, text), sink);
         }
         sink.drop_input(header.total_len());
@@ -114,7 +114,7 @@ impl Exchange {
                     return Ok(self.refuse_extended(header, message, error, sink));
                 }
                 parties.look_for_ends(text);
-                self.look_for_sequences(parties, text, sink);
+                self.look_for_sequences(parties, text, true, sink);
                 parties.look_for_functions(text);
                 is_loud = parties.is_loud(text);
                 self.prepare_channels(parties, (b"", text), sink);
@@ -168,10 +168,12 @@ impl Exchange {
         if gone.is_some_and(|gone| self.is_undecided(gone, parties.server)) {
             return Ok(Next::Hold);
         }
+        let names_len = portal.len().saturating_add(name.len()).saturating_add(2);
+        let (values, is_whole) =
+            (available.get(names_len..).unwrap_or_default(), available.len() == header.body_len);
+        parties.look_for_path(values, is_whole);
         if traces.as_deref().is_some_and(|traces| traces.changes.touched == Names::Any) {
-            let names = portal.len().saturating_add(name.len()).saturating_add(2);
-            let is_whole = available.len() == header.body_len;
-            self.look_for_names(parties, available.get(names..).unwrap_or_default(), is_whole);
+            self.look_for_names(parties, values, is_whole);
         }
         self.bound = None;
         self.has_portal |= portal.is_empty();
@@ -402,15 +404,20 @@ impl Exchange {
         self.make_room(parties.server, id, out);
         if let Some(reading) = &reading {
             reading.put_give(out);
-            Reading::ANSWERS.into_iter().for_each(|answer| self.expect_extended(answer));
+            self.expect_run();
         }
         let serial = self.put_parse(parties.server, id, &statement.body, out);
         self.expect_extended(Expect::OwnParse { id, serial });
         if let Some(reading) = &reading {
             reading.put_take(out);
-            Reading::ANSWERS.into_iter().for_each(|answer| self.expect_extended(answer));
+            self.expect_run();
         }
         Place { id, serial }
+    }
+
+    /// The answers to a query of the proxy's own by the extended protocol (`put_run`).
+    pub(super) fn expect_run(&mut self) {
+        RUN_ANSWERS.into_iter().for_each(|answer| self.expect_extended(answer));
     }
 
     /// Where a statement is on the server, if it is there.

@@ -18,6 +18,7 @@ use std::rc::Rc;
 use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
 use super::lexer::{self, Effect, Names, Skim, StateKind, Traces, classify};
+use super::reading::put_run;
 use super::sink::Sink;
 use super::statement::StatementCache;
 use super::unread::Unread;
@@ -225,8 +226,10 @@ impl Exchange {
         if let Some(error) = Self::text_refusal(parties, text) {
             return Ok(self.refuse_query(parties, header, error, sink));
         }
+        if self.look_for_sequences(parties, text, false, sink) {
+            return Ok(Next::Hold);
+        }
         parties.look_for_ends(text);
-        self.look_for_sequences(parties, text, sink);
         parties.look_for_functions(text);
         self.note_channels(parties, text, sink);
         let effect = classify(text);
@@ -296,24 +299,39 @@ impl Exchange {
     }
 
     /// A text that asks what a sequence gave last must not be told what it gave another client. From the first such text of
-    /// a tenant on a server forgets it when it changes hands; what was given before that is forgotten now.
-    pub(super) fn look_for_sequences(&mut self, parties: &mut Parties<'_>, text: &[u8], sink: &mut Sink<'_>) {
+    /// a tenant on a server forgets it when it changes hands; what was given before that is forgotten now. Returns whether
+    /// that can only be said when what was asked before has been answered.
+    pub(super) fn look_for_sequences(
+        &mut self,
+        parties: &mut Parties<'_>,
+        text: &[u8],
+        is_extended: bool,
+        sink: &mut Sink<'_>,
+    ) -> bool {
         let sequences = lexer::sequences(text);
+        if sequences.asks {
+            parties.client.functions.reads_sequences.set(true);
+            let is_refused = parties.server.status == TxStatus::Failed || self.ignoring || self.copy_in;
+            if parties.server.sequences_mixed && !parties.server.has_drawn && !is_refused {
+                if is_extended {
+                    put_run("DISCARD SEQUENCES", sink.insert());
+                    self.expect_run();
+                } else if self.unsynced || !self.expect.has_only_own() {
+                    return !self.unsynced;
+                } else {
+                    self.discard_sequences(parties.server, sink.insert());
+                }
+                parties.server.sequences_mixed = false;
+            }
+        }
         if sequences.draws {
             parties.server.has_drawn = true;
             parties.server.is_drawn_by(parties.client);
+            if parties.server.status == TxStatus::Idle {
+                parties.server.has_given();
+            }
         }
-        if sequences.draws && parties.server.status == TxStatus::Idle {
-            parties.server.has_given();
-        }
-        if !sequences.asks {
-            return;
-        }
-        parties.client.functions.reads_sequences.set(true);
-        let is_free = self.is_answered() && parties.server.status == TxStatus::Idle;
-        if parties.server.sequences_mixed && is_free && !parties.server.has_drawn {
-            self.discard_sequences(parties.server, sink.insert());
-        }
+        false
     }
 
     pub(super) fn expect_query(&mut self, parties: &mut Parties<'_>, expect: Expect) {

@@ -60,6 +60,38 @@ async fn a_pin_ends_with_what_caused_it() {
     }
 }
 
+/// The path is back when anybody could look at it, and the table is still there.
+#[tokio::test]
+async fn a_table_that_a_passing_path_makes_temporary_keeps_its_client() {
+    const MAKE: &str = "CREATE TABLE passing (x int)";
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    let (mut client, mut other) = (stage.client("acme").await, stage.client("acme").await);
+    let bound = |path: &str| {
+        let begin = Batch::new().run("BEGIN", &[]).run("SELECT set_config('search_path', $1, true)", &[path]);
+        begin.run(MAKE, &[]).run("COMMIT", &[]).sync()
+    };
+    let texts = [
+        "BEGIN; SET LOCAL search_path = 'pg_temp', schema_acme; CREATE TABLE passing (x int); COMMIT",
+        r"BEGIN; SET LOCAL search_path = U&'pg\005ftemp', schema_acme; CREATE TABLE passing (x int); COMMIT",
+        "SELECT set_config('search_path', 'pg_temp, schema_acme', true); CREATE TABLE passing (x int)",
+        "SET search_path = 'pg_temp', schema_acme; CREATE TABLE passing (x int); RESET search_path",
+    ];
+    let mut batches: Vec<_> = texts.into_iter().map(|text| Batch::new().query(text)).collect();
+    batches.push(bound("PG_TEMP, schema_acme"));
+    for (number, batch) in batches.into_iter().enumerate() {
+        let reply = client.ask(batch).await;
+        assert!(reply.errors.is_empty(), "{number}: {reply:?}");
+        all_right(&mut client, "SELECT 1").await;
+        assert_eq!(pinned(&stage).await, 1.0, "{number}");
+        all_right(&mut client, "DROP TABLE pg_temp.passing").await;
+        all_right(&mut other, "SELECT 'after'").await;
+        has_pins(&stage, 0.0).await;
+    }
+    let reply = client.ask(bound("schema_acme")).await;
+    assert!(reply.errors.is_empty(), "{reply:?}");
+    all_right(&mut other, "SELECT 'meanwhile'").await;
+}
+
 #[tokio::test]
 async fn what_only_looks_like_a_pin_is_none() {
     let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
@@ -304,6 +336,47 @@ async fn nobody_is_told_what_a_sequence_gave_another_client() {
     assert_eq!(other.query("SELECT currval('numbers')").await.value(), given);
     other.query("COMMIT").await;
     assert_eq!(other.query("SELECT lastval()").await.value(), given);
+}
+
+/// Nothing is forgotten at hand-overs before the first who asks: it comes upon what another client was given.
+#[tokio::test]
+async fn the_first_who_asks_is_not_told_what_a_sequence_gave_another_client() {
+    const ASK: &str = "SELECT lastval()";
+    let simple = || Batch::new().query(ASK);
+    let batches = [
+        ("acme", "SET work_mem = '5MB'", simple()),
+        ("bolt", "BEGIN", simple()),
+        ("cosmo", "SELECT 1", Batch::new().query("SELECT 2").query(ASK)),
+        ("delta", "SELECT 1", Batch::new().run("SELECT 2", &[]).run(ASK, &[]).sync()),
+        ("echo", "BEGIN", Batch::new().run("SELECT 2", &[]).sync().run(ASK, &[]).sync()),
+        (
+            "foxtrot",
+            "SET work_mem = '5MB'",
+            Batch::new().parse("s", ASK).bind("", "s", &[]).execute("").sync(),
+        ),
+    ];
+    let names: Vec<&str> = batches.iter().map(|(tenant, _, _)| *tenant).collect();
+    let stage = Stage::start(Plan::new(&names).one_server_each()).await;
+    for (tenant, before, ask) in batches {
+        let (mut client, mut other) = (stage.client(tenant).await, stage.client(tenant).await);
+        let is_in_block = before == "BEGIN";
+        if !is_in_block {
+            other.query(before).await;
+        }
+        all_right(&mut client, "CREATE SEQUENCE numbers").await;
+        assert_eq!(client.query("SELECT nextval('numbers')").await.value(), "1");
+        if is_in_block {
+            other.query(before).await;
+        }
+        other.send(&ask.0).await;
+        let mut reply = other.until_ready().await;
+        while reply.errors.is_empty()
+            && !reply.rows.iter().flatten().any(|value| value.as_deref() == Some("1"))
+        {
+            reply = other.until_ready().await;
+        }
+        assert_eq!(reply.code(), "55000", "{tenant}: {reply:?}");
+    }
 }
 
 #[tokio::test]

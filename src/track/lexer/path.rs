@@ -13,16 +13,46 @@ pub enum Path {
     To(Vec<String>),
 }
 
-/// Reads a text; it may be anything.
+/// Whether a text makes `pg_temp` the schema in which tables are made, if only for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MakesTemp {
+    /// As far as its words show it does not.
+    No,
+    /// If a parameter says so.
+    ByParameter,
+    /// It names it, or computes the search_path.
+    Maybe,
+}
+
+/// What a text makes of search_path; it may be anything.
 #[must_use]
 pub fn path(sql: &[u8]) -> Path {
-    let mut schemas = Vec::new();
+    let found = read(sql);
+    if found.schemas.is_empty() { Path::Kept } else { Path::To(found.schemas) }
+}
+
+/// Whether a text makes `pg_temp` the first schema; it may be anything.
+#[must_use]
+pub fn makes_temp(sql: &[u8]) -> MakesTemp {
+    let found = read(sql);
+    if found.schemas.iter().any(|schema| schema == "pg_temp") { MakesTemp::Maybe } else { found.unread }
+}
+
+/// What has been read of a text.
+struct Found {
+    schemas: Vec<String>,
+    /// What is not known of the values.
+    unread: MakesTemp,
+}
+
+fn read(sql: &[u8]) -> Found {
+    let mut found = Found { schemas: Vec::new(), unread: MakesTemp::No };
     let mut statements = Statements::of(sql);
     while let Some((token, is_first)) = statements.next() {
         let tokens = &mut statements.tokens;
         match token {
-            Token::Word(word) if is_first && is(word, b"set") => set(tokens, &mut schemas),
-            Token::Word(word) | Token::Name(word) if is(word, b"set_config") => call(tokens, &mut schemas),
+            Token::Word(word) if is_first && is(word, b"set") => set(tokens, &mut found),
+            Token::Word(word) | Token::Name(word) if is(word, b"set_config") => call(tokens, &mut found),
             Token::Word(_)
             | Token::Name(_)
             | Token::Text
@@ -31,7 +61,7 @@ pub fn path(sql: &[u8]) -> Path {
             | Token::Doubt => {}
         }
     }
-    if schemas.is_empty() { Path::Kept } else { Path::To(schemas) }
+    found
 }
 
 /// The schemas in a value of search_path, as Postgres' `SplitIdentifierString` reads it; `None` if it cannot be read.
@@ -57,10 +87,13 @@ pub fn split_path(value: &str) -> Option<Vec<String>> {
 }
 
 /// What follows SET.
-fn set(tokens: &mut Tokens<'_>, schemas: &mut Vec<String>) {
+fn set(tokens: &mut Tokens<'_>, found: &mut Found) {
     while tokens.eat_word(&[b"session", b"local"]) {}
     if tokens.eat_word(&[b"schema"]) {
-        schemas.extend(tokens.text().and_then(plain));
+        match tokens.text().and_then(plain) {
+            Some(schema) => found.schemas.push(schema),
+            None => found.unread = MakesTemp::Maybe,
+        }
         return;
     }
     let is_path = match tokens.peek() {
@@ -76,12 +109,17 @@ fn set(tokens: &mut Tokens<'_>, schemas: &mut Vec<String>) {
     }
     loop {
         if let Some(text) = tokens.text() {
-            schemas.extend(plain(text));
+            found.schemas.extend(plain(text));
         } else {
             match tokens.next() {
-                Some(Token::Word(name)) => schemas.extend(plain(name).map(|name| name.to_ascii_lowercase())),
-                Some(Token::Name(name)) => schemas.extend(quoted(name)),
-                Some(Token::Text | Token::Number | Token::Symbol(_) | Token::Doubt) | None => return,
+                Some(Token::Word(name)) => {
+                    found.schemas.extend(plain(name).map(|name| name.to_ascii_lowercase()));
+                }
+                Some(Token::Name(name)) => found.schemas.extend(quoted(name)),
+                Some(Token::Text | Token::Number | Token::Symbol(_) | Token::Doubt) | None => {
+                    found.unread = MakesTemp::Maybe;
+                    return;
+                }
             }
         }
         if !tokens.eat_symbol(b',') {
@@ -91,14 +129,33 @@ fn set(tokens: &mut Tokens<'_>, schemas: &mut Vec<String>) {
 }
 
 /// A call of `set_config`, given what follows the name.
-fn call(after: &Tokens<'_>, schemas: &mut Vec<String>) {
+fn call(after: &Tokens<'_>, found: &mut Found) {
     let mut ahead = after.clone();
-    if ahead.eat_symbol(b'(')
-        && ahead.text().is_some_and(|name| is(name, b"search_path"))
-        && ahead.eat_symbol(b',')
-        && let Some(value) = ahead.text().and_then(plain)
-    {
-        schemas.extend(split_path(&value).unwrap_or_else(|| vec![value]));
+    if !ahead.eat_symbol(b'(') {
+        return;
+    }
+    match ahead.text() {
+        Some(name) if is(name, b"search_path") => {}
+        Some(_) if ahead.peek() == Some(Token::Symbol(b',')) => return,
+        // Which setting it is may be in a parameter, and the value then in another.
+        None if ahead.next() == Some(Token::Number) => {}
+        Some(_) | None => {
+            found.unread = MakesTemp::Maybe;
+            return;
+        }
+    }
+    if !ahead.eat_symbol(b',') {
+        found.unread = found.unread.max(MakesTemp::ByParameter);
+    } else if let Some(value) = ahead.text().and_then(plain) {
+        found.schemas.extend(split_path(&value).unwrap_or_else(|| vec![value]));
+        if !matches!(ahead.peek(), Some(Token::Symbol(b',' | b')'))) {
+            found.unread = MakesTemp::Maybe;
+        }
+    } else {
+        let is_parameter =
+            ahead.next() == Some(Token::Number) && matches!(ahead.peek(), Some(Token::Symbol(b',' | b':')));
+        let unread = if is_parameter { MakesTemp::ByParameter } else { MakesTemp::Maybe };
+        found.unread = found.unread.max(unread);
     }
 }
 
@@ -144,6 +201,28 @@ mod tests {
             "CREATE FUNCTION f() RETURNS void LANGUAGE sql SET search_path = a AS ''",
         ] {
             assert_eq!(path(sql.as_bytes()), Path::Kept, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_begins_with_the_temporary_schema_is_found_or_feared() {
+        use MakesTemp::{ByParameter, Maybe, No};
+        for (sql, expected) in [
+            ("SET LOCAL search_path = 'pg_temp', a", Maybe),
+            (r"SET LOCAL search_path = U&'pg\005ftemp', a", Maybe),
+            ("SET search_path = E'a'", Maybe),
+            ("SELECT set_config('search_path', 'PG_TEMP, a', true)", Maybe),
+            ("SELECT set_config('search_path', 'pg_' || 'temp', true)", Maybe),
+            ("SELECT set_config('search' || '_path', $1, true)", Maybe),
+            ("SELECT set_config('search_path', $1 || 'temp', true)", Maybe),
+            ("SELECT set_config('search_path', $1, true)", ByParameter),
+            ("SELECT set_config($1::text, $2, true)", ByParameter),
+            ("SET LOCAL search_path = a, \"B\", 'c'", No),
+            ("SET search_path TO DEFAULT", No),
+            ("SELECT set_config('my.name', 'pg_temp' || $1, true)", No),
+            ("SELECT 1", No),
+        ] {
+            assert_eq!(makes_temp(sql.as_bytes()), expected, "{sql}");
         }
     }
 

@@ -47,8 +47,9 @@ fn a_text_that_the_server_has_is_prepared_by_us() {
 fn a_name_that_is_taken_is_refused_by_the_server() {
     let mut talk = prepared();
     let sent = talk.say(&messages(&[(b'P', b"s\0SELECT 2\0\0\0"), SYNC]));
+    let first = (b'P', b"tenantry_2\0\0\0\0".as_slice());
     let again = (b'P', b"tenantry_2\0SELECT 2\0\0\0".as_slice());
-    assert_eq!(sent, messages(&[again, again, SYNC]));
+    assert_eq!(sent, messages(&[first, again, SYNC]), "it cannot fail for another reason");
     assert_eq!(talk.answer(&messages(&[PARSED, FAILED, READY])), messages(&[FAILED, READY]));
     let sent = talk.say(&messages(&[BIND_S, SYNC]));
     assert_eq!(
