@@ -34,7 +34,7 @@ pub(crate) enum Kind {
 pub(crate) const COLUMNS: [(Kind, &str, &str, &str); 21] = [
     (Kind::Role, "`SET ROLE`", "current_user", "role_{tenant}"),
     (Kind::Path, "`search_path`", "current_setting('search_path')", "schema_{tenant}"),
-    (Kind::WorkMem, "a setting, set in 20 ways (`work_mem`)", "current_setting('work_mem')", "4MB"),
+    (Kind::WorkMem, "a setting, set in 30 ways (`work_mem`)", "current_setting('work_mem')", "4MB"),
     (Kind::StatementTimeout, "`statement_timeout`", "current_setting('statement_timeout')", "0"),
     (
         Kind::ReadOnly,

@@ -1,7 +1,8 @@
 //! What a session can leave behind, and what it may then expect to see itself.
 //!
-//! Owns the list. Statements only: what is left half-said on the wire is in `visitor`. `{id}` is a number that no other
-//! session has, `{odd}` an odd one above 10,000 (so that no unit of a setting swallows digits of it).
+//! Owns the list of what every tenant's clients can say; what needs functions is in `hidden`. Statements only: what is left
+//! half-said on the wire is in `visitor`. `{id}` is a number that no other session has, `{odd}` an odd one above 10,000 (so
+//! that no unit of a setting swallows digits of it).
 
 use crate::kind::Kind;
 
@@ -19,67 +20,43 @@ pub(crate) enum Then {
     CleanAll,
 }
 
-/// One way to leave something behind, as one simple query.
+/// One way to leave something behind.
 pub(crate) struct Mess {
     pub(crate) sql: &'static str,
+    /// Bound to the parameters; without any, it may be a simple query.
+    pub(crate) values: &'static [&'static str],
     pub(crate) then: &'static [Then],
 }
 
-const fn mess(sql: &'static str, then: &'static [Then]) -> Mess {
-    Mess { sql, then }
+pub(crate) const fn mess(sql: &'static str, then: &'static [Then]) -> Mess {
+    Mess { sql, values: &[], then }
+}
+
+pub(crate) const fn bound(sql: &'static str, values: &'static [&'static str], then: &'static [Then]) -> Mess {
+    Mess { sql, values, then }
 }
 
 /// Ended by its own transaction: nothing remains even for the client itself.
 const fn passing(sql: &'static str) -> Mess {
-    Mess { sql, then: &[] }
+    mess(sql, &[])
 }
 
-const fn work_mem(sql: &'static str) -> Mess {
-    Mess { sql, then: &[Then::Own(Kind::WorkMem, "{odd}kB")] }
+pub(crate) const fn work_mem(sql: &'static str) -> Mess {
+    mess(sql, &[Then::Own(Kind::WorkMem, "{odd}kB")])
 }
 
 /// Run once in each tenant's schema before anybody comes (`{tenant}` is replaced).
 pub(crate) const FIXTURE: &str = "
-    SET search_path = schema_{tenant};
     CREATE ROLE role_{tenant}_aide;
     GRANT role_{tenant}_aide TO role_{tenant};
     GRANT TEMPORARY ON DATABASE app TO role_{tenant}_aide;
+    SET search_path = schema_{tenant};
+    SET ROLE role_{tenant};
     CREATE SEQUENCE tick;
-    CREATE TABLE notes (id bigint DEFAULT nextval('schema_{tenant}.tick'), body text);
-    CREATE FUNCTION leave_mark(text, text) RETURNS text LANGUAGE plpgsql AS
-        $$ BEGIN PERFORM set_config('statement_timeout', $2, false); RETURN set_config('my.function', $1, false); END $$;
-    CREATE FUNCTION leave_lock(bigint) RETURNS void LANGUAGE sql AS $$ SELECT pg_advisory_lock($1) $$;
-    CREATE PROCEDURE leave_block(text) LANGUAGE plpgsql AS
-        $$ BEGIN PERFORM set_config('my.block', $1, false); END $$;
-    CREATE FUNCTION note_mark() RETURNS trigger LANGUAGE plpgsql AS
-        $$ BEGIN PERFORM set_config('my.trigger', NEW.body, false); RETURN NEW; END $$;
-    CREATE TRIGGER note_mark BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION note_mark();
-    CREATE FUNCTION leave_sign() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
-        PERFORM set_config('my.function', substring(current_query() FROM 'sign ([0-9]+)'), false); RETURN true; END $$;
-    CREATE FUNCTION leave_last(text, text) RETURNS text LANGUAGE plpgsql AS
-        $$ BEGIN RETURN set_config('my.function', $2, false); END $$;
-    CREATE VIEW signs AS SELECT leave_sign();
-    CREATE VIEW more_signs AS SELECT * FROM signs;
-    CREATE AGGREGATE last_left(text) (SFUNC = leave_last, STYPE = text);
-    CREATE TABLE guarded AS SELECT 1 AS one;
-    ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
-    ALTER TABLE guarded FORCE ROW LEVEL SECURITY;
-    CREATE POLICY guard ON guarded USING (leave_sign());
-    CREATE TYPE visit AS (who text);
-    CREATE FUNCTION signed(visit) RETURNS text LANGUAGE plpgsql AS
-        $$ BEGIN RETURN set_config('my.function', $1.who, false); END $$;
-    ALTER FUNCTION leave_sign OWNER TO role_{tenant};
-    ALTER FUNCTION leave_last OWNER TO role_{tenant};
-    ALTER FUNCTION signed OWNER TO role_{tenant};
-    ALTER VIEW signs OWNER TO role_{tenant};
-    ALTER VIEW more_signs OWNER TO role_{tenant};
-    ALTER TABLE guarded OWNER TO role_{tenant};
-    ALTER SEQUENCE tick OWNER TO role_{tenant};
-    ALTER TABLE notes OWNER TO role_{tenant};
-    ALTER FUNCTION leave_mark OWNER TO role_{tenant};
-    ALTER FUNCTION leave_lock OWNER TO role_{tenant};
-    ALTER PROCEDURE leave_block OWNER TO role_{tenant};
-    ALTER FUNCTION note_mark OWNER TO role_{tenant};
+    CREATE TABLE notes (id bigint DEFAULT nextval('schema_{tenant}.tick'), body text);";
+
+/// Run behind all that is made.
+pub(crate) const GRANTS: &str = "
     GRANT USAGE ON SCHEMA schema_{tenant} TO role_{tenant}_aide;
     GRANT ALL ON ALL TABLES IN SCHEMA schema_{tenant} TO role_{tenant}_aide;
     GRANT ALL ON ALL SEQUENCES IN SCHEMA schema_{tenant} TO role_{tenant}_aide;";
@@ -114,28 +91,9 @@ pub(crate) const MESSES: &[Mess] = &[
     ),
     mess("RESET my.name", &[Then::Clean(Kind::CustomBySet)]),
     mess(
-        "SELECT leave_mark('{id}', '{odd}ms')",
-        &[Then::Own(Kind::CustomByFunction, "{id}"), Then::Own(Kind::StatementTimeout, "{odd}ms")],
-    ),
-    mess(
-        "SELECT 1 WHERE leave_mark('{id}', '{odd}ms') IS NOT NULL",
-        &[Then::Own(Kind::CustomByFunction, "{id}"), Then::Own(Kind::StatementTimeout, "{odd}ms")],
-    ),
-    mess(
-        "SELECT * FROM schema_{tenant}.leave_mark('{id}', '{odd}ms')",
-        &[Then::Own(Kind::CustomByFunction, "{id}"), Then::Own(Kind::StatementTimeout, "{odd}ms")],
-    ),
-    mess("SELECT /* sign {id} */ * FROM signs", &[Then::Own(Kind::CustomByFunction, "{id}")]),
-    mess("TABLE schema_{tenant}.more_signs -- sign {id}", &[Then::Own(Kind::CustomByFunction, "{id}")]),
-    mess("SELECT /* sign {id} */ one FROM guarded", &[Then::Own(Kind::CustomByFunction, "{id}")]),
-    mess("SELECT last_left('{id}')", &[Then::Own(Kind::CustomByFunction, "{id}")]),
-    mess("SELECT (row('{id}')::visit).signed", &[Then::Own(Kind::CustomByFunction, "{id}")]),
-    mess("INSERT INTO notes (body) VALUES ('{id}')", &[Then::Own(Kind::CustomByTrigger, "{id}")]),
-    mess(
         "DO $$ BEGIN PERFORM set_config('my.block', '{id}', false); END $$",
         &[Then::Maybe(Kind::CustomByDo, "{id}")],
     ),
-    mess("CALL leave_block('{id}')", &[Then::Maybe(Kind::CustomByDo, "{id}")]),
     // Who somebody is, and where.
     mess("SET ROLE role_{tenant}_aide", &[Then::Own(Kind::Role, "role_{tenant}_aide")]),
     mess(
@@ -211,7 +169,6 @@ pub(crate) const MESSES: &[Mess] = &[
     ),
     mess("SELECT pg_advisory_lock({id})", &[Then::Own(Kind::Lock, "{id}")]),
     mess("SELECT pg_try_advisory_lock_shared({id})", &[Then::Own(Kind::Lock, "{id}")]),
-    mess("SELECT leave_lock({id})", &[Then::Own(Kind::Lock, "{id}")]),
     mess("DO $$ BEGIN PERFORM pg_advisory_lock({id}); END $$", &[Then::Own(Kind::Lock, "{id}")]),
     mess("SELECT pg_advisory_unlock_all()", &[Then::Clean(Kind::Lock)]),
     mess("LISTEN remains_{id}", &[Then::Maybe(Kind::Channel, "remains_{id}")]),

@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::hidden;
 use crate::kind::Verdict;
-use crate::mess::FIXTURE;
+use crate::mess::{FIXTURE, GRANTS};
 use crate::peer::{Bouncer, Reset};
 use crate::support::{Plan, Stage, Wire};
 
@@ -127,7 +128,8 @@ impl Scene {
 async fn set_up(stage: &Stage) {
     for tenant in &stage.plan.tenants {
         let name = &tenant.name;
-        stage.postgres.psql_in("app", &FIXTURE.replace("{tenant}", name)).await.unwrap();
+        let fixture = [FIXTURE, &hidden::fixtures(name), GRANTS].concat();
+        stage.postgres.psql_in("app", &fixture.replace("{tenant}", name)).await.unwrap();
         // What the proxy says at login, a peer has from the role.
         let path = format!("ALTER ROLE {} SET search_path = {}", tenant.role(), tenant.schema());
         stage.postgres.psql_in("app", &path).await.unwrap();
