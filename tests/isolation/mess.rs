@@ -22,6 +22,8 @@ pub(crate) enum Then {
 
 /// One way to leave something behind.
 pub(crate) struct Mess {
+    /// Left in a request before; others may have been on the server in between.
+    pub(crate) before: Option<&'static Self>,
     pub(crate) sql: &'static str,
     /// Bound to the parameters; without any, it may be a simple query.
     pub(crate) values: &'static [&'static str],
@@ -29,11 +31,15 @@ pub(crate) struct Mess {
 }
 
 pub(crate) const fn mess(sql: &'static str, then: &'static [Then]) -> Mess {
-    Mess { sql, values: &[], then }
+    Mess { before: None, sql, values: &[], then }
 }
 
 pub(crate) const fn bound(sql: &'static str, values: &'static [&'static str], then: &'static [Then]) -> Mess {
-    Mess { sql, values, then }
+    Mess { before: None, sql, values, then }
+}
+
+const fn behind(before: &'static Mess, sql: &'static str, then: &'static [Then]) -> Mess {
+    Mess { before: Some(before), sql, values: &[], then }
 }
 
 /// Ended by its own transaction: nothing remains even for the client itself.
@@ -60,6 +66,9 @@ pub(crate) const GRANTS: &str = "
     GRANT USAGE ON SCHEMA schema_{tenant} TO role_{tenant}_aide;
     GRANT ALL ON ALL TABLES IN SCHEMA schema_{tenant} TO role_{tenant}_aide;
     GRANT ALL ON ALL SEQUENCES IN SCHEMA schema_{tenant} TO role_{tenant}_aide;";
+
+const TEMP_FIRST: Mess =
+    mess("SET search_path = pg_temp, schema_{tenant}", &[Then::Own(Kind::Path, "pg_temp, schema_{tenant}")]);
 
 pub(crate) const MESSES: &[Mess] = &[
     // One setting, in many ways.
@@ -154,6 +163,30 @@ pub(crate) const MESSES: &[Mess] = &[
     mess("CREATE TEMP TABLE remains_{id} AS SELECT 1 AS x", &[Then::Own(Kind::TempRelation, "remains_{id}")]),
     mess("CREATE TEMP VIEW remains_{id} AS SELECT 1 AS x", &[Then::Own(Kind::TempRelation, "remains_{id}")]),
     mess("CREATE TEMP SEQUENCE remains_{id}", &[Then::Own(Kind::TempRelation, "remains_{id}")]),
+    // Where the path begins with pg_temp, no word says that it is temporary.
+    mess(
+        "SET search_path = pg_temp, schema_{tenant}; CREATE TABLE remains_{id} (x int)",
+        &[Then::Own(Kind::Path, "pg_temp, schema_{tenant}"), Then::Own(Kind::TempRelation, "remains_{id}")],
+    ),
+    behind(
+        &TEMP_FIRST,
+        "CREATE TABLE remains_{id} (x int)",
+        &[Then::Own(Kind::TempRelation, "remains_{id}")],
+    ),
+    behind(&TEMP_FIRST, "SELECT 1 AS x INTO remains_{id}", &[Then::Own(Kind::TempRelation, "remains_{id}")]),
+    behind(
+        &TEMP_FIRST,
+        "CREATE TABLE remains_{id} (x int); RESET search_path",
+        &[Then::Own(Kind::TempRelation, "remains_{id}"), Then::Clean(Kind::Path)],
+    ),
+    mess(
+        "SELECT set_config('search_path', 'pg_temp, schema_{tenant}', false); CREATE VIEW remains_{id} AS SELECT 1",
+        &[Then::Own(Kind::Path, "pg_temp, schema_{tenant}"), Then::Own(Kind::TempRelation, "remains_{id}")],
+    ),
+    mess(
+        "BEGIN; SET LOCAL search_path = pg_temp, schema_{tenant}; CREATE TABLE remains_{id} (x int); COMMIT",
+        &[Then::Own(Kind::TempRelation, "remains_{id}")],
+    ),
     mess(
         "DO $$ BEGIN CREATE TEMP TABLE remains_{id} (x int); EXCEPTION WHEN OTHERS THEN NULL; END $$",
         &[Then::Maybe(Kind::TempRelation, "remains_{id}")],
@@ -195,6 +228,7 @@ pub(crate) const MESSES: &[Mess] = &[
     ),
     passing("BEGIN; SELECT pg_advisory_xact_lock(1); DECLARE remains CURSOR FOR SELECT 1; COMMIT"),
     passing("BEGIN; CREATE TEMP TABLE remains (x int) ON COMMIT DROP; COMMIT"),
+    passing("BEGIN; SET search_path = pg_temp, schema_{tenant}; CREATE TABLE remains (x int); ROLLBACK"),
     passing("BEGIN; LISTEN remains; SAVEPOINT a; SET work_mem = '77MB'; ROLLBACK TO a; ROLLBACK"),
     passing("SELECT set_config('work_mem', '77MB', false), set_config('my.name', 'x', false), 1 / 0"),
     // By functions of Postgres' own that do not look like it.

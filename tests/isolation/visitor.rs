@@ -228,19 +228,34 @@ impl Visitor {
 
     async fn leave_a_mess(&mut self) {
         let mess = self.pick_a_mess();
+        let id = self.id;
+        if let Some(before) = mess.before {
+            if !self.leave(before).await {
+                return;
+            }
+            self.glance().await;
+        }
+        if self.id == id {
+            self.leave(mess).await;
+        }
+    }
+
+    /// Whether it was left.
+    async fn leave(&mut self, mess: &Mess) -> bool {
         let sql = self.fill(mess.sql);
         self.last = format!("{sql} {:?}", mess.values);
         let (id, is_simple) = (self.id, self.random.one_in(2));
         let reply = self.ask(self.batch_of(mess, is_simple)).await;
         if self.id != id {
-            return;
+            return false;
         }
         // Refused with a reason; or broken on purpose.
         let mut allowed = vec!["0A000", "42501", "53400"];
         if mess.then.is_empty() {
             allowed.push("22012");
         }
-        if self.check(&sql, &reply, &allowed) {
+        let is_left = self.check(&sql, &reply, &allowed);
+        if is_left {
             self.belong(mess.then);
             if sql.ends_with(" ALL") && (sql.starts_with("DISCARD") || sql.starts_with("DEALLOCATE")) {
                 (self.statement, self.setter) = (None, false);
@@ -250,6 +265,7 @@ impl Visitor {
             }
         }
         self.roll_back(&reply).await;
+        is_left
     }
 
     fn belong(&mut self, then: &[Then]) {
@@ -488,6 +504,10 @@ impl Visitor {
         let way = self.random.below(9);
         self.last = format!("vanish {way}");
         let mess = self.pick_a_mess();
+        if let (Some(before), 7 | 8) = (mess.before, way) {
+            // PgBouncer 1.18 gives the answer to a second query, of a client that is gone, to another client.
+            self.ask(self.batch_of(before, true)).await;
+        }
         let mess = self.batch_of(mess, true);
         let half = match way {
             0 => Batch::new().query("BEGIN; DELETE FROM things"),

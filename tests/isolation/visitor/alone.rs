@@ -15,13 +15,15 @@ pub(crate) async fn try_alone(scene: &Arc<Scene>, tenant: &'static str, mess: &M
     let mut other = Visitor::new(scene.clone(), tenant, 0).await;
     let sql = format!("{} {:?}", one.fill(mess.sql), mess.values);
     let mut stories = Vec::new();
-    let reply = one.ask(one.batch_of(mess, true)).await;
-    match reply.errors.first().map(|error| error.code.as_str()) {
-        None => one.belong(mess.then),
-        Some("22012") if mess.then.is_empty() => {}
-        // Refused.
-        Some("42501" | "0A000" | "53400") => {}
-        Some(code) => stories.push(format!("{sql}: {code}")),
+    for mess in mess.before.into_iter().chain([mess]) {
+        let reply = one.ask(one.batch_of(mess, true)).await;
+        match reply.errors.first().map(|error| error.code.as_str()) {
+            None => one.belong(mess.then),
+            Some("22012") if mess.then.is_empty() => {}
+            // Refused.
+            Some("42501" | "0A000" | "53400") => {}
+            Some(code) => stories.push(format!("{sql}: {code}")),
+        }
     }
     let look = look();
     for (name, visitor) in [("the other", &mut other), ("itself", &mut one)] {
