@@ -184,6 +184,23 @@ pub(crate) const MESSES: &[Mess] = &[
         &[Then::Own(Kind::Path, "pg_temp, schema_{tenant}"), Then::Own(Kind::TempRelation, "remains_{id}")],
     ),
     mess(
+        "BEGIN; SET LOCAL search_path = 'pg_temp', schema_{tenant}; CREATE TABLE remains_{id} (x int); COMMIT",
+        &[Then::Own(Kind::TempRelation, "remains_{id}")],
+    ),
+    mess(
+        "BEGIN; SELECT set_config('search_path', 'pg_temp, schema_{tenant}', true); \
+         CREATE TABLE remains_{id} (x int); COMMIT",
+        &[Then::Own(Kind::TempRelation, "remains_{id}")],
+    ),
+    mess(
+        "SET search_path = 'pg_temp', schema_{tenant}; CREATE TABLE remains_{id} (x int); RESET search_path",
+        &[Then::Own(Kind::TempRelation, "remains_{id}"), Then::Clean(Kind::Path)],
+    ),
+    mess(
+        r"BEGIN; SET LOCAL search_path = U&'pg\005ftemp', schema_{tenant}; CREATE TABLE remains_{id} (x int); COMMIT",
+        &[Then::Own(Kind::TempRelation, "remains_{id}")],
+    ),
+    mess(
         "BEGIN; SET LOCAL search_path = pg_temp, schema_{tenant}; CREATE TABLE remains_{id} (x int); COMMIT",
         &[Then::Own(Kind::TempRelation, "remains_{id}")],
     ),
