@@ -102,6 +102,12 @@ impl Problems {
         self.warnings.push(problem);
     }
 
+    /// Adds all of the others.
+    pub(super) fn extend(&mut self, others: Self) {
+        self.errors.extend(others.errors);
+        self.warnings.extend(others.warnings);
+    }
+
     /// Whether there is no error.
     pub(super) fn is_ok(&self) -> bool {
         self.errors.is_empty()

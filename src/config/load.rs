@@ -15,6 +15,7 @@ use super::clusters::BuiltCluster;
 use super::environment;
 use super::error::{ConfigError, Problem, Problems};
 use super::model::{ClusterModel, Model, Section};
+use super::parts::parts;
 use super::places::Places;
 use super::secret::World;
 use super::settings::{MaxConnections, Settings};
@@ -124,20 +125,27 @@ impl<'a> Loading<'a> {
     /// Reads the main file and what the environment puts over it.
     fn main_file(&mut self, name: &str, text: &str) -> Option<Model> {
         let base = self.sources.add(name, text);
-        let mut table = read::parse(text, base, &mut self.problems);
+        let (first, others) = parts(text);
+        let mut table = read::parse(first, base, &mut self.problems);
         let overrides = environment::overrides(&table, self.world.env);
         for one in &overrides {
             let base = self.sources.add(format!("environment variable {}", one.variable), &one.line);
             let line = read::parse(&one.line, base, &mut self.problems);
             environment::apply(&mut table, line, one.path());
         }
+        let (mut model, mut found) = (Model::default(), Problems::default());
+        let strangers = environment::strangers(&table, self.world.variables);
+        strangers.into_iter().for_each(|problem| found.error(problem));
+        read::main_file(table, &mut model, &mut found);
+        for (start, part) in others {
+            let table = read::parse(part, base.saturating_add(start), &mut self.problems);
+            read::main_file(table, &mut model, &mut found);
+        }
         if !self.problems.is_ok() {
+            // Whatever else was found may be a consequence.
             return None;
         }
-        let strangers = environment::strangers(&table, self.world.variables);
-        strangers.into_iter().for_each(|problem| self.problems.error(problem));
-        let mut model = Model::default();
-        read::main_file(table, &mut model, &mut self.problems);
+        self.problems.extend(found);
         Some(model)
     }
 

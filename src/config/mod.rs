@@ -21,6 +21,7 @@ mod load;
 mod logins;
 mod model;
 pub mod names;
+mod parts;
 mod places;
 mod proxies;
 mod read;
