@@ -166,9 +166,9 @@ impl Exchange {
         let reading = self.reading_of(parties, statement);
         let out = sink.insert();
         self.make_room(parties.server, id, out);
-        reading.as_ref().inspect(|reading| reading.put_give(out));
+        reading.as_ref().inspect(|reading| reading.put_give(&parties.server.statements, out));
         let serial = self.put_parse(parties.server, id, &statement.body, out);
-        reading.as_ref().inspect(|reading| reading.put_take(out));
+        reading.as_ref().inspect(|reading| reading.put_take(&parties.server.statements, out));
         frame::put(out, b'S', |_| ());
         // The closing of others, if there is one to make room, is answered before.
         self.unsynced = false;

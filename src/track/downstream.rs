@@ -345,6 +345,8 @@ impl Exchange {
                 Expect::NamedParse { id, serial } | Expect::OwnParse { id, serial } => {
                     server.statements.failed(id, serial);
                 }
+                // It may have been to forget what sequences gave.
+                Expect::OwnExecute => server.sequences_mixed = true,
                 Expect::OwnClose { serial: UNNAMED } => {}
                 Expect::OwnClose { serial } => server.statements.not_closed(serial),
                 // Which of its unnamed statements the client has now is for the server to know.
@@ -386,6 +388,7 @@ impl Exchange {
         }
         if self.expect.requests() <= 1 {
             self.forgets_earlier = false;
+            server.reads_otherwise &= server.status != TxStatus::Idle || server.is_asked() || self.unsynced;
         }
         if self.expect.head().is_some_and(Expect::is_request) {
             self.pop();

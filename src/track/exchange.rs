@@ -102,6 +102,9 @@ pub struct ServerState {
     pub draws: u32,
     /// What its sequences gave last may have been given to another client than the last one.
     pub sequences_mixed: bool,
+    /// Settings that decide what a text means may be others than the client's are known to be: a text that changes them is
+    /// on its way, or has changed them for a transaction that goes on.
+    pub(super) reads_otherwise: bool,
     /// What its client makes without saying where is temporary: its search_path begins with pg_temp.
     pub(super) makes_temp: bool,
     /// How often its last client had drawn when it drew here last.
@@ -151,6 +154,7 @@ impl ServerState {
             may_ask: false,
             draws: 0,
             sequences_mixed: false,
+            reads_otherwise: false,
             makes_temp: false,
             drawn: 0,
             holds_more: false,
@@ -232,6 +236,8 @@ pub struct ClientState {
     pub(super) unnamed_leaves: Option<Rc<Traces>>,
     /// The unnamed statement may run functions that leave something behind.
     pub(super) unnamed_is_loud: bool,
+    /// Whether it may change settings that decide what texts mean.
+    pub(super) unnamed_decides: bool,
     /// How often it has drawn from sequences, near enough.
     pub(super) draws: u32,
     /// How many names it may have.
@@ -254,6 +260,7 @@ impl ClientState {
             unnamed_version: 0,
             unnamed_leaves: None,
             unnamed_is_loud: false,
+            unnamed_decides: false,
             draws: 0,
             max_statements: u32::try_from(max_statements).unwrap_or(u32::MAX),
         }
@@ -414,13 +421,15 @@ impl Exchange {
         } else if server.last_client.is_some() && (!same_client || server.drawn != client.draws) {
             // Another client's, or its own from before it drew on another server.
             server.sequences_mixed = true;
-            if client.functions.reads_sequences.get() {
+            // Functions may ask, as long as they are not known.
+            if client.functions.reads_sequences.get() || client.functions.are_unknown() {
                 self.discard_sequences(server, out);
             }
         }
         server.last_client = Some(client.id);
         server.drawn = client.draws;
         (server.has_drawn, server.may_ask) = (false, false);
+        server.reads_otherwise = false;
         if std::mem::take(&mut server.makes_functions) {
             client.functions.forget();
         }

@@ -19,6 +19,7 @@ use super::answers::{Row, bytes, text_of};
 use super::exchange::{ClientState, Exchange, ServerState};
 use super::expect::Expect;
 use super::lexer::{self, Left, MakesTemp, Names, Reach, StateKind};
+use super::reading::DECIDING;
 use super::upstream::Parties;
 
 /// What is known of a tenant's functions, for all its clients.
@@ -53,6 +54,8 @@ struct Found {
     hidden: Hidden,
     /// The numbers of all functions: those that leave nothing may call those that do.
     oids: Vec<Box<str>>,
+    /// One of them asks what a sequence gave last.
+    reads_sequences: bool,
 }
 
 impl Functions {
@@ -90,7 +93,7 @@ impl Functions {
 
 impl Parties<'_> {
     /// Takes note of what the functions of a text may do.
-    pub(super) fn look_for_functions(&mut self, text: &[u8]) {
+    pub(super) fn look_for_functions(&mut self, text: &[u8], is_plain: bool) {
         let hidden = self.client.functions.hidden();
         if self.client.functions.is_watched && lexer::makes_functions(text, hidden.is_some()) {
             self.client.functions.forget();
@@ -98,7 +101,8 @@ impl Parties<'_> {
         }
         // A table that it makes without saying where is a temporary one.
         self.server.doubted |= self.server.makes_temp;
-        match if lexer::is_plain(text) { MakesTemp::No } else { lexer::makes_temp(text) } {
+        self.server.reads_otherwise |= !is_plain && lexer::may_change(text, &DECIDING);
+        match if is_plain { MakesTemp::No } else { lexer::makes_temp(text) } {
             MakesTemp::No => {}
             MakesTemp::ByParameter => self.client.functions.binds_paths.set(true),
             MakesTemp::Maybe => self.server.doubted = true,
@@ -124,6 +128,7 @@ impl Parties<'_> {
     /// Takes note of what the functions of the unnamed statement may do, which is bound now.
     pub(super) fn look_for_functions_of_unnamed(&mut self) {
         self.server.doubted |= self.server.makes_temp;
+        self.server.reads_otherwise |= self.client.unnamed_decides;
         if let Some(hidden) = self.client.functions.hidden()
             && self.client.unnamed_is_loud
         {
@@ -185,7 +190,11 @@ pub(super) fn take_functions(rows: Option<Vec<Row>>, client: &ClientState, serve
         server.blind = true;
         return;
     }
-    match rows.map(|rows| found_among(&rows)) {
+    let found = rows.map(|rows| found_among(&rows));
+    if found.as_ref().is_none_or(|found| found.reads_sequences) {
+        functions.reads_sequences.set(true);
+    }
+    match found {
         Some(found) if found.hidden.left.is_nothing() => functions.learn(None, client, server),
         Some(found) => {
             *functions.found.borrow_mut() = Some(found);
@@ -218,14 +227,20 @@ pub(super) fn take_reach(rows: Option<Vec<Row>>, client: &ClientState, server: &
 }
 
 fn found_among(rows: &[Row]) -> Found {
-    let mut found =
-        Found { hidden: Hidden { left: Left::default(), reach: Reach::default() }, oids: Vec::new() };
+    let mut found = Found {
+        hidden: Hidden { left: Left::default(), reach: Reach::default() },
+        oids: Vec::new(),
+        reads_sequences: false,
+    };
     for row in rows {
         let [oid, name, is_trigger, is_sql, is_extensions, body] = row.as_slice() else { continue };
         let is_sql = is_sql.as_deref() == Some(b"t");
         let left = match body.as_deref().map(|body| text_of(body, questions::MAX_BODY_BYTES)) {
             None => Left::default(),
-            Some(Some(body)) if is_sql => lexer::left_by_body(body.as_bytes()),
+            Some(Some(body)) if is_sql => {
+                found.reads_sequences |= lexer::sequences(body.as_bytes()).asks;
+                lexer::left_by_body(body.as_bytes())
+            }
             Some(_) => Left::anything(),
         };
         // Those of an extension that leave nothing do not call the tenant's, and there may be many.

@@ -44,7 +44,7 @@ pub use channels::{ChannelStep, channel_steps};
 pub use mentions::{Mention, Mentioned, mentions};
 pub use path::{MakesTemp, Path, makes_temp, path, split_path};
 pub use reach::Reach;
-pub use settings::{Changes, Names};
+pub use settings::{Changes, Names, may_change};
 pub use skim::{MAX_NAMES as MAX_CUSTOM_NAMES, Skim, custom_names};
 use std::collections::BTreeSet;
 use tokens::Tokens;
@@ -108,6 +108,8 @@ pub fn is_plain(sql: &[u8]) -> bool {
 pub struct Sequences {
     /// It asks what one gave this session last (`currval`, `lastval`).
     pub asks: bool,
+    /// It runs code that is not in it, which may ask.
+    pub may_ask: bool,
     /// It draws from one, or sets it (`nextval`, `setval`).
     pub draws: bool,
 }
@@ -119,6 +121,7 @@ pub fn sequences(sql: &[u8]) -> Sequences {
     if is_plain(sql) {
         return found;
     }
+    found.may_ask = classify(sql) == Effect::SessionState(StateKind::Unknown);
     for token in Tokens::new(sql) {
         if let tokens::Token::Word(name) | tokens::Token::Name(name) = token {
             found.asks |= tokens::is(name, b"currval") || tokens::is(name, b"lastval");
@@ -135,8 +138,12 @@ pub fn is_analysed(sql: &[u8]) -> bool {
         b"select", b"with", b"insert", b"update", b"delete", b"merge", b"values", b"table", b"explain",
         b"declare",
     ];
-    let first = Tokens::new(sql).find(|token| *token != tokens::Token::Symbol(b'('));
-    matches!(first, Some(tokens::Token::Word(word)) if VERBS.iter().any(|verb| tokens::is(word, verb)))
+    let mut tokens = Tokens::new(sql);
+    let first = tokens.by_ref().find(|token| *token != tokens::Token::Symbol(b'('));
+    let Some(tokens::Token::Word(word)) = first else { return false };
+    // Of what is made from a query; a constant in a plain definition does no harm.
+    let mut makes_rows = || tokens.eat_word(&[b"table", b"temp", b"temporary", b"unlogged", b"materialized"]);
+    VERBS.iter().any(|verb| tokens::is(word, verb)) || tokens::is(word, b"create") && makes_rows()
 }
 
 /// Whether there may be a constant in quotes in the text, `'..'` or `$$..$$`, that has another value to other settings.

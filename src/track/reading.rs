@@ -6,9 +6,12 @@
 //!
 //! Owns those settings ([`put_context`]) and the queries that give and take them. Must not know names, clients or servers.
 
+use std::rc::Rc;
+
 use super::expect::Expect;
 use super::lexer;
 use super::params::{Settings, literal};
+use super::prepared::ServerStatements;
 use crate::wire::frame;
 
 /// Reported settings that decide what a text means when Postgres reads it.
@@ -17,6 +20,21 @@ const REPORTED: [&str; 5] =
 
 /// The same, of those that are not reported.
 const SILENT: [&str; 6] = [
+    "array_nulls",
+    "backslash_quote",
+    "lc_monetary",
+    "timezone_abbreviations",
+    "transform_null_equals",
+    "xmloption",
+];
+
+/// All of them, in small letters.
+pub(super) const DECIDING: [&str; 11] = [
+    "client_encoding",
+    "datestyle",
+    "intervalstyle",
+    "timezone",
+    "standard_conforming_strings",
     "array_nulls",
     "backslash_quote",
     "lc_monetary",
@@ -47,6 +65,20 @@ pub(super) fn have_same_path(one: &Settings, other: &Settings) -> bool {
     one.is_identical(other) || value(one, PATH) == value(other, PATH)
 }
 
+/// The settings of an analysis of what was read as words under those of `then`: not those that words are read under.
+pub(super) fn of_a_later_analysis(then: &Settings, now: &Settings) -> Settings {
+    let mut settings = now.clone();
+    for name in ["client_encoding", "standard_conforming_strings"] {
+        match then.params.value(name) {
+            Some(value) if now.params.value(name) != Some(value) => {
+                Rc::make_mut(&mut settings.params).set(name, value);
+            }
+            _ => {}
+        }
+    }
+    settings
+}
+
 /// The value of a setting that is known.
 fn value<'a>(settings: &'a Settings, name: &str) -> Option<&'a str> {
     let silent = settings.extras.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
@@ -70,11 +102,12 @@ pub(super) fn reading(text: &[u8], then: &Settings, now: Option<&Settings>) -> O
         .chain(SILENT)
         .filter(|name| match now {
             Some(now) => value(then, name) != value(now, name),
-            None => REPORTED.contains(name) || value(then, name).is_some(),
+            None => true,
         })
         .collect();
-    let is_in_words =
-        differ.contains(&"transform_null_equals") || differ.contains(&"client_encoding") && !text.is_ascii();
+    let says_null = || text.windows(4).any(|word| word.eq_ignore_ascii_case(b"null"));
+    let is_in_words = differ.contains(&"transform_null_equals") && says_null()
+        || differ.contains(&"client_encoding") && !text.is_ascii();
     if differ.is_empty() || !lexer::is_analysed(text) || !(is_in_words || lexer::may_have_constants(text)) {
         return None;
     }
@@ -93,18 +126,15 @@ pub(super) fn reading(text: &[u8], then: &Settings, now: Option<&Settings>) -> O
 
 const SET: &str = "pg_catalog.set_config(";
 
-/// The name of the statement and the portal that do so.
-const NAME: &[u8] = b"tenantry_read";
-
 impl Reading {
     /// Appends what goes before the Parse.
-    pub(super) fn put_give(&self, out: &mut Vec<u8>) {
-        put_run(&self.give, out);
+    pub(super) fn put_give(&self, server: &ServerStatements, out: &mut Vec<u8>) {
+        put_run(&self.give, server, out);
     }
 
     /// Appends what goes behind the Parse.
-    pub(super) fn put_take(&self, out: &mut Vec<u8>) {
-        put_run(&self.take, out);
+    pub(super) fn put_take(&self, server: &ServerStatements, out: &mut Vec<u8>) {
+        put_run(&self.take, server, out);
     }
 }
 
@@ -119,32 +149,34 @@ pub(super) const RUN_ANSWERS: [Expect; 6] = [
 ];
 
 /// Appends a query of the proxy's own by the extended protocol, which may stand between messages of the client's.
-pub(super) fn put_run(sql: &str, out: &mut Vec<u8>) {
+pub(super) fn put_run(sql: &str, server: &ServerStatements, out: &mut Vec<u8>) {
+    // The number that no statement has.
+    let put_name = |out: &mut Vec<u8>| {
+        server.put_name(out, 0);
+        out.push(0);
+    };
     let close = |out: &mut Vec<u8>, kind: u8| {
         frame::put(out, b'C', |out| {
             out.push(kind);
-            out.extend_from_slice(NAME);
-            out.push(0);
+            put_name(out);
         });
     };
     // One may be there, of a transaction that has failed in between.
     close(out, b'S');
     frame::put(out, b'P', |out| {
-        out.extend_from_slice(NAME);
-        out.push(0);
+        put_name(out);
         out.extend_from_slice(sql.as_bytes());
         out.extend_from_slice(&[0; 3]);
     });
     frame::put(out, b'B', |out| {
         for _ in ["portal", "statement"] {
-            out.extend_from_slice(NAME);
-            out.push(0);
+            put_name(out);
         }
         out.extend_from_slice(&[0; 6]);
     });
     frame::put(out, b'E', |out| {
-        out.extend_from_slice(NAME);
-        out.extend_from_slice(&[0; 5]);
+        put_name(out);
+        out.extend_from_slice(&[0; 4]);
     });
     close(out, b'P');
     close(out, b'S');
@@ -152,8 +184,6 @@ pub(super) fn put_run(sql: &str, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
-
     use super::super::params::Params;
     use super::*;
 

@@ -7,10 +7,11 @@ use std::rc::Rc;
 
 use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
 use super::expect::Expect;
-use super::lexer::{Names, Skim, Traces};
+use super::lexer::{self, Names, Skim, Traces};
 use super::notes::Note;
+use super::params::Settings;
 use super::prepared::{Place, SERVER_NAME_PREFIX};
-use super::reading::{RUN_ANSWERS, Reading, have_same_path, reading};
+use super::reading::{DECIDING, RUN_ANSWERS, Reading, have_same_path, of_a_later_analysis, reading};
 use super::rows::{self, Bound};
 use super::sink::Sink;
 use super::statement::{Named, Statement, put_parse_unnamed, traces};
@@ -53,14 +54,20 @@ impl Exchange {
         if let Some(violation) = beyond {
             return Ok(self.refuse_extended(header, message, violation.to_refusal(), sink));
         }
-        if self.is_undecided(name, parties.server) {
+        // What was asked before this segment is answered whatever becomes of it.
+        let is_awaited = parties.server.asking || self.expect.requests() > 0;
+        let may_never_come = self.copy_in || parties.server.suspect;
+        let is_unread = parties.server.reads_otherwise && is_awaited && !may_never_come;
+        if is_unread || self.is_undecided(name, parties.server) {
             return Ok(Next::Hold);
         }
         if let Some(error) = frame::split_cstr(body).and_then(|(text, _)| Self::text_refusal(parties, text)) {
             return Ok(self.refuse_extended(header, message, error, sink));
         }
         if let Some((text, _)) = frame::split_cstr(body) {
-            self.look_for_sequences(parties, text, true, sink);
+            if self.look_for_sequences(parties, text, true, sink) {
+                return Ok(Next::Hold);
+            }
             self.prepare_channels(parties, (name, text), sink);
         }
         sink.drop_input(header.total_len());
@@ -106,16 +113,20 @@ impl Exchange {
         sink: &mut Sink<'_>,
     ) -> Result<Next, Violation> {
         let body = body.and_then(|body| body.get(1..));
-        let mut is_loud = true;
+        let (mut is_loud, mut decides) = (true, true);
         let left = match body {
             Some(body) => {
                 let text = frame::split_cstr(body).ok_or(Violation::Malformed(b'P'))?.0;
                 if let Some(error) = Self::text_refusal(parties, text) {
                     return Ok(self.refuse_extended(header, message, error, sink));
                 }
+                if self.look_for_sequences(parties, text, true, sink) {
+                    return Ok(Next::Hold);
+                }
                 parties.look_for_ends(text);
-                self.look_for_sequences(parties, text, true, sink);
-                parties.look_for_functions(text);
+                let is_plain = lexer::is_plain(text);
+                parties.look_for_functions(text, is_plain);
+                decides = !is_plain && lexer::may_change(text, &DECIDING);
                 is_loud = parties.is_loud(text);
                 self.prepare_channels(parties, (b"", text), sink);
                 traces(text)
@@ -127,7 +138,7 @@ impl Exchange {
             }
         };
         parties.change_unnamed(body, left);
-        parties.client.unnamed_is_loud = is_loud;
+        (parties.client.unnamed_is_loud, parties.client.unnamed_decides) = (is_loud, decides);
         self.unnamed_here = true;
         self.expect_extended(Expect::Parse { version: parties.client.unnamed_version });
         Ok(self.forward(header, message, sink))
@@ -219,7 +230,7 @@ impl Exchange {
                     self.reset_here.merge(&traces.changes.reset);
                 }
                 parties.look_for_ends(named.statement.text());
-                parties.look_for_functions(named.statement.text());
+                parties.look_for_functions(named.statement.text(), named.statement.is_plain);
                 self.note_channels(parties, named.statement.text(), sink);
                 self.bound = Some(Bound { portal: portal.into(), named, place });
                 Name::Ours(place.serial)
@@ -403,13 +414,13 @@ impl Exchange {
         let reading = self.reading_of(parties, statement);
         self.make_room(parties.server, id, out);
         if let Some(reading) = &reading {
-            reading.put_give(out);
+            reading.put_give(&parties.server.statements, out);
             self.expect_run();
         }
         let serial = self.put_parse(parties.server, id, &statement.body, out);
         self.expect_extended(Expect::OwnParse { id, serial });
         if let Some(reading) = &reading {
-            reading.put_take(out);
+            reading.put_take(&parties.server.statements, out);
             self.expect_run();
         }
         Place { id, serial }
@@ -436,8 +447,7 @@ impl Exchange {
         if parties.server.status == TxStatus::Failed {
             return None;
         }
-        // What the client has said and the server has not answered may set anything.
-        let now = self.expect.has_only_own().then_some(&parties.client.settings);
+        let now = (!parties.server.reads_otherwise).then_some(&parties.client.settings);
         reading(statement.text(), &statement.settings, now)
     }
 
@@ -480,10 +490,15 @@ impl Parties<'_> {
     /// Shared with all clients whose settings read it in the same way; with nobody as soon as this client has changed
     /// something that is not reported.
     pub(super) fn statement(&mut self, body: &[u8]) -> Rc<Statement> {
-        if self.server.is_in_doubt() {
-            return self.cache.alone(&self.client.settings, body);
+        let settings = self.client.settings.clone();
+        self.statement_under(&settings, body)
+    }
+
+    fn statement_under(&mut self, settings: &Settings, body: &[u8]) -> Rc<Statement> {
+        if self.server.is_in_doubt() || self.server.reads_otherwise {
+            return self.cache.alone(settings, body);
         }
-        self.cache.intern(&self.client.settings, body)
+        self.cache.intern(settings, body)
     }
 
     /// What a name of the client's means now: with another search_path than its text was read with, it is read anew, as
@@ -494,7 +509,8 @@ impl Parties<'_> {
         if have_same_path(then, now) || self.server.is_asked() {
             return Some(named);
         }
-        let named = named.reread(self.statement(&named.statement.body));
+        let settings = of_a_later_analysis(then, now);
+        let named = named.reread(self.statement_under(&settings, &named.statement.body));
         self.client.statements.set(name, Some(named.clone()));
         Some(named)
     }

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::lexer::{Changes, Effect, Traces, classify};
+use super::lexer::{Changes, Effect, Traces, classify, is_plain};
 use super::params::Settings;
 use super::reading::put_context;
 use super::rows::RowType;
@@ -24,6 +24,8 @@ pub struct Statement {
     pub body: Box<[u8]>,
     /// What running it leaves behind on the server.
     pub leaves: Option<Rc<Traces>>,
+    /// Whether it is one of the usual texts.
+    pub(super) is_plain: bool,
     /// Whether nobody but the client that prepared it knows under which settings: not all of them were known.
     pub(super) is_alone: bool,
     /// Those that were known.
@@ -151,6 +153,7 @@ impl StatementCache {
             id: self.last_id,
             body: body.into(),
             leaves: traces(text),
+            is_plain: is_plain(text),
             is_alone,
             settings: settings.clone(),
             held: self.held.clone(),

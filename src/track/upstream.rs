@@ -230,7 +230,7 @@ impl Exchange {
             return Ok(Next::Hold);
         }
         parties.look_for_ends(text);
-        parties.look_for_functions(text);
+        parties.look_for_functions(text, lexer::is_plain(text));
         self.note_channels(parties, text, sink);
         let effect = classify(text);
         let rewritten =
@@ -311,18 +311,9 @@ impl Exchange {
         let sequences = lexer::sequences(text);
         if sequences.asks {
             parties.client.functions.reads_sequences.set(true);
-            let is_refused = parties.server.status == TxStatus::Failed || self.ignoring || self.copy_in;
-            if parties.server.sequences_mixed && !parties.server.has_drawn && !is_refused {
-                if is_extended {
-                    put_run("DISCARD SEQUENCES", sink.insert());
-                    self.expect_run();
-                } else if self.unsynced || !self.expect.has_only_own() {
-                    return !self.unsynced;
-                } else {
-                    self.discard_sequences(parties.server, sink.insert());
-                }
-                parties.server.sequences_mixed = false;
-            }
+        }
+        if (sequences.asks || sequences.may_ask) && self.forget_sequences(parties, is_extended, sink) {
+            return true;
         }
         if sequences.draws {
             parties.server.has_drawn = true;
@@ -331,6 +322,35 @@ impl Exchange {
                 parties.server.has_given();
             }
         }
+        false
+    }
+
+    /// Makes the server forget what its sequences gave other clients, if they did. Returns whether that has to wait.
+    fn forget_sequences(
+        &mut self,
+        parties: &mut Parties<'_>,
+        is_extended: bool,
+        sink: &mut Sink<'_>,
+    ) -> bool {
+        // Nobody knows how a suspect one stands.
+        let is_refused = parties.server.status == TxStatus::Failed
+            || self.ignoring
+            || self.copy_in
+            || parties.server.suspect;
+        if !parties.server.sequences_mixed || parties.server.has_drawn || is_refused {
+            return false;
+        }
+        if self.expect.requests() > 0 {
+            // In a transaction that has failed by then it must not be said.
+            return true;
+        }
+        if is_extended || self.unsynced {
+            put_run("DISCARD SEQUENCES", &parties.server.statements, sink.insert());
+            self.expect_run();
+        } else {
+            self.discard_sequences(parties.server, sink.insert());
+        }
+        parties.server.sequences_mixed = false;
         false
     }
 

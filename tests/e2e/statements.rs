@@ -460,6 +460,38 @@ async fn a_text_keeps_its_meaning_on_a_server_that_lacks_it() {
     assert_eq!(show(&client.ask(execute("s", "f")).await), "1f");
 }
 
+/// Texts that are prepared while settings are on their way are nobody else's.
+#[tokio::test]
+async fn a_text_is_shared_only_under_settings_that_are_known() {
+    const DMY: &str = "SET DateStyle = 'ISO, DMY'";
+    let date = |number: usize| format!("SELECT extract(month FROM '01/02/2026'::date) -- {number}");
+    let nulls = |number: usize| {
+        format!("SELECT count(*) FROM (SELECT 1 WHERE (NULL = NULL) IS NOT NULL) n -- {number}")
+    };
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    let run = || Batch::new().bind("", "s", &[]).execute("").sync();
+    let local = || Batch::new().query("BEGIN").query("SET LOCAL DateStyle = 'ISO, DMY'");
+    let nullish = "BEGIN; SET LOCAL transform_null_equals = on";
+    let batches = [
+        (date(0), local().parse("s", &date(0)).sync().query("COMMIT")),
+        (date(1), Batch::new().query(DMY).parse("s", &date(1)).sync().query("RESET DateStyle")),
+        (date(2), Batch::new().run(DMY, &[]).parse("s", &date(2)).run("RESET DateStyle", &[]).sync()),
+        (nulls(3), Batch::new().query(nullish).parse("s", &nulls(3)).sync().query("COMMIT")),
+        (
+            nulls(4),
+            Batch::new().query("SET array_nulls = off").parse("s", &nulls(4)).sync().query("RESET ALL"),
+        ),
+    ];
+    for (text, batch) in batches {
+        let (mut client, mut other) = (stage.client("acme").await, stage.client("acme").await);
+        client.send(&batch.query("SELECT 'end'").0).await;
+        while client.until_ready().await.rows != [[Some("end".to_owned())]] {}
+        prepare(&mut other, "s", &text).await;
+        let expected = other.query(&text).await.value().to_owned();
+        assert_eq!(other.ask(run()).await.value(), expected, "{text}");
+    }
+}
+
 #[tokio::test]
 async fn texts_that_a_tenant_keeps_are_bounded() {
     let plan = Plan::new(&["acme"]).set("log", "filter", "\"warn\"");

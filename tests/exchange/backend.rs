@@ -347,7 +347,8 @@ impl Backend {
         self.start();
         let text = self.statement(name)?.clone();
         let value = rest.get(8..).and_then(|rest| rest.get(..rest.len().saturating_sub(2)));
-        let value = String::from_utf8_lossy(value.expect("a parameter")).into_owned();
+        // The proxy's own have none.
+        let value = String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
         self.check_transaction(&understand(&text))?;
         if !portal.is_empty() && self.portals.contains_key(portal) {
             return Err(PgError("42P03", format!("cursor \"{portal}\" already exists")));
@@ -523,6 +524,7 @@ impl Backend {
                 self.variables.reset_all();
                 "DISCARD ALL"
             }
+            Sql::DiscardSequences => "DISCARD SEQUENCES",
             Sql::DeallocateAll => {
                 self.prepared.clear();
                 "DEALLOCATE ALL"

@@ -37,6 +37,7 @@ pub(super) enum Sql {
     Deallocate(String),
     Prepare(String, String),
     Execute(String),
+    DiscardSequences,
     CopyOut,
     CopyIn,
     /// Fails right behind CopyInResponse, as a statement trigger does.
@@ -56,6 +57,7 @@ pub(super) fn understand(text: &str) -> Sql {
         ["COMMIT"] => Sql::Commit,
         ["ROLLBACK"] => Sql::Rollback,
         ["DISCARD", "ALL"] => Sql::DiscardAll,
+        ["DISCARD", "SEQUENCES"] => Sql::DiscardSequences,
         ["DEALLOCATE", "ALL"] => Sql::DeallocateAll,
         ["DEALLOCATE", name] | ["DEALLOCATE", "PREPARE", name] => Sql::Deallocate(name.replace('"', "")),
         ["PREPARE", name, "AS", rest @ ..] => Sql::Prepare((*name).to_owned(), rest.join(" ")),

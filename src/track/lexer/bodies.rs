@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use super::path::{self, MakesTemp};
 use super::settings::{self, Changes, Names};
 use super::skim::custom_names;
 use super::tokens::{Statements, Token, Tokens, is};
@@ -45,7 +46,9 @@ impl Left {
 pub fn left_by_body(body: &[u8]) -> Left {
     let small = body.to_ascii_lowercase();
     let says = |what: &[u8]| memchr::memmem::find(&small, what).is_some();
-    let pins = says(b"advisory_lock") || says(b"pg_temp");
+    // A search_path that is put together may begin with it, if only for the transaction.
+    let makes_temp = says(b"search_path") && path::makes_temp(body) != MakesTemp::No;
+    let pins = says(b"advisory_lock") || says(b"pg_temp") || makes_temp;
     let mut left = Left { settings: Names::None, pins, custom: custom_names(body) };
     let mut changes = Changes::default();
     let mut tokens = Tokens::new(body);

@@ -135,28 +135,40 @@ fn call(after: &Tokens<'_>, found: &mut Found) {
         return;
     }
     match ahead.text() {
-        Some(name) if is(name, b"search_path") => {}
-        Some(_) if ahead.peek() == Some(Token::Symbol(b',')) => return,
+        Some(name) if ahead.peek() == Some(Token::Symbol(b',')) => {
+            if !is(name, b"search_path") {
+                return;
+            }
+        }
         // Which setting it is may be in a parameter, and the value then in another.
-        None if ahead.next() == Some(Token::Number) => {}
+        None if is_parameter(&mut ahead) => {}
         Some(_) | None => {
             found.unread = MakesTemp::Maybe;
             return;
         }
     }
     if !ahead.eat_symbol(b',') {
-        found.unread = found.unread.max(MakesTemp::ByParameter);
+        found.unread = MakesTemp::Maybe;
     } else if let Some(value) = ahead.text().and_then(plain) {
         found.schemas.extend(split_path(&value).unwrap_or_else(|| vec![value]));
         if !matches!(ahead.peek(), Some(Token::Symbol(b',' | b')'))) {
             found.unread = MakesTemp::Maybe;
         }
     } else {
-        let is_parameter =
-            ahead.next() == Some(Token::Number) && matches!(ahead.peek(), Some(Token::Symbol(b',' | b':')));
-        let unread = if is_parameter { MakesTemp::ByParameter } else { MakesTemp::Maybe };
+        let unread = if is_parameter(&mut ahead) { MakesTemp::ByParameter } else { MakesTemp::Maybe };
         found.unread = found.unread.max(unread);
     }
+}
+
+/// Whether an argument is a parameter and nothing else: `$1`, `$1::text`.
+fn is_parameter(ahead: &mut Tokens<'_>) -> bool {
+    if ahead.next() != Some(Token::Number) {
+        return false;
+    }
+    if ahead.eat_symbol(b':') && !(ahead.eat_symbol(b':') && matches!(ahead.next(), Some(Token::Word(_)))) {
+        return false;
+    }
+    ahead.peek() == Some(Token::Symbol(b','))
 }
 
 fn plain(bytes: &[u8]) -> Option<String> {
@@ -219,6 +231,8 @@ mod tests {
             ("SELECT set_config($1::text, $2, true)", ByParameter),
             ("SET LOCAL search_path = a, \"B\", 'c'", No),
             ("SET search_path TO DEFAULT", No),
+            ("SELECT set_config('search_path'::text, 'pg_temp', true)", Maybe),
+            ("SELECT set_config('search_path', $1::text || 'temp', true)", Maybe),
             ("SELECT set_config('my.name', 'pg_temp' || $1, true)", No),
             ("SELECT 1", No),
         ] {

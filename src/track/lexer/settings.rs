@@ -38,6 +38,16 @@ impl Names {
         }
     }
 
+    /// Whether one of those may be among them; they are in small letters.
+    #[must_use]
+    pub fn has_any_of(&self, names: &[&str]) -> bool {
+        match self {
+            Self::None => false,
+            Self::Any => true,
+            Self::These(known) => names.iter().any(|name| known.contains(*name)),
+        }
+    }
+
     /// Takes all of `other` in.
     pub fn merge(&mut self, other: &Self) {
         match other {
@@ -87,6 +97,33 @@ pub(super) fn changes(sql: &[u8]) -> Changes {
         }
     }
     found
+}
+
+/// Whether a text may change one of these settings, if only for its transaction; it may be anything.
+#[must_use]
+pub fn may_change(sql: &[u8], names: &[&str]) -> bool {
+    let mut found = Changes::default();
+    let mut statements = Statements::of(sql);
+    while let Some((token, is_first)) = statements.next() {
+        let tokens = &mut statements.tokens;
+        match token {
+            Token::Word(word) if is_first && is(word, b"set") => {
+                let mut ahead = tokens.clone();
+                if ahead.eat_word(&[b"local"]) && !is_assignment(ahead.peek()) {
+                    *tokens = ahead;
+                }
+                set(tokens, &mut found);
+            }
+            Token::Word(word) if is_first && is(word, b"reset") => reset(tokens, &mut found),
+            Token::Word(word) if is_first && is(word, b"discard") => return true,
+            Token::Word(word) | Token::Name(word) if is(word, b"set_config") => {
+                call_for_any_time(tokens, &mut found);
+            }
+            Token::Doubt => return true,
+            Token::Word(_) | Token::Name(_) | Token::Text | Token::Number | Token::Symbol(_) => {}
+        }
+    }
+    found.touched.has_any_of(names) || found.reset == Names::Any
 }
 
 /// What follows SET.
@@ -214,9 +251,12 @@ fn is_of_transaction(name: &str) -> bool {
 
 /// A call of `set_config`, given what follows the name.
 pub(super) fn call(after: &Tokens<'_>, found: &mut Changes) {
-    if is_local_call(after.clone()) {
-        return;
+    if !is_local_call(after.clone()) {
+        call_for_any_time(after, found);
     }
+}
+
+fn call_for_any_time(after: &Tokens<'_>, found: &mut Changes) {
     let mut ahead = after.clone();
     let name = if ahead.eat_symbol(b'(') { ahead.text().filter(|_| ahead.eat_symbol(b',')) } else { None };
     match name.and_then(|text| std::str::from_utf8(text).ok()) {
