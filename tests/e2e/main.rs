@@ -18,6 +18,7 @@ mod limits;
 mod listen;
 mod logins;
 mod logs;
+mod meanings;
 mod modes;
 mod pins;
 mod process_ids;

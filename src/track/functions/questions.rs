@@ -100,4 +100,5 @@ pub(super) const MAX_BODY_BYTES: usize = 256 * 1024;
 const FIRST_OWN_OID: u32 = 16384;
 
 /// What a body says that leaves something behind; less is sent then.
-const SUSPICIOUS: &str = "set_config|advisory_lock|pg_temp|lastval|currval|\\m(set|reset|discard|listen|temp|temporary|execute)\\M";
+const SUSPICIOUS: &str =
+    "set_config|advisory_lock|pg_temp|(last|curr)val|\\m(set|reset|discard|listen|temp|temporary|execute)\\M";
