@@ -100,7 +100,7 @@ pub fn classify(sql: &[u8]) -> Effect {
 /// Whether a text is one of an application's usual ones: it certainly changes nothing that outlives it, no setting either.
 #[must_use]
 pub fn is_plain(sql: &[u8]) -> bool {
-    quiet::is_plainly_transient(sql)
+    std::str::from_utf8(sql).is_ok() && memchr::memchr(0, sql).is_none() && quiet::is_plainly_transient(sql)
 }
 
 /// What a text does with sequences by name.

@@ -14,26 +14,12 @@ use super::params::{Settings, literal};
 use super::prepared::ServerStatements;
 use crate::wire::frame;
 
-/// Reported settings that decide what a text means when Postgres reads it.
-const REPORTED: [&str; 5] =
-    ["client_encoding", "DateStyle", "IntervalStyle", "TimeZone", "standard_conforming_strings"];
-
-/// The same, of those that are not reported.
-const SILENT: [&str; 6] = [
-    "array_nulls",
-    "backslash_quote",
-    "lc_monetary",
-    "timezone_abbreviations",
-    "transform_null_equals",
-    "xmloption",
-];
-
-/// All of them, in small letters.
+/// Settings that decide what a text means when Postgres reads it; those that it reports come first.
 pub(super) const DECIDING: [&str; 11] = [
     "client_encoding",
-    "datestyle",
-    "intervalstyle",
-    "timezone",
+    "DateStyle",
+    "IntervalStyle",
+    "TimeZone",
     "standard_conforming_strings",
     "array_nulls",
     "backslash_quote",
@@ -43,12 +29,15 @@ pub(super) const DECIDING: [&str; 11] = [
     "xmloption",
 ];
 
+/// How many of them it reports.
+const REPORTED: usize = 5;
+
 const PATH: &str = "search_path";
 
 /// Appends the settings that a text is prepared under: those that decide what it means, the search_path, and all that the
 /// client has changed without a report, because nobody knows what its functions make of them.
 pub(super) fn put_context(settings: &Settings, out: &mut Vec<u8>) {
-    for name in REPORTED.into_iter().chain([PATH]) {
+    for name in DECIDING.into_iter().take(REPORTED).chain([PATH]) {
         out.extend_from_slice(settings.params.value(name).unwrap_or_default().as_bytes());
         out.push(0);
     }
@@ -97,13 +86,9 @@ pub(super) struct Reading {
 /// How the text of a Parse body (as in `put_parse`) that was read under the settings `then` is read in the same way;
 /// `None` if it is anyway. `now` is what holds, `None` if that is about to change.
 pub(super) fn reading(text: &[u8], then: &Settings, now: Option<&Settings>) -> Option<Reading> {
-    let differ: Vec<&str> = REPORTED
+    let differ: Vec<&str> = DECIDING
         .into_iter()
-        .chain(SILENT)
-        .filter(|name| match now {
-            Some(now) => value(then, name) != value(now, name),
-            None => true,
-        })
+        .filter(|name| now.is_none_or(|now| value(then, name) != value(now, name)))
         .collect();
     let says_null = || text.windows(4).any(|word| word.eq_ignore_ascii_case(b"null"));
     let is_in_words = differ.contains(&"transform_null_equals") && says_null()

@@ -117,19 +117,21 @@ impl Exchange {
         let left = match body {
             Some(body) => {
                 let text = frame::split_cstr(body).ok_or(Violation::Malformed(b'P'))?.0;
-                if let Some(error) = Self::text_refusal(parties, text) {
-                    return Ok(self.refuse_extended(header, message, error, sink));
-                }
-                if self.look_for_sequences(parties, text, true, sink) {
-                    return Ok(Next::Hold);
-                }
-                parties.look_for_ends(text);
                 let is_plain = lexer::is_plain(text);
+                if !is_plain {
+                    if let Some(error) = Self::text_refusal(parties, text) {
+                        return Ok(self.refuse_extended(header, message, error, sink));
+                    }
+                    if self.look_for_sequences(parties, text, true, sink) {
+                        return Ok(Next::Hold);
+                    }
+                    parties.look_for_ends(text);
+                }
                 parties.look_for_functions(text, is_plain);
                 decides = !is_plain && lexer::may_change(text, &DECIDING);
                 is_loud = parties.is_loud(text);
                 self.prepare_channels(parties, (b"", text), sink);
-                traces(text)
+                if is_plain { None } else { traces(text) }
             }
             None if header.body_len <= MAX_INSPECTED_BYTES => return Ok(Next::Wait),
             None => {

@@ -223,16 +223,19 @@ impl Exchange {
             return Ok(self.forward_query(parties, Expect::Query, header, message, sink));
         };
         let Some((text, [])) = frame::split_cstr(body) else { return Err(Violation::Malformed(b'Q')) };
-        if let Some(error) = Self::text_refusal(parties, text) {
-            return Ok(self.refuse_query(parties, header, error, sink));
+        let is_plain = lexer::is_plain(text);
+        if !is_plain {
+            if let Some(error) = Self::text_refusal(parties, text) {
+                return Ok(self.refuse_query(parties, header, error, sink));
+            }
+            if self.look_for_sequences(parties, text, false, sink) {
+                return Ok(Next::Hold);
+            }
+            parties.look_for_ends(text);
         }
-        if self.look_for_sequences(parties, text, false, sink) {
-            return Ok(Next::Hold);
-        }
-        parties.look_for_ends(text);
-        parties.look_for_functions(text, lexer::is_plain(text));
+        parties.look_for_functions(text, is_plain);
         self.note_channels(parties, text, sink);
-        let effect = classify(text);
+        let effect = if is_plain { Effect::Transient } else { classify(text) };
         let rewritten =
             if effect == Effect::Transient { Ok(None) } else { self.rewrite(parties, text, sink) };
         let Ok(rewritten) = rewritten else { return Ok(Next::Hold) };

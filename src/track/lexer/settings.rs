@@ -38,13 +38,15 @@ impl Names {
         }
     }
 
-    /// Whether one of those may be among them; they are in small letters.
+    /// Whether one of those may be among them; their case does not matter.
     #[must_use]
     pub fn has_any_of(&self, names: &[&str]) -> bool {
         match self {
             Self::None => false,
             Self::Any => true,
-            Self::These(known) => names.iter().any(|name| known.contains(*name)),
+            Self::These(known) => {
+                names.iter().any(|name| known.iter().any(|known| known.eq_ignore_ascii_case(name)))
+            }
         }
     }
 
