@@ -4,7 +4,8 @@
 //! statement that is prepared. So a server that lacks the statement is given the settings of that time for as long as it
 //! prepares it. Only with another search_path Postgres analyses it anew by itself, under whatever settings hold then.
 //!
-//! Owns those settings ([`put_context`]) and the queries that give and take them. Must not know names, clients or servers.
+//! Owns those settings ([`put_context`]) and the queries that give and take them. Must not know clients, or
+//! what a server has prepared.
 
 use std::rc::Rc;
 
