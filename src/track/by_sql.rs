@@ -7,12 +7,13 @@
 
 use std::rc::Rc;
 
-use super::exchange::{Exchange, ServerState};
+use super::exchange::Exchange;
 use super::expect::Expect;
 use super::lexer::{self, Mention, Mentioned, StateKind};
 use super::notes::{Everything, Note};
 use super::renaming::{NOTHING, Name, UNNAMED};
 use super::sink::Sink;
+use super::state::ServerState;
 use super::statement::{Named, Statement};
 use super::upstream::{Next, Parties};
 use crate::wire::frame::{self, Header};

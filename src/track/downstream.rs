@@ -5,13 +5,14 @@
 
 use std::rc::Rc;
 
-use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
+use super::exchange::Exchange;
 use super::expect::Expect;
 use super::lexer::Traces;
 use super::names_in_errors::is_of_a_statement;
 use super::prepared::SERVER_NAME_PREFIX;
 use super::renaming::{FOREIGN_PREFIX, UNNAMED};
 use super::sink::Sink;
+use super::state::{ClientState, ServerState, TxStatus};
 use super::statement::ClientStatements;
 use crate::wire::frame::{self, HEADER_BYTES, Header};
 use crate::wire::messages::parse_error_fields;

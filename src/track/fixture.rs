@@ -2,8 +2,9 @@
 
 use std::rc::Rc;
 
-use super::exchange::{ClientState, Exchange, ServerState};
+use super::exchange::Exchange;
 use super::params::Settings;
+use super::state::{ClientState, ServerState};
 use super::statement::StatementCache;
 use super::upstream::Fed;
 use super::violation::Violation;

@@ -4,11 +4,12 @@
 //! query, or a part of a segment), so that Postgres aborts the transaction and skips what is to be skipped. Its error
 //! is replaced by ours on the way back.
 
-use super::exchange::{ClientState, Exchange};
+use super::exchange::Exchange;
 use super::expect::Expect;
 use super::lexer::{self, Path, StateKind, Traces};
 use super::notes::Note;
 use super::sink::Sink;
+use super::state::ClientState;
 use super::upstream::{Next, Parties};
 use crate::error::{ClientError, Fault, SqlState};
 use crate::wire::frame::{self, Header};

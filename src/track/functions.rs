@@ -16,10 +16,11 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::answers::{Row, bytes, text_of};
-use super::exchange::{ClientState, Exchange, ServerState};
+use super::exchange::Exchange;
 use super::expect::Expect;
 use super::lexer::{self, Left, MakesTemp, Names, Reach, StateKind};
 use super::reading::DECIDING;
+use super::state::{ClientState, ServerState};
 use super::upstream::Parties;
 
 /// What is known of a tenant's functions, for all its clients.

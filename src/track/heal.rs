@@ -9,7 +9,8 @@
 //! Owns the copy, and whether it may be used: not where the client goes by a description of rows from before (`rows`),
 //! has heard more than ParseComplete and CloseComplete, or has sent more behind the request.
 
-use super::exchange::{Exchange, ServerState, TxStatus};
+use super::exchange::Exchange;
+use super::state::{ServerState, TxStatus};
 use crate::wire::frame;
 
 /// The request that may be made once more.

@@ -32,9 +32,10 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::task::Waker;
 
-use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
+use super::exchange::Exchange;
 use super::lexer::{ChannelStep, StateKind, Traces, channel_steps};
 use super::sink::Sink;
+use super::state::{ClientState, ServerState, TxStatus};
 use super::upstream::Parties;
 use crate::wire::frame::{self, HEADER_BYTES};
 

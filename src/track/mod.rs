@@ -32,6 +32,7 @@ mod restore;
 mod rows;
 mod settle;
 mod sink;
+mod state;
 pub mod statement;
 mod unleased;
 mod unread;
@@ -39,7 +40,7 @@ mod upstream;
 mod violation;
 
 pub use downstream::{ServerFault, Turn};
-pub use exchange::{ClientState, Exchange, ServerState, TxStatus, Unnamed};
+pub use exchange::Exchange;
 pub use forbid::{Bounds, PinsLeft, pinning};
 pub use functions::Functions;
 pub use hearing::{
@@ -50,6 +51,7 @@ pub use params::{Extras, Params, Settings};
 pub use prepared::ServerStatements;
 pub use refuse::{Skipped, skip_request, skip_to_sync};
 pub use sink::Sink;
+pub use state::{ClientState, ServerState, TxStatus, Unnamed};
 pub use statement::StatementCache;
 pub use unleased::{Unleased, is_worth_a_lease, unleased_bytes};
 pub use upstream::Fed;

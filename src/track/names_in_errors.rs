@@ -2,8 +2,9 @@
 //!
 //! Owns the way back to the name that the client gave it.
 
-use super::exchange::{ClientState, Exchange, ServerState};
+use super::exchange::Exchange;
 use super::renaming::{FOREIGN_PREFIX, NOTHING};
+use super::state::{ClientState, ServerState};
 use super::statement::Statement;
 use crate::wire::messages::parse_error_fields;
 

@@ -7,9 +7,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::by_sql::Deallocated;
-use super::exchange::{ClientState, ServerState};
 use super::lexer::StateKind;
 use super::prepared::ServerStatements;
+use super::state::{ClientState, ServerState};
 use super::statement::{ClientStatements, Named, Statement};
 use crate::error::ClientError;
 

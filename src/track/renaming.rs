@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
+use super::exchange::Exchange;
 use super::expect::Expect;
 use super::lexer::{self, Names, Skim, Traces};
 use super::notes::Note;
@@ -14,6 +14,7 @@ use super::prepared::{Place, SERVER_NAME_PREFIX};
 use super::reading::{DECIDING, RUN_ANSWERS, Reading, have_same_path, of_a_later_analysis, reading};
 use super::rows::{self, Bound};
 use super::sink::Sink;
+use super::state::{ClientState, ServerState, TxStatus};
 use super::statement::{Named, Statement, put_parse_unnamed, traces};
 use super::unread::Unread;
 use super::upstream::{Next, Parties};

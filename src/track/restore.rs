@@ -6,10 +6,11 @@
 use std::rc::Rc;
 
 use super::downstream::ServerFault;
-use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
+use super::exchange::Exchange;
 use super::expect::Expect;
 use super::lexer::Names;
 use super::params::{is_settable_reported, put_assignment, rank};
+use super::state::{ClientState, ServerState, TxStatus};
 use crate::wire::frame;
 use crate::wire::messages;
 

@@ -12,9 +12,10 @@ use std::hash::{BuildHasher, Hasher};
 use std::rc::Rc;
 
 use super::downstream::ServerFault;
-use super::exchange::{Exchange, ServerState, TxStatus};
+use super::exchange::Exchange;
 use super::expect::Expect;
 use super::prepared::Place;
+use super::state::{ServerState, TxStatus};
 use super::statement::Named;
 use crate::error::{ClientError, Fault, RESULT_TYPE_CHANGED, SqlState};
 use crate::wire::frame::{self, HEADER_BYTES, Header};
@@ -177,8 +178,8 @@ pub(super) fn changed() -> ClientError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::exchange::ServerState;
     use super::super::fixture::{BOUND, DONE, EXECUTE, PARSED, READY, SYNC, Talk, fresh_server, messages};
+    use super::super::state::ServerState;
     use super::*;
 
     /// A RowDescription of one column, from a table of this number.

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::answers::{Row, bytes, hex_of, row, text_of};
-use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
+use super::exchange::Exchange;
 use super::expect::Expect;
 use super::forbid::allows_path;
 use super::functions::{take_functions, take_reach};
@@ -23,6 +23,7 @@ use super::hearing::Channel;
 use super::lexer::{Changes, Names, StateKind};
 use super::params::{self, Extras, is_settable_reported};
 use super::reading::DECIDING;
+use super::state::{ClientState, ServerState, TxStatus};
 use crate::wire::frame;
 use crate::wire::messages::parse_error_fields;
 

@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::answers::Texts;
-use super::exchange::{Exchange, ServerState};
+use super::exchange::Exchange;
 use super::lexer::{MAX_CUSTOM_NAMES, Skim, Traces};
+use super::state::ServerState;
 use super::upstream::Parties;
 use crate::wire::frame::HEADER_BYTES;
 

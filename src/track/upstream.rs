@@ -15,11 +15,12 @@
 
 use std::rc::Rc;
 
-use super::exchange::{ClientState, Exchange, ServerState, TxStatus};
+use super::exchange::Exchange;
 use super::expect::Expect;
 use super::lexer::{self, Effect, Names, Skim, StateKind, Traces, classify};
 use super::reading::put_run;
 use super::sink::Sink;
+use super::state::{ClientState, ServerState, TxStatus};
 use super::statement::StatementCache;
 use super::unread::Unread;
 use super::violation::{MAX_ASSEMBLED_BYTES, MAX_INSPECTED_BYTES, Violation, checked_header, whole_body};

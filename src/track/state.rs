@@ -1,0 +1,271 @@
+//! What is known of a server and of a client while they talk, and what stays known of either when they part.
+//!
+//! Owns that memory. The conversation itself, with what it still owes, is `exchange`'s.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use super::forbid::Bounds;
+use super::functions::Functions;
+use super::hearing::{Channels, Hearing};
+use super::lexer::{Names, StateKind, Traces};
+use super::params::{Extras, Settings};
+use super::prepared::ServerStatements;
+use super::statement::ClientStatements;
+use crate::ids::ClientId;
+
+/// The transaction status of a server, from its last ReadyForQuery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TxStatus {
+    /// `I`: no transaction.
+    Idle,
+    /// `T`: in a transaction.
+    InTransaction,
+    /// `E`: in a failed transaction.
+    Failed,
+}
+
+impl TxStatus {
+    /// The status of that byte.
+    #[must_use]
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            b'I' => Some(Self::Idle),
+            b'T' => Some(Self::InTransaction),
+            b'E' => Some(Self::Failed),
+            _ => None,
+        }
+    }
+
+    /// The byte of the status.
+    #[must_use]
+    pub const fn as_byte(self) -> u8 {
+        match self {
+            Self::Idle => b'I',
+            Self::InTransaction => b'T',
+            Self::Failed => b'E',
+        }
+    }
+}
+
+/// What must be remembered of a server between its clients.
+#[derive(Debug)]
+pub struct ServerState {
+    /// Its settings now.
+    pub settings: Settings,
+    /// What it has prepared.
+    pub statements: ServerStatements,
+    /// Its transaction status.
+    pub status: TxStatus,
+    /// The client whose leftovers it may hold: that client needs no reset.
+    pub last_client: Option<ClientId>,
+    /// Something that outlives a transaction was left behind by `last_client`.
+    pub left_behind: Option<StateKind>,
+    /// What was left behind works only here (LISTEN, temp tables, held cursors, session advisory locks, SQL-level
+    /// PREPARE): the server stays with its client until that ends, or says DISCARD ALL.
+    pub pinned: bool,
+    /// Something else than LISTEN was found there that keeps the client.
+    pub kept_otherwise: bool,
+    /// The channels it was found to listen to.
+    pub listened: Channels,
+    /// Its client need not keep it to go on listening: the tenant's listener can do that.
+    pub can_pass: bool,
+    /// Settings whose values have to be asked for before the lease ends.
+    pub touched: Names,
+    /// Settings with a class that may have been set, though no text says so.
+    pub(super) may_have: Vec<Box<str>>,
+    /// What keeps the client here may have come or gone: that has to be asked for before the lease ends.
+    pub doubted: bool,
+    /// It ran texts before anything was known of the functions in them.
+    pub blind: bool,
+    /// A text that it ran may have made functions: what is known of them is not what will be there when it commits.
+    pub makes_functions: bool,
+    /// How often the tenant's functions had changed when it was asked for them.
+    pub(super) asked_behind: u32,
+    /// Questions that it has been asked are not answered yet.
+    pub asking: bool,
+    /// Its search_path was found outside the tenant's schemas.
+    pub strayed: bool,
+    /// Its client has drawn from a sequence since it got the server.
+    pub has_drawn: bool,
+    /// The client's last request may have drawn from a sequence, outside a transaction: what it was given may be asked next.
+    pub may_ask: bool,
+    /// Counts the requests of that kind.
+    pub draws: u32,
+    /// What its sequences gave last may have been given to another client than the last one.
+    pub sequences_mixed: bool,
+    /// Settings that decide what a text means may be others than the client's are known to be: a text that changes them is
+    /// on its way, or has changed them for a transaction that goes on.
+    pub(super) reads_otherwise: bool,
+    /// What its client makes without saying where is temporary: its search_path begins with pg_temp.
+    pub(super) makes_temp: bool,
+    /// How often its last client had drawn when it drew here last.
+    pub(super) drawn: u32,
+    /// What a client set on it is not known, and never will be.
+    pub lost_settings: bool,
+    /// It has settings that cannot be carried to another server.
+    pub holds_more: bool,
+    /// Those of them whose values are too long, or are no text.
+    pub(super) too_long: BTreeSet<Box<str>>,
+    /// It may have custom settings that nobody knows the names of: they are too many.
+    pub(super) holds_unknown: bool,
+    /// Whose unnamed statement it holds; `None` if it is nobody's, or none.
+    pub unnamed_of: Option<Unnamed>,
+    /// Its reported settings changed during this lease.
+    pub settings_changed: bool,
+    /// It has what nobody else may get: it is closed at the end of the lease.
+    pub condemned: bool,
+    /// The order of answers can no longer be trusted: it is closed at the end of the lease.
+    pub suspect: bool,
+}
+
+impl ServerState {
+    /// The state of a server that has just logged in.
+    #[must_use]
+    pub fn new(settings: Settings, max_statements: usize) -> Self {
+        Self {
+            settings,
+            statements: ServerStatements::new(max_statements),
+            status: TxStatus::Idle,
+            last_client: None,
+            left_behind: None,
+            pinned: false,
+            kept_otherwise: false,
+            listened: Channels::new(),
+            can_pass: false,
+            touched: Names::None,
+            may_have: Vec::new(),
+            doubted: false,
+            blind: false,
+            makes_functions: false,
+            asked_behind: 0,
+            asking: false,
+            lost_settings: false,
+            strayed: false,
+            has_drawn: false,
+            may_ask: false,
+            draws: 0,
+            sequences_mixed: false,
+            reads_otherwise: false,
+            makes_temp: false,
+            drawn: 0,
+            holds_more: false,
+            too_long: BTreeSet::new(),
+            holds_unknown: false,
+            unnamed_of: None,
+            settings_changed: false,
+            condemned: false,
+            suspect: false,
+        }
+    }
+}
+
+impl ServerState {
+    /// The client may have drawn from a sequence.
+    pub(super) const fn is_drawn_by(&mut self, client: &mut ClientState) {
+        client.draws = client.draws.wrapping_add(1);
+        self.drawn = client.draws;
+    }
+
+    /// What a sequence gave the client now may be asked next.
+    pub(super) const fn has_given(&mut self) {
+        self.may_ask = true;
+        self.draws = self.draws.wrapping_add(1);
+    }
+
+    /// Its client's settings may have changed.
+    pub(super) fn look_at_path(&mut self, client: &ClientState) {
+        self.makes_temp = client.settings.make_temp();
+        // It may have made something since.
+        self.doubted |= self.makes_temp;
+    }
+
+    /// What it has that could not be carried is gone.
+    pub(super) fn forget_held(&mut self) {
+        (self.holds_more, self.holds_unknown) = (false, false);
+        self.too_long.clear();
+    }
+
+    /// The same with names of prepared statements that only who knows `mark` can name.
+    #[must_use]
+    pub fn marked(mut self, mark: u64) -> Self {
+        self.statements = self.statements.marked(mark);
+        self
+    }
+}
+
+/// One of the unnamed statements of a client: each change of the unnamed statement makes another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unnamed {
+    client: ClientId,
+    version: u32,
+}
+
+/// What must be remembered of a client between its servers.
+#[derive(Debug)]
+pub struct ClientState {
+    /// Which client.
+    pub id: ClientId,
+    /// The settings it believes in.
+    pub settings: Settings,
+    /// Those of them that it asked for at startup: RESET goes back to them.
+    pub startup: Rc<Extras>,
+    /// What it may not do.
+    pub bounds: Rc<Bounds>,
+    /// What is known of the functions of its tenant.
+    pub functions: Rc<Functions>,
+    /// Its named statements.
+    pub statements: ClientStatements,
+    /// What it hears through its tenant's listener, once it does.
+    pub hearing: Option<Box<Hearing>>,
+    /// The unnamed statement (a Parse body behind its name), if it was prepared but not bound at once.
+    ///
+    /// Boxed twice: most clients have none, and there are many clients.
+    pub(super) unnamed: Option<Box<Box<[u8]>>>,
+    /// Counts the changes of the unnamed statement.
+    pub(super) unnamed_version: u32,
+    /// What running the unnamed statement leaves behind, for as often as it is bound.
+    pub(super) unnamed_leaves: Option<Rc<Traces>>,
+    /// The unnamed statement may run functions that leave something behind.
+    pub(super) unnamed_is_loud: bool,
+    /// Whether it may change settings that decide what texts mean.
+    pub(super) unnamed_decides: bool,
+    /// How often it has drawn from sequences, near enough.
+    pub(super) draws: u32,
+    /// How many names it may have.
+    pub max_statements: u32,
+}
+
+impl ClientState {
+    /// A client that has prepared nothing yet.
+    #[must_use]
+    pub fn new(id: ClientId, settings: Settings, max_statements: usize) -> Self {
+        Self {
+            id,
+            settings,
+            startup: Rc::default(),
+            bounds: Rc::default(),
+            functions: Rc::default(),
+            statements: ClientStatements::default(),
+            hearing: None,
+            unnamed: None,
+            unnamed_version: 0,
+            unnamed_leaves: None,
+            unnamed_is_loud: false,
+            unnamed_decides: false,
+            draws: 0,
+            max_statements: u32::try_from(max_statements).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// A client that says nothing: for conversations that are the proxy's own.
+    #[must_use]
+    pub fn nobody(id: ClientId) -> Self {
+        Self::new(id, Settings::default(), 0)
+    }
+
+    /// The unnamed statement that it has now.
+    pub(super) const fn unnamed_now(&self) -> Unnamed {
+        Unnamed { client: self.id, version: self.unnamed_version }
+    }
+}
