@@ -72,7 +72,8 @@ pub(crate) fn change(author: &mut Author) -> String {
 pub(crate) fn begin(author: &mut Author) -> Talk {
     author.in_transaction = true;
     let sql = match author.below(6) {
-        0 => "START TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+        // Behind a Parse that the proxy has answered by itself only Postgres has a snapshot, and refuses the level.
+        0 => "COMMIT; START TRANSACTION ISOLATION LEVEL REPEATABLE READ",
         1 => "BEGIN READ ONLY",
         2 => "BEGIN; SELECT 1",
         _ => "BEGIN",
