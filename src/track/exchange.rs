@@ -198,7 +198,7 @@ impl Exchange {
         server.touched = Names::None;
         server.may_have = Vec::new();
         server.doubted = false;
-        server.blind = false;
+        (server.blind, server.may_have_made) = (false, false);
         server.asking = false;
         server.forget_held();
         server.unnamed_of = None;

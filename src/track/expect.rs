@@ -32,6 +32,8 @@ pub(super) enum Expect {
     AskFunctions,
     /// A question of the proxy's own: what runs those functions without naming them.
     AskReach,
+    /// A question of the proxy's own: whether functions were made out of sight.
+    AskMade,
     /// Sync: ends with ReadyForQuery.
     Sync,
     /// ParseComplete for the client, of the unnamed statement.
@@ -121,7 +123,12 @@ impl Expect {
     pub(super) const fn is_question(self) -> bool {
         matches!(
             self,
-            Self::AskSettings | Self::AskAllSettings | Self::AskPins | Self::AskFunctions | Self::AskReach
+            Self::AskSettings
+                | Self::AskAllSettings
+                | Self::AskPins
+                | Self::AskFunctions
+                | Self::AskReach
+                | Self::AskMade
         )
     }
 
@@ -148,6 +155,7 @@ impl Expect {
             | Self::AskPins
             | Self::AskFunctions
             | Self::AskReach
+            | Self::AskMade
             | Self::Sync
             | Self::Parse { .. }
             | Self::ParseAgain

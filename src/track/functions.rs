@@ -18,7 +18,7 @@ use std::rc::Rc;
 use super::answers::{Row, bytes, text_of};
 use super::exchange::Exchange;
 use super::expect::Expect;
-use super::lexer::{self, Left, MakesTemp, Names, Reach, StateKind};
+use super::lexer::{self, Left, Made, MakesTemp, Names, Reach, StateKind};
 use super::reading::DECIDING;
 use super::state::{ClientState, ServerState};
 use super::upstream::Parties;
@@ -38,15 +38,19 @@ pub struct Functions {
     /// How often they may have changed: what was asked before a change is no answer behind it.
     changes: Cell<u32>,
     hidden: RefCell<Option<Rc<Hidden>>>,
+    /// The numbers of the newest, when they were asked for.
+    newest: RefCell<Option<Box<[u8]>>>,
     /// Those that were found, until it is known what else runs them.
     found: RefCell<Option<Found>>,
 }
 
 /// Functions that leave something behind.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Hidden {
     left: Left,
     reach: Reach,
+    /// By which names a text runs those that change others: what is made anew under its old number shows in no number.
+    changing: Reach,
 }
 
 /// The answer to the first question.
@@ -93,8 +97,9 @@ impl Functions {
 }
 
 impl Parties<'_> {
-    /// Takes note of what the functions of a text may do.
-    pub(super) fn look_for_functions(&mut self, text: &[u8], is_plain: bool) {
+    /// Takes note of what a text and the functions in it may do. Returns whether it may change settings that decide what
+    /// texts mean.
+    pub(super) fn look_for_functions(&mut self, text: &[u8], is_plain: bool) -> bool {
         let hidden = self.client.functions.hidden();
         if self.client.functions.is_watched && lexer::makes_functions(text, hidden.is_some()) {
             self.client.functions.forget();
@@ -102,7 +107,8 @@ impl Parties<'_> {
         }
         // A table that it makes without saying where is a temporary one.
         self.server.doubted |= self.server.makes_temp;
-        self.server.reads_otherwise |= !is_plain && lexer::may_change(text, &DECIDING);
+        let decides = !is_plain && lexer::may_change(text, &DECIDING);
+        self.server.reads_otherwise |= decides;
         match if is_plain { MakesTemp::No } else { lexer::makes_temp(text) } {
             MakesTemp::No => {}
             MakesTemp::ByParameter => self.client.functions.binds_paths.set(true),
@@ -114,7 +120,12 @@ impl Parties<'_> {
             && hidden.reach.has(text)
         {
             hidden.leave_behind(self.client, self.server);
+            if hidden.changing.has(text) {
+                self.client.functions.forget();
+                self.server.makes_functions = true;
+            }
         }
+        decides
     }
 
     /// Takes note of a search_path that is bound, given as much of the parameters as there is.
@@ -152,6 +163,7 @@ impl Hidden {
             server.left_behind = Some(StateKind::Unknown);
         }
         server.doubted |= self.left.pins;
+        server.may_have_made |= self.left.makes != Made::Nothing;
     }
 }
 
@@ -163,7 +175,13 @@ impl Exchange {
         server: &mut ServerState,
         out: &mut Vec<u8>,
     ) {
-        if !std::mem::take(&mut server.blind) {
+        let may_have_made = std::mem::take(&mut server.may_have_made) && client.functions.is_watched;
+        // Who asks for them now may have begun before what was made was there for all.
+        let is_blind = std::mem::take(&mut server.blind) || may_have_made && client.functions.are_unknown();
+        if !is_blind {
+            if may_have_made {
+                self.ask(server, (Expect::AskMade, &questions::made()), Vec::new(), out);
+            }
             return;
         }
         if std::mem::take(&mut server.makes_functions) {
@@ -191,6 +209,7 @@ pub(super) fn take_functions(rows: Option<Vec<Row>>, client: &ClientState, serve
         server.blind = true;
         return;
     }
+    *functions.newest.borrow_mut() = rows.as_deref().and_then(newest_of);
     let found = rows.map(|rows| found_among(&rows));
     if found.as_ref().is_none_or(|found| found.reads_sequences) {
         functions.reads_sequences.set(true);
@@ -204,7 +223,8 @@ pub(super) fn take_functions(rows: Option<Vec<Row>>, client: &ClientState, serve
         }
         // In doubt every text may do anything.
         None => {
-            let hidden = Hidden { left: Left::anything(), reach: Reach::anything() };
+            let changing = Reach::default();
+            let hidden = Hidden { left: Left::anything(), reach: Reach::anything(), changing };
             functions.learn(Some(hidden), client, server);
         }
     }
@@ -227,14 +247,27 @@ pub(super) fn take_reach(rows: Option<Vec<Row>>, client: &ClientState, server: &
     functions.learn(Some(hidden), client, server);
 }
 
+/// The row that tells whether functions were made out of sight; `None` if the question has failed.
+pub(super) fn take_made(rows: Option<&[Row]>, client: &ClientState, server: &mut ServerState) {
+    let newest = rows.and_then(newest_of);
+    if newest.is_none() || *client.functions.newest.borrow() != newest {
+        client.functions.forget();
+        server.blind = true;
+    }
+}
+
+/// What stands in the last row, behind the functions if there are any.
+fn newest_of(rows: &[Row]) -> Option<Box<[u8]>> {
+    match rows.last()?.as_slice() {
+        [newest] | [None, newest, ..] => newest.clone(),
+        _ => None,
+    }
+}
+
 fn found_among(rows: &[Row]) -> Found {
-    let mut found = Found {
-        hidden: Hidden { left: Left::default(), reach: Reach::default() },
-        oids: Vec::new(),
-        reads_sequences: false,
-    };
+    let mut found = Found { hidden: Hidden::default(), oids: Vec::new(), reads_sequences: false };
     for row in rows {
-        let [oid, name, is_trigger, is_sql, is_extensions, body] = row.as_slice() else { continue };
+        let [oid @ Some(_), name, is_trigger, is_sql, is_extensions, body] = row.as_slice() else { continue };
         let is_sql = is_sql.as_deref() == Some(b"t");
         let left = match body.as_deref().map(|body| text_of(body, questions::MAX_BODY_BYTES)) {
             None => Left::default(),
@@ -249,7 +282,11 @@ fn found_among(rows: &[Row]) -> Found {
             continue;
         }
         found.hidden.left.merge(&left);
-        found.hidden.reach.functions.add(name.as_deref().and_then(bytes).as_deref());
+        let name = name.as_deref().and_then(bytes);
+        found.hidden.reach.functions.add(name.as_deref());
+        if left.makes == Made::Anew {
+            found.hidden.changing.functions.add(name.as_deref());
+        }
         found.hidden.reach.by_triggers |= is_trigger.as_deref() == Some(b"t");
         found.oids.extend(oid.as_deref().and_then(|oid| std::str::from_utf8(oid).ok()).map(Box::from));
     }

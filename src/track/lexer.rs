@@ -39,7 +39,7 @@ mod tests;
 mod tokens;
 mod verdict;
 
-pub use bodies::{Left, left_by_body, makes_functions};
+pub use bodies::{Left, Made, left_by_body, makes_functions};
 pub use channels::{ChannelStep, channel_steps};
 pub use mentions::{Mention, Mentioned, mentions};
 pub use path::{MakesTemp, Path, makes_temp, path, split_path};

@@ -7,11 +7,11 @@ use std::rc::Rc;
 
 use super::exchange::Exchange;
 use super::expect::Expect;
-use super::lexer::{self, Names, Skim, Traces};
+use super::lexer::{Names, Skim, Traces};
 use super::notes::Note;
 use super::params::Settings;
 use super::prepared::{Place, SERVER_NAME_PREFIX};
-use super::reading::{DECIDING, RUN_ANSWERS, Reading, have_same_path, of_a_later_analysis, reading};
+use super::reading::{RUN_ANSWERS, Reading, have_same_path, of_a_later_analysis, reading};
 use super::rows::{self, Bound};
 use super::sink::Sink;
 use super::state::{ClientState, ServerState, TxStatus};
@@ -118,21 +118,15 @@ impl Exchange {
         let left = match body {
             Some(body) => {
                 let text = frame::split_cstr(body).ok_or(Violation::Malformed(b'P'))?.0;
-                let is_plain = lexer::is_plain(text);
-                if !is_plain {
-                    if let Some(error) = Self::text_refusal(parties, text) {
-                        return Ok(self.refuse_extended(header, message, error, sink));
-                    }
-                    if self.look_for_sequences(parties, text, true, sink) {
-                        return Ok(Next::Hold);
-                    }
-                    parties.look_for_ends(text);
-                }
-                parties.look_for_functions(text, is_plain);
-                decides = !is_plain && lexer::may_change(text, &DECIDING);
+                let looked = match self.look_through(parties, text, true, sink) {
+                    Ok(looked) => looked,
+                    Err(None) => return Ok(Next::Hold),
+                    Err(Some(error)) => return Ok(self.refuse_extended(header, message, error, sink)),
+                };
+                decides = looked.decides;
                 is_loud = parties.is_loud(text);
                 self.prepare_channels(parties, (b"", text), sink);
-                if is_plain { None } else { traces(text) }
+                if looked.is_plain { None } else { traces(text) }
             }
             None if header.body_len <= MAX_INSPECTED_BYTES => return Ok(Next::Wait),
             None => {

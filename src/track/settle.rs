@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | [`Expect::AskSettings`] | settings were named | they follow the client from here on |
 //! | [`Expect::AskAllSettings`] | nobody knows which, or the first question failed | the same |
+//! | [`Expect::AskMade`] | texts were run that nobody has read | functions are asked for again, if there are new ones |
 //! | [`Expect::AskPins`] | something that works only there may have come or gone | the client stays, or may go |
 
 use std::collections::BTreeSet;
@@ -18,7 +19,7 @@ use super::answers::{Row, bytes, hex_of, row, text_of};
 use super::exchange::Exchange;
 use super::expect::Expect;
 use super::forbid::allows_path;
-use super::functions::{take_functions, take_reach};
+use super::functions::{take_functions, take_made, take_reach};
 use super::hearing::Channel;
 use super::lexer::{Changes, Names, StateKind};
 use super::params::{self, Extras, is_settable_reported};
@@ -104,7 +105,7 @@ impl ServerState {
     /// Whether it has to be asked something before its lease ends.
     #[must_use]
     pub const fn is_unsettled(&self) -> bool {
-        !self.touched.is_none() || self.doubted || self.blind
+        !self.touched.is_none() || self.doubted || self.blind || self.may_have_made
     }
 }
 
@@ -119,7 +120,7 @@ impl Exchange {
             // It may not even hear the questions, and is closed.
             server.lost_settings |= !server.touched.is_none();
             (server.touched, server.doubted, self.repair_due) = (Names::None, false, false);
-            server.blind = false;
+            (server.blind, server.may_have_made) = (false, false);
             return;
         }
         self.put_repair(client, server, out);
@@ -212,6 +213,7 @@ impl Exchange {
                 take_functions((!failed).then_some(asked.rows), client, server);
             }
             Expect::AskReach => take_reach((!failed).then_some(asked.rows), client, server),
+            Expect::AskMade => take_made((!failed).then_some(asked.rows.as_slice()), client, server),
             // Nobody can tell what it has: it is closed.
             _ if failed => (server.suspect, server.lost_settings) = (true, true),
             Expect::AskSettings => take_settings(&asked, client, server),
@@ -241,6 +243,7 @@ fn ask_again(question: Expect, asked: Asked, server: &mut ServerState) {
         Expect::AskSettings => server.touch_these(asked.names.into_iter().collect()),
         Expect::AskAllSettings => server.touch_any(),
         Expect::AskFunctions | Expect::AskReach => server.blind = true,
+        Expect::AskMade => server.may_have_made = true,
         _ => server.doubted = true,
     }
 }

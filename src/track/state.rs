@@ -80,6 +80,8 @@ pub struct ServerState {
     pub blind: bool,
     /// A text that it ran may have made functions: what is known of them is not what will be there when it commits.
     pub makes_functions: bool,
+    /// What it ran may have made functions, or what runs them, though no text says so.
+    pub(super) may_have_made: bool,
     /// How often the tenant's functions had changed when it was asked for them.
     pub(super) asked_behind: u32,
     /// Questions that it has been asked are not answered yet.
@@ -138,6 +140,7 @@ impl ServerState {
             doubted: false,
             blind: false,
             makes_functions: false,
+            may_have_made: false,
             asked_behind: 0,
             asking: false,
             lost_settings: false,

@@ -24,6 +24,7 @@ use super::state::{ClientState, ServerState, TxStatus};
 use super::statement::StatementCache;
 use super::unread::Unread;
 use super::violation::{MAX_ASSEMBLED_BYTES, MAX_INSPECTED_BYTES, Violation, checked_header, whole_body};
+use crate::error::ClientError;
 use crate::wire::frame::{self, HEADER_BYTES, Header};
 
 /// How far a client's bytes were understood.
@@ -48,6 +49,14 @@ pub(super) struct Parties<'a> {
     pub(super) unnamed: Option<&'a [u8]>,
     /// It has been bound: unlikely to be needed again.
     pub(super) unnamed_is_bound: bool,
+}
+
+/// What was found in a text.
+pub(super) struct Looked {
+    /// It is what applications usually say: nothing stays behind it.
+    pub(super) is_plain: bool,
+    /// It may change settings that decide what texts mean.
+    pub(super) decides: bool,
 }
 
 /// What to do with one message.
@@ -224,17 +233,11 @@ impl Exchange {
             return Ok(self.forward_query(parties, Expect::Query, header, message, sink));
         };
         let Some((text, [])) = frame::split_cstr(body) else { return Err(Violation::Malformed(b'Q')) };
-        let is_plain = lexer::is_plain(text);
-        if !is_plain {
-            if let Some(error) = Self::text_refusal(parties, text) {
-                return Ok(self.refuse_query(parties, header, error, sink));
-            }
-            if self.look_for_sequences(parties, text, false, sink) {
-                return Ok(Next::Hold);
-            }
-            parties.look_for_ends(text);
-        }
-        parties.look_for_functions(text, is_plain);
+        let is_plain = match self.look_through(parties, text, false, sink) {
+            Ok(looked) => looked.is_plain,
+            Err(None) => return Ok(Next::Hold),
+            Err(Some(error)) => return Ok(self.refuse_query(parties, header, error, sink)),
+        };
         self.note_channels(parties, text, sink);
         let effect = if is_plain { Effect::Transient } else { classify(text) };
         let rewritten =
@@ -300,6 +303,28 @@ impl Exchange {
     ) -> Next {
         self.expect_query(parties, expect);
         self.forward(header, message, sink)
+    }
+
+    /// What a text that is run as it comes may do. `Err`: it is refused for this reason, or held until what was asked before
+    /// has been answered.
+    pub(super) fn look_through(
+        &mut self,
+        parties: &mut Parties<'_>,
+        text: &[u8],
+        is_extended: bool,
+        sink: &mut Sink<'_>,
+    ) -> Result<Looked, Option<ClientError>> {
+        let is_plain = lexer::is_plain(text);
+        if !is_plain {
+            if let Some(error) = Self::text_refusal(parties, text) {
+                return Err(Some(error));
+            }
+            if self.look_for_sequences(parties, text, is_extended, sink) {
+                return Err(None);
+            }
+            parties.look_for_ends(text);
+        }
+        Ok(Looked { is_plain, decides: parties.look_for_functions(text, is_plain) })
     }
 
     /// A text that asks what a sequence gave last must not be told what it gave another client. From the first such text of
@@ -400,7 +425,7 @@ impl<'a> Parties<'a> {
             | StateKind::Cursor
             | StateKind::AdvisoryLock
             | StateKind::PreparedStatement => self.server.pinned = true,
-            StateKind::Unknown => {}
+            StateKind::Unknown => self.server.may_have_made = true,
         }
         self.server.left_behind = self.server.left_behind.max(Some(traces.kind));
         self.server.doubted = true;

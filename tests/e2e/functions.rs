@@ -301,6 +301,53 @@ async fn a_view_that_a_client_makes_is_known_at_once() {
     assert_eq!(seen_of(&stage, "TABLE entered").await, kept_apart());
 }
 
+const LATE: &str = "FUNCTION late() RETURNS boolean LANGUAGE plpgsql AS \
+     $y$ BEGIN PERFORM set_config('app.user', 'ann', false); RETURN true; END $y$";
+
+#[tokio::test]
+async fn functions_and_views_that_functions_make_are_known_behind_their_call() {
+    let harmless = "CREATE FUNCTION late() RETURNS boolean LANGUAGE sql AS 'SELECT true'";
+    let make = format!("EXECUTE $e$CREATE {LATE}$e$;");
+    let replace = "EXECUTE $e$CREATE OR REPLACE FUNCTION late() RETURNS boolean LANGUAGE plpgsql AS \
+         $y$ BEGIN SET app.\"user\" = 'ann'; RETURN true; END $y$$e$;";
+    let procedure =
+        |body: &str| format!("CREATE PROCEDURE make() LANGUAGE plpgsql AS $x$ BEGIN {body} END $x$");
+    let function = |body: &str| {
+        format!("CREATE FUNCTION make() RETURNS int LANGUAGE plpgsql AS $x$ BEGIN {body} RETURN 1; END $x$")
+    };
+    let runner =
+        "CREATE FUNCTION run(x text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN EXECUTE x; RETURN 1; END $$";
+    let through_run = format!("SELECT run($x$CREATE {LATE}$x$)");
+    let view = function("EXECUTE format('CREATE VIEW %I AS SELECT enter(''ann'')', 'entered');");
+    let prepared = "PREPARE p AS SELECT make()";
+    let call = "SELECT late()";
+    let mut wrong = Vec::new();
+    for (made, run_by, sql) in [
+        (vec![procedure(&make)], vec!["CALL make()"], call),
+        (vec![procedure(&make)], vec!["DO $$ BEGIN CALL make(); END $$"], call),
+        (vec![function(&make)], vec!["SELECT make()"], call),
+        (vec![function(&make)], vec![prepared, "EXECUTE p", "DEALLOCATE p"], call),
+        (vec![runner.to_owned()], vec![&*through_run], call),
+        (vec![ENTER.to_owned(), view], vec!["SELECT make()"], "TABLE entered"),
+        (vec![harmless.to_owned(), function(replace)], vec!["SELECT make()"], call),
+    ] {
+        let made: Vec<&str> = made.iter().map(String::as_str).collect();
+        let stage = stage_with(&made).await;
+        let mut maker = stage.client("acme").await;
+        run(&mut maker, "SELECT 1").await;
+        // What there is before is known when somebody else gets the server.
+        run(&mut stage.client("acme").await, "SELECT 1").await;
+        for text in &run_by {
+            run(&mut maker, text).await;
+        }
+        let seen = seen_of(&stage, sql).await;
+        if seen != kept_apart() {
+            wrong.push((run_by.join("; "), seen));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 #[tokio::test]
 async fn a_function_that_runs_what_it_is_given_may_set_anything() {
     let mut wrong = Vec::new();

@@ -11,7 +11,8 @@ use super::super::params;
 /// either call wherever they are, and those of event triggers.
 ///
 /// Rows: number, name, whether it is a trigger's, whether its language is SQL or PL/pgSQL, whether it belongs to an
-/// extension (only if it says something suspicious), and its body if that does.
+/// extension (only if it says something suspicious), and its body if that does. One row without a number has the answer to
+/// [`made`] in place of the name.
 pub(super) fn functions(schemas: Option<&[Box<str>]>) -> String {
     let schemas = match schemas {
         Some(schemas) => {
@@ -48,11 +49,18 @@ pub(super) fn functions(schemas: Option<&[Box<str>]>) -> String {
          OR l.lanname NOT IN ('sql','plpgsql') AS yes OFFSET 0) s \
          CROSS JOIN LATERAL (SELECT EXISTS(SELECT FROM pg_catalog.pg_depend x WHERE x.classid={functions} \
          AND x.objid=p.oid AND x.deptype='e') AS yes OFFSET 0) e \
-         WHERE l.lanname NOT IN ('internal','c') AND (s.yes OR NOT e.yes)",
+         WHERE l.lanname NOT IN ('internal','c') AND (s.yes OR NOT e.yes) \
+         UNION ALL SELECT NULL,{NEWEST},false,false,false,NULL",
         roles = class("authid"),
         name = hex_of("p.proname::pg_catalog.text", MAX_BODY_BYTES),
         body = hex_of("b.body", MAX_BODY_BYTES),
     )
+}
+
+/// The numbers of the newest functions, and of the newest of what runs them unseen: another answer means that some were made
+/// or dropped. One row, found by indexes.
+pub(super) fn made() -> String {
+    format!("SELECT {NEWEST}")
 }
 
 /// What runs these functions without naming them: whatever depends on them, on what depends on them, and so on.
@@ -100,5 +108,9 @@ pub(super) const MAX_BODY_BYTES: usize = 256 * 1024;
 const FIRST_OWN_OID: u32 = 16384;
 
 /// What a body says that leaves something behind; less is sent then.
-const SUSPICIOUS: &str =
-    "set_config|advisory_lock|pg_temp|(last|curr)val|\\m(set|reset|discard|listen|temp|temporary|execute)\\M";
+const SUSPICIOUS: &str = "set_config|advisory_lock|pg_temp|(last|curr)val\
+     |\\m(set|reset|discard|listen|temp|temporary|execute|create|alter)\\M";
+
+const NEWEST: &str = "pg_catalog.concat_ws(',',(SELECT pg_catalog.max(oid) FROM pg_catalog.pg_proc),\
+     (SELECT pg_catalog.max(oid) FROM pg_catalog.pg_rewrite),(SELECT pg_catalog.max(oid) FROM pg_catalog.pg_trigger),\
+     (SELECT pg_catalog.max(oid) FROM pg_catalog.pg_policy),(SELECT pg_catalog.max(oid) FROM pg_catalog.pg_operator))";

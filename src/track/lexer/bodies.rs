@@ -16,27 +16,42 @@ pub struct Left {
     pub settings: Names,
     /// They may take what keeps a client at its server: a lock of the session, a temporary object, LISTEN.
     pub pins: bool,
+    /// Whether they make functions, or what runs functions unseen.
+    pub makes: Made,
     /// Custom settings that they name: where they may set anything, what those are is in no view of the server's.
     pub custom: BTreeSet<Box<str>>,
+}
+
+/// What a function makes of functions, views and the like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Made {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// New ones, perhaps.
+    New,
+    /// It changes those that are there.
+    Anew,
 }
 
 impl Left {
     /// Everything.
     #[must_use]
     pub const fn anything() -> Self {
-        Self { settings: Names::Any, pins: true, custom: BTreeSet::new() }
+        Self { settings: Names::Any, pins: true, makes: Made::New, custom: BTreeSet::new() }
     }
 
     /// Whether it is nothing.
     #[must_use]
     pub const fn is_nothing(&self) -> bool {
-        self.settings.is_none() && !self.pins
+        self.settings.is_none() && !self.pins && matches!(self.makes, Made::Nothing)
     }
 
     /// Takes the other in.
     pub fn merge(&mut self, other: &Self) {
         self.settings.merge(&other.settings);
         self.pins |= other.pins;
+        self.makes = self.makes.max(other.makes);
         self.custom.extend(other.custom.iter().cloned());
     }
 }
@@ -49,14 +64,18 @@ pub fn left_by_body(body: &[u8]) -> Left {
     // A search_path that is put together may begin with it, if only for the transaction.
     let makes_temp = says(b"search_path") && path::makes_temp(body) != MakesTemp::No;
     let pins = says(b"advisory_lock") || says(b"pg_temp") || makes_temp;
-    let mut left = Left { settings: Names::None, pins, custom: custom_names(body) };
+    let makes = made_by_body(&small);
+    let mut left = Left { settings: Names::None, pins, makes, custom: custom_names(body) };
     let mut changes = Changes::default();
     let mut tokens = Tokens::new(body);
     let (mut is_first, mut runs_texts, mut calls) = (true, false, 0_usize);
     while let Some(token) = tokens.next() {
         let word = match token {
             Token::Word(word) => word,
-            Token::Doubt => return Left { custom: left.custom, ..Left::anything() },
+            Token::Doubt => {
+                let makes = left.makes.max(Made::New);
+                return Left { custom: left.custom, makes, ..Left::anything() };
+            }
             Token::Name(name) => {
                 if is(name, b"set_config") {
                     settings::call(&tokens, &mut changes);
@@ -97,6 +116,33 @@ pub fn left_by_body(body: &[u8]) -> Left {
         left.settings = Names::Any;
     }
     left
+}
+
+/// What a body makes by its own words, or by those of the texts in it.
+fn made_by_body(small: &[u8]) -> Made {
+    let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_' || !byte.is_ascii();
+    let mut words = small.split(|byte| !is_letter(byte)).filter(|word| !word.is_empty());
+    let mut made = Made::Nothing;
+    while let Some(word) = words.next() {
+        let mut behind = words.clone();
+        if word == b"alter" {
+            if behind.next().is_some_and(|what| MADE.contains(&what) || RUNNING.contains(&what)) {
+                return Made::Anew;
+            }
+        } else if word == b"create" {
+            let mut is_anew = false;
+            let what = behind.find(|word| {
+                is_anew |= *word == b"replace";
+                !BEFORE.contains(word)
+            });
+            match what {
+                Some(what) if HARMLESS.contains(&what) => {}
+                _ if is_anew => return Made::Anew,
+                _ => made = Made::New,
+            }
+        }
+    }
+    made
 }
 
 /// What the text leaves that EXECUTE runs: one that is written there whole, or put together of names and constants.
@@ -221,6 +267,27 @@ pub fn makes_functions(sql: &[u8], are_there: bool) -> bool {
 /// What functions and triggers come with.
 const MADE: [&[u8]; 6] = [b"function", b"procedure", b"routine", b"trigger", b"extension", b"schema"];
 
+/// What runs functions without naming them.
+const RUNNING: [&[u8]; 6] = [b"view", b"rule", b"policy", b"operator", b"domain", b"aggregate"];
+
+/// What may stand between CREATE and what is made.
+const BEFORE: [&[u8]; 11] = [
+    b"or",
+    b"replace",
+    b"temp",
+    b"temporary",
+    b"global",
+    b"local",
+    b"unlogged",
+    b"unique",
+    b"foreign",
+    b"constraint",
+    b"recursive",
+];
+
+/// What is made often, and runs no function that was not run before.
+const HARMLESS: [&[u8]; 7] = [b"table", b"index", b"sequence", b"statistics", b"role", b"user", b"type"];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,11 +357,40 @@ mod tests {
             "BEGIN EXECUTE 'DELETE FROM t WHERE a = $1' USING b; END",
             "BEGIN EXECUTE format('ALTER TABLE %I.%1$I ADD COLUMN a int DEFAULT %L', b, c); END",
             "BEGIN EXECUTE format('CREATE TABLE %I (a int)', b); END",
-            "BEGIN CREATE TRIGGER t AFTER INSERT ON x EXECUTE FUNCTION f(); END",
         ] {
             assert!(left_by_body(body.as_bytes()).is_nothing(), "{body}");
         }
+        let trigger = left_by_body(b"BEGIN CREATE TRIGGER t AFTER INSERT ON x EXECUTE FUNCTION f(); END");
+        assert_eq!(trigger, Left { makes: Made::New, ..Left::default() });
         assert_eq!(settings("BEGIN EXECUTE 'SET my.a = 1'; END"), Names::Any);
+    }
+
+    #[test]
+    fn functions_that_make_others_are_found() {
+        let made = |body: &str| left_by_body(body.as_bytes()).makes;
+        for body in [
+            "BEGIN CREATE TABLE t (created_at date); create temp table u (a int); END",
+            "BEGIN EXECUTE 'CREATE UNIQUE INDEX ON t (a)'; ALTER TABLE t ADD b int; END",
+            "SELECT created, alternative FROM t",
+        ] {
+            assert_eq!(made(body), Made::Nothing, "{body}");
+        }
+        for body in [
+            "BEGIN CREATE VIEW v AS SELECT 1; END",
+            "BEGIN EXECUTE 'CREATE ' || what; END",
+            "BEGIN EXECUTE format('create recursive view %I AS ..', a); END",
+            "BEGIN EXECUTE what; END",
+        ] {
+            assert_eq!(made(body), Made::New, "{body}");
+        }
+        for body in [
+            "BEGIN CREATE OR REPLACE VIEW v AS SELECT 1; END",
+            "BEGIN EXECUTE 'create or replace function ' || what; END",
+            "BEGIN ALTER FUNCTION f() RENAME TO g; CREATE VIEW v AS SELECT 1; END",
+            "BEGIN ALTER POLICY p ON t USING (f()); END",
+        ] {
+            assert_eq!(made(body), Made::Anew, "{body}");
+        }
     }
 
     #[test]
