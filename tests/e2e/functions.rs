@@ -411,3 +411,26 @@ async fn what_is_made_in_pg_temp_out_of_sight_is_gone_with_its_client() {
         assert_eq!(bob.query(orders).await.value(), "0", "{sql:?}");
     }
 }
+
+#[tokio::test]
+async fn what_a_sequence_gave_another_client_is_not_told_by_functions() {
+    let sequence = "CREATE SEQUENCE numbers";
+    let asking =
+        "CREATE FUNCTION last() RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RETURN lastval(); END $$";
+    let mut wrong = Vec::new();
+    for (made, sql) in [
+        (vec![sequence, asking], "SELECT last()"),
+        (vec![sequence], "DO $$ BEGIN RAISE NOTICE '%', lastval(); END $$"),
+        (vec![sequence], "SELECT query_to_xml('SELECT lastval()', true, false, '')"),
+    ] {
+        let stage = stage_with(&made).await;
+        let (mut ann, mut bob) = (stage.client("acme").await, stage.client("acme").await);
+        run(&mut bob, "SELECT 1").await;
+        assert_eq!(ann.query("SELECT nextval('numbers')").await.value(), "1");
+        let reply = bob.query(sql).await;
+        if reply.errors.iter().all(|error| error.code != "55000") {
+            wrong.push((sql, reply));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
