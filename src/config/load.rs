@@ -14,7 +14,7 @@ use super::build::{Builder, directory};
 use super::clusters::BuiltCluster;
 use super::environment;
 use super::error::{ConfigError, Problem, Problems};
-use super::model::{ClusterModel, Model, Section};
+use super::model::{ClusterModel, Model, Section, TenantModel};
 use super::parts::parts;
 use super::places::Places;
 use super::secret::World;
@@ -93,6 +93,13 @@ pub fn load_text(
 /// `[cluster.NAME]`
 type NamedCluster = (Spanned<String>, Section<ClusterModel>);
 
+/// Texts of which only tenants are still to be read, each with the number of its first byte.
+struct Unread<'t> {
+    /// Of the main file.
+    parts: Vec<(usize, &'t str)>,
+    files: Vec<(usize, String)>,
+}
+
 /// One load in progress.
 struct Loading<'a> {
     world: &'a World<'a>,
@@ -111,9 +118,9 @@ impl<'a> Loading<'a> {
     fn run(mut self, name: &str, text: &str) -> Result<Loaded, ConfigError> {
         let mut built = None;
         // After a syntax error nobody knows what the rest was meant to be.
-        if let Some(mut model) = self.main_file(name, text) {
-            self.tenant_files(&mut model);
-            built = self.build(&model).map(|settings| (settings, model));
+        if let Some((mut model, parts)) = self.main_file(name, text) {
+            let unread = Unread { parts, files: self.tenant_files(&mut model) };
+            built = self.build(&model, &unread).map(|settings| (settings, model));
         }
         let warnings = self.problems.finish(&self.sources)?;
         let incomplete = || ConfigError::plain("the configuration is incomplete".to_owned());
@@ -122,10 +129,11 @@ impl<'a> Loading<'a> {
         Ok(Loaded { settings, warnings, places })
     }
 
-    /// Reads the main file and what the environment puts over it.
-    fn main_file(&mut self, name: &str, text: &str) -> Option<Model> {
+    /// Reads the main file, up to the parts of a long one, and what the environment puts over it.
+    fn main_file<'t>(&mut self, name: &str, text: &'t str) -> Option<(Model, Vec<(usize, &'t str)>)> {
         let base = self.sources.add(name, text);
-        let (first, others) = parts(text);
+        let (first, mut others) = parts(text);
+        others.iter_mut().for_each(|(start, _)| *start = start.saturating_add(base));
         let mut table = read::parse(first, base, &mut self.problems);
         let overrides = environment::overrides(&table, self.world.env);
         for one in &overrides {
@@ -137,47 +145,71 @@ impl<'a> Loading<'a> {
         let strangers = environment::strangers(&table, self.world.variables);
         strangers.into_iter().for_each(|problem| found.error(problem));
         read::main_file(table, &mut model, &mut found);
-        for (start, part) in others {
-            let table = read::parse(part, base.saturating_add(start), &mut self.problems);
-            read::main_file(table, &mut model, &mut found);
-        }
         if !self.problems.is_ok() {
             // Whatever else was found may be a consequence.
             return None;
         }
         self.problems.extend(found);
-        Some(model)
+        Some((model, others))
     }
 
-    /// Reads the tenants' directory, in the order of the files' names.
-    fn tenant_files(&mut self, model: &mut Model) {
-        let Some(dir) = model.tenants_dir.take() else { return };
+    /// Reads the tenants' directory, in the order of the files' names. Each text with the number of its first byte.
+    fn tenant_files(&mut self, model: &mut Model) -> Vec<(usize, String)> {
+        let Some(dir) = model.tenants_dir.take() else { return Vec::new() };
         let path = self.world.path(dir.get_ref());
         let files = match toml_files(&path) {
             Ok(files) => files,
             Err(error) => {
                 let title = format!("cannot read the directory `{}`: {error}", path.display());
                 self.problems.error(Problem::at(dir.span(), title, ""));
-                return;
+                return Vec::new();
             }
         };
+        let mut texts = Vec::with_capacity(files.len());
         for file in files {
             match (self.world.read)(&file) {
-                Ok(text) => {
-                    let base = self.sources.add(file.display().to_string(), &text);
-                    let table = read::parse(&text, base, &mut self.problems);
-                    read::tenant_file(table, model, &mut self.problems);
-                }
+                Ok(text) => texts.push((self.sources.add(file.display().to_string(), &text), text)),
                 Err(error) => {
                     let title = format!("cannot read `{}`: {error}", file.display());
                     self.problems.error(Problem::at(dir.span(), title, "from this directory"));
                 }
             }
         }
+        texts
+    }
+
+    /// The tenants. What the parser and the model keep of one is several KiB: so each part is read and built before the
+    /// next. `None` with the errors of syntax in parts of the main file: all others may be a consequence.
+    fn tenants(
+        &mut self,
+        first: &[Section<TenantModel>],
+        unread: &Unread<'_>,
+        defaults: &Defaults<'_>,
+    ) -> Option<Vec<BuiltTenant>> {
+        let mut builder = Builder { world: self.world, problems: &mut self.problems, damaged: false };
+        let mut tenants: Vec<_> =
+            first.iter().filter_map(|section| builder.tenant(section, defaults)).collect();
+        let mut syntax = Problems::default();
+        for (base, part) in &unread.parts {
+            let mut model = Model::default();
+            read::main_file(read::parse(part, *base, &mut syntax), &mut model, builder.problems);
+            tenants.extend(model.tenants.iter().filter_map(|section| builder.tenant(section, defaults)));
+        }
+        if !syntax.is_ok() {
+            self.problems = syntax;
+            return None;
+        }
+        for (base, text) in &unread.files {
+            let mut model = Model::default();
+            let table = read::parse(text, *base, builder.problems);
+            read::tenant_file(table, &mut model, builder.problems);
+            tenants.extend(model.tenants.iter().filter_map(|section| builder.tenant(section, defaults)));
+        }
+        Some(tenants)
     }
 
     /// Gives the model its meaning. `None` only with an error reported.
-    fn build(&mut self, model: &Model) -> Option<Settings> {
+    fn build(&mut self, model: &Model, unread: &Unread<'_>) -> Option<Settings> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let clusters = self.clusters(&model.clusters);
         let mut builder = Builder { world: self.world, problems: &mut self.problems, damaged: false };
@@ -206,8 +238,7 @@ impl<'a> Loading<'a> {
                 MAX_CLIENTS_PER_TENANT,
             ),
         };
-        let tenants: Vec<_> =
-            model.tenants.iter().filter_map(|table| builder.tenant(table, &defaults)).collect();
+        let tenants = self.tenants(&model.tenants, unread, &defaults)?;
         wall::check(&tenants, &clusters, &mut self.problems);
         wall::certificates(&tenants, &listen.tls, &mut self.problems);
         wall::tokens(&tenants, model.jwt.is_some(), &listen, &mut self.problems);
