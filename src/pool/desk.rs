@@ -296,6 +296,10 @@ impl Shared {
             && server.epoch == tenant.epoch()
             && server.carry.is_empty();
         server.since = now;
+        // What a broken one has made may still be committed: it is forgotten when it is gone.
+        if usable && server.state.takes_new_functions() {
+            tenant.functions.forget();
+        }
         let condition = if usable { Condition::Clean } else { Condition::Broken };
         self.put_back(tenant.cluster(), now, server, condition);
     }

@@ -146,9 +146,10 @@ pub(super) fn close(
     shared: &Rc<Shared>,
     tenant: &Rc<TenantState>,
     cancel: Option<CancelHandle>,
-    server: Box<Server>,
+    mut server: Box<Server>,
 ) {
     let (shared, tenant) = (shared.clone(), tenant.clone());
+    let makes_functions = server.state.takes_new_functions();
     spawn_local(async move {
         let patience = shared.limits.get().cleanup_timeout.max(Duration::from_millis(100));
         let busy = server.state.status != TxStatus::Idle || server.state.suspect;
@@ -169,6 +170,9 @@ pub(super) fn close(
                 );
             }
             wait = patience;
+        }
+        if makes_functions {
+            tenant.functions.forget();
         }
         let now = shared.clock.now();
         if let Some(mut desk) = shared.desk(tenant.cluster()) {

@@ -153,6 +153,9 @@ impl Exchange {
     pub fn begin(&mut self, client: &ClientState, server: &mut ServerState, out: &mut Vec<u8>) -> bool {
         debug_assert!(self.is_quiet(), "a conversation begins with nothing outstanding");
         let same_client = server.last_client == Some(client.id);
+        if server.takes_new_functions() {
+            client.functions.forget();
+        }
         // What was not asked for when the last lease ended is not known.
         let reset = server.is_in_doubt() && !same_client;
         if reset {
@@ -169,9 +172,6 @@ impl Exchange {
         server.drawn = client.draws;
         (server.has_drawn, server.may_ask) = (false, false);
         server.reads_otherwise = false;
-        if std::mem::take(&mut server.makes_functions) {
-            client.functions.forget();
-        }
         server.blind = client.functions.are_unknown();
         if reset || !server.settings.serves(&client.settings) {
             // After a reset the server reports what it has gone back to; what differs is not known before. So all
@@ -198,7 +198,7 @@ impl Exchange {
         server.touched = Names::None;
         server.may_have = Vec::new();
         server.doubted = false;
-        (server.blind, server.may_have_made) = (false, false);
+        server.blind = false;
         server.asking = false;
         server.forget_held();
         server.unnamed_of = None;

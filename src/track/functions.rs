@@ -37,11 +37,40 @@ pub struct Functions {
     is_known: Cell<bool>,
     /// How often they may have changed: what was asked before a change is no answer behind it.
     changes: Cell<u32>,
+    /// How often it was found out what they do.
+    answers: Cell<u32>,
     hidden: RefCell<Option<Rc<Hidden>>>,
     /// The numbers of the newest, when they were asked for.
     newest: RefCell<Option<Box<[u8]>>>,
     /// Those that were found, until it is known what else runs them.
     found: RefCell<Option<Found>>,
+}
+
+/// What was known of a tenant's functions at some time: how often they had changed, and how often that was found out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Knowledge {
+    changes: u32,
+    answers: u32,
+}
+
+/// What a text may do that is run again without being read again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Says {
+    /// It may run functions that leave something behind.
+    is_loud: bool,
+    /// It may change settings that decide what texts mean.
+    decides: bool,
+    /// It makes functions, or what runs them.
+    makes: bool,
+    /// What was known when it was read.
+    behind: Knowledge,
+}
+
+impl Says {
+    /// What may be said of a text that nobody has read.
+    pub(super) fn anything() -> Self {
+        Self { is_loud: true, decides: true, ..Self::default() }
+    }
 }
 
 /// Functions that leave something behind.
@@ -81,6 +110,7 @@ impl Functions {
     fn learn(&self, hidden: Option<Hidden>, client: &ClientState, server: &mut ServerState) {
         *self.hidden.borrow_mut() = hidden.map(Rc::new);
         self.is_known.set(true);
+        self.answers.set(self.answers.get().wrapping_add(1));
         if let Some(hidden) = self.hidden() {
             hidden.leave_behind(client, server);
         }
@@ -90,6 +120,10 @@ impl Functions {
         self.hidden.borrow().clone()
     }
 
+    pub(super) fn knowledge(&self) -> Knowledge {
+        Knowledge { changes: self.changes.get(), answers: self.answers.get() }
+    }
+
     /// Whether a server runs texts of which nobody knows what the functions in them do.
     pub(super) fn are_unknown(&self) -> bool {
         self.is_watched && !self.is_known.get()
@@ -97,35 +131,44 @@ impl Functions {
 }
 
 impl Parties<'_> {
-    /// Takes note of what a text and the functions in it may do. Returns whether it may change settings that decide what
-    /// texts mean.
-    pub(super) fn look_for_functions(&mut self, text: &[u8], is_plain: bool) -> bool {
+    /// Takes note of what a text and the functions in it may do.
+    pub(super) fn look_for_functions(&mut self, text: &[u8], is_plain: bool) -> Says {
         let hidden = self.client.functions.hidden();
-        if self.client.functions.is_watched && lexer::makes_functions(text, hidden.is_some()) {
-            self.client.functions.forget();
-            self.server.makes_functions = true;
-        }
-        // A table that it makes without saying where is a temporary one.
-        self.server.doubted |= self.server.makes_temp;
         let decides = !is_plain && lexer::may_change(text, &DECIDING);
-        self.server.reads_otherwise |= decides;
+        let is_loud = hidden.as_ref().is_some_and(|hidden| hidden.reach.has(text));
+        let is_watched = self.client.functions.is_watched;
+        let makes = is_watched && lexer::makes_functions(text, hidden.is_some())
+            || is_loud && hidden.is_some_and(|hidden| hidden.changing.has(text));
+        let says = Says { is_loud, decides, makes, behind: self.client.functions.knowledge() };
         match if is_plain { MakesTemp::No } else { lexer::makes_temp(text) } {
             MakesTemp::No => {}
             MakesTemp::ByParameter => self.client.functions.binds_paths.set(true),
             MakesTemp::Maybe => self.server.doubted = true,
         }
+        self.runs(says);
+        says
+    }
+
+    /// A text of which this was said is run.
+    fn runs(&mut self, says: Says) {
+        let functions = self.client.functions.clone();
+        let is_news = says.behind != functions.knowledge();
+        if says.makes {
+            functions.forget();
+            self.server.makes_functions = true;
+        } else if is_news {
+            self.server.may_make(&functions);
+        }
+        // A table that it makes without saying where is a temporary one.
+        self.server.doubted |= self.server.makes_temp;
+        self.server.reads_otherwise |= says.decides;
         // Another client may have made some since this one has its server.
-        self.server.blind |= self.client.functions.are_unknown();
-        if let Some(hidden) = hidden
-            && hidden.reach.has(text)
+        self.server.blind |= functions.are_unknown();
+        if let Some(hidden) = functions.hidden()
+            && (says.is_loud || is_news)
         {
             hidden.leave_behind(self.client, self.server);
-            if hidden.changing.has(text) {
-                self.client.functions.forget();
-                self.server.makes_functions = true;
-            }
         }
-        decides
     }
 
     /// Takes note of a search_path that is bound, given as much of the parameters as there is.
@@ -137,20 +180,9 @@ impl Parties<'_> {
         }
     }
 
-    /// Takes note of what the functions of the unnamed statement may do, which is bound now.
-    pub(super) fn look_for_functions_of_unnamed(&mut self) {
-        self.server.doubted |= self.server.makes_temp;
-        self.server.reads_otherwise |= self.client.unnamed_decides;
-        if let Some(hidden) = self.client.functions.hidden()
-            && self.client.unnamed_is_loud
-        {
-            hidden.leave_behind(self.client, self.server);
-        }
-    }
-
-    /// Whether a text runs functions that leave something behind.
-    pub(super) fn is_loud(&self, text: &[u8]) -> bool {
-        self.client.functions.hidden().is_some_and(|hidden| hidden.reach.has(text))
+    /// The unnamed statement is bound now, perhaps long behind its Parse.
+    pub(super) fn runs_unnamed(&mut self) {
+        self.runs(self.client.unnamed_says);
     }
 }
 
@@ -163,7 +195,9 @@ impl Hidden {
             server.left_behind = Some(StateKind::Unknown);
         }
         server.doubted |= self.left.pins;
-        server.may_have_made |= self.left.makes != Made::Nothing;
+        if self.left.makes != Made::Nothing {
+            server.may_make(&client.functions);
+        }
     }
 }
 
@@ -175,11 +209,16 @@ impl Exchange {
         server: &mut ServerState,
         out: &mut Vec<u8>,
     ) {
-        let may_have_made = std::mem::take(&mut server.may_have_made) && client.functions.is_watched;
-        // Who asks for them now may have begun before what was made was there for all.
-        let is_blind = std::mem::take(&mut server.blind) || may_have_made && client.functions.are_unknown();
+        let made_behind = server.may_have_made.take().filter(|_| client.functions.is_watched);
+        let is_old = |behind| client.functions.are_unknown() || behind != client.functions.knowledge();
+        if made_behind.is_some_and(is_old) {
+            // Who asks or has asked meanwhile may see newer ones, and not those that were made here.
+            server.makes_functions = true;
+            server.blind = true;
+        }
+        let is_blind = std::mem::take(&mut server.blind);
         if !is_blind {
-            if may_have_made {
+            if made_behind.is_some() {
                 self.ask(server, (Expect::AskMade, &questions::made()), Vec::new(), out);
             }
             return;

@@ -44,7 +44,7 @@ pub use channels::{ChannelStep, channel_steps};
 pub use mentions::{Mention, Mentioned, mentions};
 pub use path::{MakesTemp, Path, makes_temp, path, split_path};
 pub use reach::Reach;
-pub use settings::{Changes, Names, may_change};
+pub use settings::{Changes, MAX_NAME_BYTES, Names, may_change};
 pub use skim::{MAX_NAMES as MAX_CUSTOM_NAMES, Skim, custom_names};
 use std::collections::BTreeSet;
 use tokens::Tokens;

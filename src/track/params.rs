@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use super::lexer::split_path;
+use super::lexer::{MAX_NAME_BYTES, split_path};
 
 /// Reported settings that a session may change. The others (`server_version`, ...) describe the server.
 pub const SETTABLE: [&str; 9] = [
@@ -219,6 +219,11 @@ const IS_QUOTED_LIST: [&str; 4] =
     ["search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"];
 
 fn put_reset(sql: &mut String, name: &str) {
+    if name.split('.').any(|part| part.len() > MAX_NAME_BYTES) {
+        // As a name in a text it would be cut.
+        sql.push_str(&format!("SELECT pg_catalog.set_config({},NULL,false);", literal(name)));
+        return;
+    }
     sql.push_str("RESET ");
     put_name(sql, name);
     sql.push(';');

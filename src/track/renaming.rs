@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use super::exchange::Exchange;
 use super::expect::Expect;
+use super::functions::Says;
 use super::lexer::{Names, Skim, Traces};
 use super::notes::Note;
 use super::params::Settings;
@@ -114,7 +115,7 @@ impl Exchange {
         sink: &mut Sink<'_>,
     ) -> Result<Next, Violation> {
         let body = body.and_then(|body| body.get(1..));
-        let (mut is_loud, mut decides) = (true, true);
+        let mut says = Says::anything();
         let left = match body {
             Some(body) => {
                 let text = frame::split_cstr(body).ok_or(Violation::Malformed(b'P'))?.0;
@@ -123,8 +124,7 @@ impl Exchange {
                     Err(None) => return Ok(Next::Hold),
                     Err(Some(error)) => return Ok(self.refuse_extended(header, message, error, sink)),
                 };
-                decides = looked.decides;
-                is_loud = parties.is_loud(text);
+                says = looked.says;
                 self.prepare_channels(parties, (b"", text), sink);
                 if looked.is_plain { None } else { traces(text) }
             }
@@ -135,7 +135,7 @@ impl Exchange {
             }
         };
         parties.change_unnamed(body, left);
-        (parties.client.unnamed_is_loud, parties.client.unnamed_decides) = (is_loud, decides);
+        parties.client.unnamed_says = says;
         self.unnamed_here = true;
         self.expect_extended(Expect::Parse { version: parties.client.unnamed_version });
         Ok(self.forward(header, message, sink))
@@ -196,7 +196,7 @@ impl Exchange {
         if name.is_empty() && self.unnamed_is_at_hand(parties, sink) {
             self.note_unnamed_channels(parties);
             parties.unnamed_is_bound = true;
-            parties.look_for_functions_of_unnamed();
+            parties.runs_unnamed();
             // Not only when it is prepared: it outlives a DISCARD ALL that is not a simple query, and what that took away
             // is left behind anew.
             if let Some(traces) = traces {

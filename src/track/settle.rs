@@ -105,7 +105,7 @@ impl ServerState {
     /// Whether it has to be asked something before its lease ends.
     #[must_use]
     pub const fn is_unsettled(&self) -> bool {
-        !self.touched.is_none() || self.doubted || self.blind || self.may_have_made
+        !self.touched.is_none() || self.doubted || self.blind || self.may_have_made.is_some()
     }
 }
 
@@ -120,7 +120,11 @@ impl Exchange {
             // It may not even hear the questions, and is closed.
             server.lost_settings |= !server.touched.is_none();
             (server.touched, server.doubted, self.repair_due) = (Names::None, false, false);
-            (server.blind, server.may_have_made) = (false, false);
+            server.blind = false;
+            // Nobody will ask it what it has made.
+            if server.may_have_made.take().is_some() {
+                server.makes_functions = true;
+            }
             return;
         }
         self.put_repair(client, server, out);
@@ -200,7 +204,7 @@ impl Exchange {
         server.asking = !self.asked.is_empty();
         if error.is_some_and(is_cancel) && self.asked_in_vain < MAX_ASKED_IN_VAIN {
             self.asked_in_vain = self.asked_in_vain.saturating_add(1);
-            return ask_again(question, asked, server);
+            return ask_again(question, asked, (client, server));
         }
         self.asked_in_vain = 0;
         let failed = error.is_some() || asked.bytes > MAX_ANSWER_BYTES;
@@ -238,12 +242,12 @@ fn is_cancel(error: &[u8]) -> bool {
     parse_error_fields(error).code() == Some(b"57014")
 }
 
-fn ask_again(question: Expect, asked: Asked, server: &mut ServerState) {
+fn ask_again(question: Expect, asked: Asked, (client, server): (&ClientState, &mut ServerState)) {
     match question {
         Expect::AskSettings => server.touch_these(asked.names.into_iter().collect()),
         Expect::AskAllSettings => server.touch_any(),
         Expect::AskFunctions | Expect::AskReach => server.blind = true,
-        Expect::AskMade => server.may_have_made = true,
+        Expect::AskMade => server.may_make(&client.functions),
         _ => server.doubted = true,
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::forbid::Bounds;
-use super::functions::Functions;
+use super::functions::{Functions, Knowledge, Says};
 use super::hearing::{Channels, Hearing};
 use super::lexer::{Names, StateKind, Traces};
 use super::params::{Extras, Settings};
@@ -80,8 +80,8 @@ pub struct ServerState {
     pub blind: bool,
     /// A text that it ran may have made functions: what is known of them is not what will be there when it commits.
     pub makes_functions: bool,
-    /// What it ran may have made functions, or what runs them, though no text says so.
-    pub(super) may_have_made: bool,
+    /// What it ran may have made functions, or what runs them, though no text says so. What was known of them then.
+    pub(super) may_have_made: Option<Knowledge>,
     /// How often the tenant's functions had changed when it was asked for them.
     pub(super) asked_behind: u32,
     /// Questions that it has been asked are not answered yet.
@@ -140,7 +140,7 @@ impl ServerState {
             doubted: false,
             blind: false,
             makes_functions: false,
-            may_have_made: false,
+            may_have_made: None,
             asked_behind: 0,
             asking: false,
             lost_settings: false,
@@ -181,6 +181,17 @@ impl ServerState {
         self.makes_temp = client.settings.make_temp();
         // It may have made something since.
         self.doubted |= self.makes_temp;
+    }
+
+    /// What it ran may make functions out of sight.
+    pub(super) fn may_make(&mut self, functions: &Functions) {
+        self.may_have_made.get_or_insert_with(|| functions.knowledge());
+    }
+
+    /// Whether it ran something that may have made functions of which nobody has asked. To be acted upon when that has
+    /// committed, at the latest when the server is gone.
+    pub fn takes_new_functions(&mut self) -> bool {
+        std::mem::take(&mut self.makes_functions) | self.may_have_made.take().is_some()
     }
 
     /// What it has that could not be carried is gone.
@@ -229,10 +240,8 @@ pub struct ClientState {
     pub(super) unnamed_version: u32,
     /// What running the unnamed statement leaves behind, for as often as it is bound.
     pub(super) unnamed_leaves: Option<Rc<Traces>>,
-    /// The unnamed statement may run functions that leave something behind.
-    pub(super) unnamed_is_loud: bool,
-    /// Whether it may change settings that decide what texts mean.
-    pub(super) unnamed_decides: bool,
+    /// What else it may do.
+    pub(super) unnamed_says: Says,
     /// How often it has drawn from sequences, near enough.
     pub(super) draws: u32,
     /// How many names it may have.
@@ -254,8 +263,7 @@ impl ClientState {
             unnamed: None,
             unnamed_version: 0,
             unnamed_leaves: None,
-            unnamed_is_loud: false,
-            unnamed_decides: false,
+            unnamed_says: Says::default(),
             draws: 0,
             max_statements: u32::try_from(max_statements).unwrap_or(u32::MAX),
         }

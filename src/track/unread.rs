@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn more_names_than_can_be_asked_for_keep_the_client() {
         for (count, keeps) in [(400, false), (600, true)] {
-            let text: String = (0..count).map(|n| format!("SET my.name_{n:0100} = 'x';")).collect();
+            let text: String = (0..count).map(|n| format!("SET my.name_{n:050} = '{n:050}';")).collect();
             let bytes = messages(&[(b'Q', format!("{text}\0").as_bytes())]);
             let mut talk = Talk::new(9);
             let sent: Vec<u8> = bytes.chunks(20_000).flat_map(|piece| talk.say(piece)).collect();
@@ -106,7 +106,7 @@ mod tests {
             talk.answer(&messages(&[(b'C', b"SET\0"), READY]));
             let mut out = Vec::new();
             talk.exchange.settle(&talk.client, &mut talk.server, &mut out);
-            let last = format!("my.name_{:0100}", 399);
+            let last = format!("my.name_{:050}", 399);
             assert!(memchr::memmem::find(&out, last.as_bytes()).is_some());
             talk.answer(&messages(&[(b'T', b""), (b'C', b"SELECT 0\0"), READY]));
             assert_eq!(talk.server.holds_more, keeps, "{count}");

@@ -17,6 +17,7 @@ use std::rc::Rc;
 
 use super::exchange::Exchange;
 use super::expect::Expect;
+use super::functions::Says;
 use super::lexer::{self, Effect, Names, Skim, StateKind, Traces, classify};
 use super::reading::put_run;
 use super::sink::Sink;
@@ -55,8 +56,7 @@ pub(super) struct Parties<'a> {
 pub(super) struct Looked {
     /// It is what applications usually say: nothing stays behind it.
     pub(super) is_plain: bool,
-    /// It may change settings that decide what texts mean.
-    pub(super) decides: bool,
+    pub(super) says: Says,
 }
 
 /// What to do with one message.
@@ -324,7 +324,7 @@ impl Exchange {
             }
             parties.look_for_ends(text);
         }
-        Ok(Looked { is_plain, decides: parties.look_for_functions(text, is_plain) })
+        Ok(Looked { is_plain, says: parties.look_for_functions(text, is_plain) })
     }
 
     /// A text that asks what a sequence gave last must not be told what it gave another client. From the first such text of
@@ -413,6 +413,10 @@ impl<'a> Parties<'a> {
     pub(super) fn leave_behind(&mut self, traces: &Traces) {
         self.server.touch(&traces.changes, self.client);
         self.server.may_set(&traces.custom);
+        if traces.changes.touched == Names::Any {
+            // Settings with a class are in no view: one whose name could not be read is never known.
+            self.server.left_behind = Some(StateKind::Unknown);
+        }
         match traces.kind {
             // What comes of it is asked for.
             StateKind::Settings => return,
@@ -425,7 +429,7 @@ impl<'a> Parties<'a> {
             | StateKind::Cursor
             | StateKind::AdvisoryLock
             | StateKind::PreparedStatement => self.server.pinned = true,
-            StateKind::Unknown => self.server.may_have_made = true,
+            StateKind::Unknown => self.server.may_make(&self.client.functions),
         }
         self.server.left_behind = self.server.left_behind.max(Some(traces.kind));
         self.server.doubted = true;

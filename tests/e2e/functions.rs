@@ -434,3 +434,71 @@ async fn what_a_sequence_gave_another_client_is_not_told_by_functions() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+#[tokio::test]
+async fn functions_that_come_or_run_behind_their_parse_are_known() {
+    let enter = "SELECT enter('ann')";
+    let enter_now = || Batch::new().bind("", "", &[]).execute("").sync();
+    // Prepared in one request and bound in the next: the text that makes the function, and the one that calls it.
+    let stage = stage_with(&[]).await;
+    let mut maker = stage.client("acme").await;
+    assert!(maker.ask(Batch::new().parse("", ENTER).sync()).await.errors.is_empty());
+    settled(&stage).await;
+    assert!(maker.ask(enter_now()).await.errors.is_empty());
+    assert_eq!(seen_of(&stage, enter).await, kept_apart(), "made behind its Parse");
+    let stage = stage_with(&[ENTER]).await;
+    let (mut ann, mut bob) = (stage.client("acme").await, stage.client("acme").await);
+    assert!(ann.ask(Batch::new().parse("", enter).sync()).await.errors.is_empty());
+    settled(&stage).await;
+    assert!(ann.ask(enter_now()).await.errors.is_empty());
+    assert_eq!(user(&mut bob).await, "", "called behind its Parse, which came before anything was known");
+}
+
+/// Returns when the server has been asked what there is to ask, and another client has had it.
+async fn settled(stage: &Stage) {
+    run(&mut stage.client("acme").await, "SELECT 1").await;
+}
+
+#[tokio::test]
+async fn functions_that_are_committed_behind_newer_ones_are_known() {
+    let maker = |name: &str| {
+        format!(
+            "CREATE PROCEDURE make_{name}() LANGUAGE plpgsql AS $x$ BEGIN EXECUTE \
+             $e$CREATE FUNCTION {name}() RETURNS boolean LANGUAGE plpgsql AS \
+             $y$ BEGIN SET app.\"user\" = 'ann'; RETURN true; END $y$$e$; END $x$"
+        )
+    };
+    let stage = Stage::start(Plan::new(&["acme"])).await;
+    let (mut ann, mut bob) = (stage.client("acme").await, stage.client("acme").await);
+    for name in ["early", "late"] {
+        run(&mut ann, &maker(name)).await;
+    }
+    settled(&stage).await;
+    run(&mut ann, "BEGIN; CALL make_early()").await;
+    run(&mut bob, "CALL make_late()").await;
+    settled(&stage).await;
+    run(&mut ann, "COMMIT").await;
+    settled(&stage).await;
+    assert_eq!(seen_of(&stage, "SELECT early()").await, kept_apart());
+}
+
+#[tokio::test]
+async fn what_a_function_prepares_or_holds_keeps_its_client() {
+    let function = |body: &str| format!("CREATE FUNCTION f() RETURNS void LANGUAGE sql AS '{body}'");
+    let mut wrong = Vec::new();
+    for (body, look) in [
+        ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", "SELECT count(*) FROM pg_cursors"),
+        ("PREPARE p AS SELECT 1", "SELECT count(*) FROM pg_prepared_statements WHERE from_sql"),
+    ] {
+        let stage = Stage::start(Plan::new(&["acme"])).await;
+        let (mut ann, mut bob) = (stage.client("acme").await, stage.client("acme").await);
+        run(&mut ann, &function(body)).await;
+        settled(&stage).await;
+        run(&mut ann, "SELECT f()").await;
+        let seen = (bob.query(look).await.value().to_owned(), ann.query(look).await.value().to_owned());
+        if seen != ("0".to_owned(), "1".to_owned()) {
+            wrong.push((body, seen));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

@@ -397,6 +397,26 @@ async fn settings_that_are_named_out_of_sight_never_reach_another_client() {
 }
 
 #[tokio::test]
+async fn names_of_settings_as_postgres_reads_them_are_those_that_are_reset() {
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    let (mut client, mut other) = (stage.client("acme").await, stage.client("acme").await);
+    let (long, cut) = (format!("my.{}", "n".repeat(70)), format!("my.{}", "n".repeat(63)));
+    for (sql, name) in [
+        ("SET my.\u{e9} = 'v'".to_owned(), "my.\u{e9}"),
+        ("SELECT set_config('my.\u{e8}', 'v', false)".to_owned(), "my.\u{e8}"),
+        ("CREATE TEMP TABLE t (); SET my.\u{ea} = 'v'; DROP TABLE t".to_owned(), "my.\u{ea}"),
+        (format!("SET {long} = 'v'"), &cut),
+        (format!("SELECT set_config('{long}x', 'v', false)"), &format!("{long}x")),
+    ] {
+        let reply = client.query(&sql).await;
+        assert!(reply.errors.is_empty(), "{sql}: {reply:?}");
+        let look = format!("SELECT coalesce(current_setting('{name}', true), '')");
+        assert_eq!(other.query(&look).await.value(), "", "{sql}");
+    }
+    assert_eq!(show(&mut client, &cut).await, "v", "it follows its client");
+}
+
+#[tokio::test]
 async fn a_client_whose_path_was_found_outside_goes_on() {
     let stage = one_server().await;
     let mut client = stage.client("acme").await;

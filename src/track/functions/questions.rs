@@ -109,7 +109,8 @@ const FIRST_OWN_OID: u32 = 16384;
 
 /// What a body says that leaves something behind; less is sent then.
 const SUSPICIOUS: &str = "set_config|advisory_lock|pg_temp|(last|curr)val\
-     |\\m(set|reset|discard|listen|temp|temporary|execute|create|alter)\\M";
+     |to_xml|ts_stat|ts_rewrite\
+     |\\m(set|reset|discard|listen|temp|temporary|hold|prepare|deallocate|execute|create|alter)\\M";
 
 const NEWEST: &str = "pg_catalog.concat_ws(',',(SELECT pg_catalog.max(oid) FROM pg_catalog.pg_proc),\
      (SELECT pg_catalog.max(oid) FROM pg_catalog.pg_rewrite),(SELECT pg_catalog.max(oid) FROM pg_catalog.pg_trigger),\

@@ -8,6 +8,7 @@ use super::path::{self, MakesTemp};
 use super::settings::{self, Changes, Names};
 use super::skim::custom_names;
 use super::tokens::{Statements, Token, Tokens, is};
+use super::verdict;
 
 /// What functions may leave behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,6 +78,9 @@ pub fn left_by_body(body: &[u8]) -> Left {
                 return Left { custom: left.custom, makes, ..Left::anything() };
             }
             Token::Name(name) => {
+                if verdict::runs_texts(name) {
+                    left.merge(&Left::anything());
+                }
                 if is(name, b"set_config") {
                     settings::call(&tokens, &mut changes);
                     calls = calls.saturating_add(1);
@@ -97,11 +101,15 @@ pub fn left_by_body(body: &[u8]) -> Left {
             settings::call(&tokens, &mut changes);
             calls = calls.saturating_add(1);
         }
+        if verdict::runs_texts(word) {
+            left.merge(&Left::anything());
+        }
         if is(word, b"execute") {
             runs_texts = true;
             left.merge(&left_by_text(tokens.clone()));
         }
-        left.pins |= is_first && is(word, b"listen") || is(word, b"temp") || is(word, b"temporary");
+        let keeps = is_first && FIRST_KEEPING.iter().any(|verb| is(word, verb));
+        left.pins |= keeps || KEEPING.iter().any(|kept| is(word, kept));
         is_first = STARTS.iter().any(|start| is(word, start));
     }
     left.settings.merge(&changes.touched);
@@ -225,6 +233,12 @@ fn filled(text: &[u8]) -> Option<Vec<u8>> {
     }
     Some(out)
 }
+
+/// What keeps a client where it has said that, or lets it go, at the beginning of a statement.
+const FIRST_KEEPING: [&[u8]; 3] = [b"listen", b"prepare", b"deallocate"];
+
+/// The same anywhere: temporary objects, held cursors.
+const KEEPING: [&[u8]; 3] = [b"temp", b"temporary", b"hold"];
 
 /// Words of PL/pgSQL behind which a statement begins.
 const STARTS: [&[u8]; 4] = [b"begin", b"then", b"else", b"loop"];

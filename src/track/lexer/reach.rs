@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use super::settings::MAX_NAME_BYTES;
 use super::tokens::{Statements, Token, Tokens, is};
 
 /// What runs the functions.
@@ -104,9 +105,6 @@ const CHANGING: [&[u8]; 6] = [b"insert", b"update", b"delete", b"merge", b"copy"
 
 /// What need not name the tables that it goes to.
 const MAINTAINING: [&[u8]; 4] = [b"analyze", b"vacuum", b"cluster", b"reindex"];
-
-/// NAMEDATALEN - 1 (`src/include/pg_config_manual.h`).
-const MAX_NAME_BYTES: usize = 63;
 
 fn one_of(word: &[u8], words: &[&[u8]]) -> bool {
     words.iter().any(|one| is(word, one))

@@ -238,13 +238,17 @@ fn name(tokens: &mut Tokens<'_>) -> Option<Box<str>> {
             Some(Token::Text | Token::Number | Token::Symbol(_) | Token::Doubt) | None => return None,
         };
         let part = std::str::from_utf8(part).ok().filter(|part| part.is_ascii() && !part.contains('"'))?;
-        whole.push_str(&part.to_ascii_lowercase());
+        // Postgres cuts a longer one.
+        whole.push_str(&part.get(..MAX_NAME_BYTES).unwrap_or(part).to_ascii_lowercase());
         if !tokens.eat_symbol(b'.') {
             return Some(whole.into());
         }
         whole.push('.');
     }
 }
+
+/// NAMEDATALEN - 1 (`src/include/pg_config_manual.h`).
+pub const MAX_NAME_BYTES: usize = 63;
 
 /// Settings whose value ends with the transaction in any case; the seed of `random()` cannot be asked for.
 fn is_of_transaction(name: &str) -> bool {

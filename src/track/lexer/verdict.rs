@@ -301,7 +301,7 @@ fn state_of_name(name: &[u8], after: &Tokens<'_>) -> Option<StateKind> {
         let kind = if names_its_setting(after.clone()) { StateKind::Settings } else { StateKind::Unknown };
         return (!is_local_call(after.clone())).then_some(kind);
     }
-    if RUNNING_TEXTS.iter().any(|function| is(name, function)) {
+    if runs_texts(name) {
         return Some(StateKind::Unknown);
     }
     let (prefix, rest) = name.split_at_checked(3)?;
@@ -319,6 +319,11 @@ fn state_of_name(name: &[u8], after: &Tokens<'_>) -> Option<StateKind> {
 /// Whether a call of `set_config` says in so many words what it sets.
 fn names_its_setting(mut after: Tokens<'_>) -> bool {
     after.eat_symbol(b'(') && after.text().is_some() && after.eat_symbol(b',')
+}
+
+/// Whether that function of Postgres' runs a text which it is given.
+pub(super) fn runs_texts(name: &[u8]) -> bool {
+    RUNNING_TEXTS.iter().any(|function| is(name, function))
 }
 
 /// Functions of Postgres' that run a text which they are given, or read a view whose name may be in one.
