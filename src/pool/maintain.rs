@@ -60,7 +60,7 @@ fn opened(
         counters.server_login_us = counters.server_login_us.saturating_add(now.micros_since(started));
     }
     let state = state_of(shared, tenant, login.parameters);
-    tenant.set_base(state.settings.params.clone());
+    tenant.set_base(&state.settings.params);
     tenant.clear_login_error();
     let id = permit.server();
     let server = Box::new(Server {

@@ -187,9 +187,13 @@ impl TenantState {
         self.base.borrow().clone()
     }
 
-    /// Remembers what a server reported right after login.
-    pub fn set_base(&self, params: Rc<Params>) {
-        *self.base.borrow_mut() = Some(params);
+    /// Remembers what a server reported right after login. If that is not what the one before it did, the defaults have
+    /// changed, and who comes from here on is greeted anew.
+    pub fn set_base(&self, params: &Rc<Params>) {
+        let before = self.base.replace(Some(params.clone()));
+        if before.is_some_and(|before| before != *params) {
+            self.greetings.borrow_mut().by_wishes.clear();
+        }
     }
 
     /// The one allocation for this set of reported settings.

@@ -153,7 +153,8 @@ async fn settle_in(
     match arrival.mode {
         PoolMode::Session => Ok((greeting, Some(lease))),
         PoolMode::Transaction => {
-            lease.give_back(Leftover::Nothing);
+            let ends = lease.server().is_some_and(|server| server.state.ends_when_idle());
+            lease.give_back(if ends { Leftover::State } else { Leftover::Nothing });
             Ok((greeting, None))
         }
     }

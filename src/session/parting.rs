@@ -43,7 +43,7 @@ impl Session {
         let mut leftover = Leftover::Nothing;
         let mut lost_settings = false;
         if let Some(server) = lease.server() {
-            if stays(self.mode, &server.state) {
+            if stays(self.mode, &server.state) || server.state.ends_when_idle() {
                 leftover = Leftover::State;
             }
             assert!(

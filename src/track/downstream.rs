@@ -389,6 +389,9 @@ impl Exchange {
         }
         if self.expect.requests() <= 1 {
             self.forgets_earlier = false;
+            if server.status == TxStatus::Idle && !self.unsynced {
+                server.has_run_all(&client.functions);
+            }
             server.reads_otherwise &= server.status != TxStatus::Idle || server.is_asked() || self.unsynced;
         }
         if self.expect.head().is_some_and(Expect::is_request) {

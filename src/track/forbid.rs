@@ -28,7 +28,9 @@ impl Bounds {
     pub fn allow<'a>(&self, schemas: impl IntoIterator<Item = &'a str>) -> bool {
         let Some(allowed) = &self.schemas else { return true };
         schemas.into_iter().all(|schema| {
-            let is_everybodys = ["pg_catalog", "pg_temp", "information_schema", "$user"].contains(&schema);
+            // No schema has an empty name.
+            let is_everybodys =
+                ["", "pg_catalog", "pg_temp", "information_schema", "$user"].contains(&schema);
             is_everybodys || allowed.iter().any(|known| **known == *schema)
         })
     }
@@ -178,7 +180,7 @@ pub const fn pinning(kind: StateKind) -> Option<&'static str> {
         StateKind::Cursor => Some("a cursor WITH HOLD"),
         StateKind::AdvisoryLock => Some("an advisory lock of the session"),
         StateKind::PreparedStatement => Some("PREPARE"),
-        StateKind::Settings | StateKind::Deallocation | StateKind::Unknown => None,
+        StateKind::Settings | StateKind::Deallocation | StateKind::Unknown | StateKind::Indelible => None,
     }
 }
 
@@ -256,6 +258,7 @@ mod tests {
     fn a_path_inside_the_tenant_goes_through() {
         for text in [
             "SET search_path = shared, mine",
+            "SET search_path = ''",
             "SET search_path TO DEFAULT",
             "SELECT set_config('search_path', 'mine', true)",
         ] {

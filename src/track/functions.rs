@@ -124,6 +124,11 @@ impl Functions {
         Knowledge { changes: self.changes.get(), answers: self.answers.get() }
     }
 
+    /// Whether servers pass from client to client.
+    pub(super) const fn is_watched(&self) -> bool {
+        self.is_watched
+    }
+
     /// Whether a server runs texts of which nobody knows what the functions in them do.
     pub(super) fn are_unknown(&self) -> bool {
         self.is_watched && !self.is_known.get()
@@ -152,6 +157,7 @@ impl Parties<'_> {
     /// A text of which this was said is run.
     fn runs(&mut self, says: Says) {
         let functions = self.client.functions.clone();
+        self.server.read_behind.get_or_insert(says.behind);
         let is_news = says.behind != functions.knowledge();
         if says.makes {
             functions.forget();
@@ -201,6 +207,15 @@ impl Hidden {
     }
 }
 
+impl ServerState {
+    /// All that it was asked to run is answered. What was read when less was known of the functions may have run those that
+    /// came since.
+    pub(super) fn has_run_all(&mut self, functions: &Functions) {
+        let behind = self.read_behind.take();
+        self.blind |= behind.is_some_and(|behind| behind != functions.knowledge());
+    }
+}
+
 impl Exchange {
     /// Asks for the functions, if that is due; or acts on what another lease has found out meanwhile.
     pub(super) fn settle_functions(
@@ -209,7 +224,7 @@ impl Exchange {
         server: &mut ServerState,
         out: &mut Vec<u8>,
     ) {
-        let made_behind = server.may_have_made.take().filter(|_| client.functions.is_watched);
+        let made_behind = server.may_have_made.take();
         let is_old = |behind| client.functions.are_unknown() || behind != client.functions.knowledge();
         if made_behind.is_some_and(is_old) {
             // Who asks or has asked meanwhile may see newer ones, and not those that were made here.

@@ -493,7 +493,7 @@ impl ServerState {
         self.listened.clear();
         if !self.kept_otherwise {
             self.pinned = false;
-            self.left_behind = self.left_behind.filter(|kind| *kind == StateKind::Unknown);
+            self.left_behind = self.left_behind.filter(|kind| *kind >= StateKind::Unknown);
         }
     }
 }

@@ -84,6 +84,8 @@ pub enum StateKind {
     AdvisoryLock,
     /// Anything: the text is not understood, or runs code that is not in the text.
     Unknown,
+    /// What no reset takes away: that server is for nobody else.
+    Indelible,
 }
 
 /// What the simple query or the `Parse` with this text does to the session that runs it.
@@ -196,14 +198,22 @@ impl Traces {
     /// Whether the server may forget prepared statements: by DEALLOCATE or DISCARD ALL, or by what cannot be read.
     #[must_use]
     pub const fn may_forget(&self) -> bool {
-        matches!(self.kind, StateKind::Deallocation | StateKind::PreparedStatement | StateKind::Unknown)
+        matches!(
+            self.kind,
+            StateKind::Deallocation
+                | StateKind::PreparedStatement
+                | StateKind::Unknown
+                | StateKind::Indelible
+        )
     }
 
     /// Those of a text that [`classify`] says leaves this.
     #[must_use]
     pub fn of(sql: &[u8], kind: StateKind) -> Self {
         match kind {
-            StateKind::Unknown => Self { custom: custom_names(sql), ..Self::unknown() },
+            StateKind::Unknown | StateKind::Indelible => {
+                Self { kind, custom: custom_names(sql), ..Self::unknown() }
+            }
             StateKind::Settings
             | StateKind::Deallocation
             | StateKind::PreparedStatement

@@ -82,6 +82,8 @@ pub struct ServerState {
     pub makes_functions: bool,
     /// What it ran may have made functions, or what runs them, though no text says so. What was known of them then.
     pub(super) may_have_made: Option<Knowledge>,
+    /// What was known of the functions when the oldest text was read that is not answered, or whose transaction goes on.
+    pub(super) read_behind: Option<Knowledge>,
     /// How often the tenant's functions had changed when it was asked for them.
     pub(super) asked_behind: u32,
     /// Questions that it has been asked are not answered yet.
@@ -141,6 +143,7 @@ impl ServerState {
             blind: false,
             makes_functions: false,
             may_have_made: None,
+            read_behind: None,
             asked_behind: 0,
             asking: false,
             lost_settings: false,
@@ -183,9 +186,17 @@ impl ServerState {
         self.doubted |= self.makes_temp;
     }
 
+    /// Whether it ends when it is idle for as long as its client has wished: it may be somebody else's then.
+    #[must_use]
+    pub fn ends_when_idle(&self) -> bool {
+        self.settings.extras.iter().any(|(name, limit)| &**name == IDLE_LIMIT && &**limit != "0")
+    }
+
     /// What it ran may make functions out of sight.
     pub(super) fn may_make(&mut self, functions: &Functions) {
-        self.may_have_made.get_or_insert_with(|| functions.knowledge());
+        if functions.is_watched() {
+            self.may_have_made.get_or_insert_with(|| functions.knowledge());
+        }
     }
 
     /// Whether it ran something that may have made functions of which nobody has asked. To be acted upon when that has
@@ -280,3 +291,6 @@ impl ClientState {
         Unnamed { client: self.id, version: self.unnamed_version }
     }
 }
+
+/// The setting by which Postgres ends a session that is idle.
+const IDLE_LIMIT: &str = "idle_session_timeout";

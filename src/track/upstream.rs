@@ -415,7 +415,7 @@ impl<'a> Parties<'a> {
         self.server.may_set(&traces.custom);
         if traces.changes.touched == Names::Any {
             // Settings with a class are in no view: one whose name could not be read is never known.
-            self.server.left_behind = Some(StateKind::Unknown);
+            self.server.left_behind = self.server.left_behind.max(Some(StateKind::Unknown));
         }
         match traces.kind {
             // What comes of it is asked for.
@@ -430,6 +430,10 @@ impl<'a> Parties<'a> {
             | StateKind::AdvisoryLock
             | StateKind::PreparedStatement => self.server.pinned = true,
             StateKind::Unknown => self.server.may_make(&self.client.functions),
+            StateKind::Indelible => {
+                self.server.may_make(&self.client.functions);
+                self.server.condemned |= self.client.functions.is_watched();
+            }
         }
         self.server.left_behind = self.server.left_behind.max(Some(traces.kind));
         self.server.doubted = true;

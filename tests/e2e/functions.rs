@@ -502,3 +502,46 @@ async fn what_a_function_prepares_or_holds_keeps_its_client() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+#[tokio::test]
+async fn a_text_that_was_sent_before_its_function_changed_is_expected_to_run_the_new_one() {
+    let stage = Stage::start(Plan::new(&["acme"])).await;
+    let (mut ann, mut bob) = (stage.client("acme").await, stage.client("acme").await);
+    run(
+        &mut ann,
+        "CREATE TABLE gate (); CREATE FUNCTION late() RETURNS boolean LANGUAGE sql AS 'SELECT true'",
+    )
+    .await;
+    settled(&stage).await;
+    run(&mut ann, "BEGIN; LOCK TABLE gate").await;
+    bob.send(&Batch::new().query("BEGIN; LOCK TABLE gate; SELECT late(); COMMIT").0).await;
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    eventually("a client behind the lock", PATIENCE, async || {
+        let rows = stage.postgres.psql_in("app", waits).await.unwrap();
+        (rows[0][0].as_deref() == Some("1")).then_some(())
+    })
+    .await;
+    run(&mut ann, &format!("CREATE OR REPLACE {LATE}; COMMIT")).await;
+    settled(&stage).await;
+    assert!(bob.until_ready().await.errors.is_empty());
+    // On all of the tenant's servers.
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        let mut client = stage.client("acme").await;
+        run(&mut client, "BEGIN").await;
+        assert_eq!(user(&mut client).await, "");
+        others.push(client);
+    }
+}
+
+#[tokio::test]
+async fn a_server_with_what_no_reset_takes_away_is_nobody_elses() {
+    let mode = "CREATE FUNCTION isn_weak(boolean) RETURNS boolean LANGUAGE sql AS 'SELECT $1'";
+    let stage = stage_with(&[mode]).await;
+    let mut client = stage.client("acme").await;
+    let reply = client.query("BEGIN; SELECT isn_weak(true), pg_backend_pid()").await;
+    let pid = reply.rows[0][1].clone();
+    run(&mut client, "COMMIT").await;
+    let now = stage.client("acme").await.query("SELECT pg_backend_pid()").await;
+    assert_ne!(now.rows[0][0], pid);
+}

@@ -1,6 +1,6 @@
 //! Settings of a session: what Postgres reports follows the client, nothing reaches another one.
 
-use crate::support::{Batch, Plan, Stage, Wire};
+use crate::support::{Batch, PATIENCE, Plan, Stage, Wire, eventually};
 
 async fn one_server() -> Stage {
     Stage::start(Plan::new(&["acme", "bolt"]).one_server_each()).await
@@ -472,4 +472,44 @@ async fn a_startup_parameter_that_postgres_does_not_know_is_refused() {
     let reply = stage.connect().await.log_in(&login).await;
     assert_eq!(reply.errors.len(), 1, "{reply:?}");
     assert!(["42704", "22023", "0A000"].contains(&reply.code()), "{reply:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_limits_its_idle_time_ends_no_server_of_others() {
+    let stage = Stage::start(Plan::new(&["acme", "bolt"]).one_server_each()).await;
+    let (mut client, mut other) = (stage.client("acme").await, stage.client("bolt").await);
+    let mut pids = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        let reply = client.query("SET idle_session_timeout = '100ms'").await;
+        assert!(reply.errors.is_empty(), "{pids:?} {reply:?}");
+        assert_eq!(show(&mut client, "idle_session_timeout").await, "100ms");
+        assert_eq!(show(&mut stage.client("acme").await, "idle_session_timeout").await, "0");
+        // Postgres would have ended it by now.
+        other.query("SELECT pg_sleep(0.2)").await;
+        pids.insert(stage.client("acme").await.query("SELECT pg_backend_pid()").await.value().to_owned());
+    }
+    assert_eq!(pids.len(), 1, "{pids:?}");
+}
+
+#[tokio::test]
+async fn defaults_that_change_in_postgres_are_those_of_clients_that_come_later() {
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    let mut client = stage.client("acme").await;
+    let before = show(&mut client, "timezone").await;
+    for sql in [
+        "ALTER ROLE role_acme SET timezone = 'Asia/Tokyo'",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'role_acme'",
+    ] {
+        stage.postgres.psql_in("app", sql).await.unwrap();
+    }
+    // Its request finds a server that has just logged in.
+    let mut first = stage.client("acme").await;
+    eventually("a new server", PATIENCE, async || {
+        first.query("SELECT 1").await.errors.is_empty().then_some(())
+    })
+    .await;
+    let mut newcomer = stage.client("acme").await;
+    assert_eq!(newcomer.parameters["TimeZone"], "Asia/Tokyo");
+    assert_eq!(show(&mut newcomer, "timezone").await, "Asia/Tokyo");
+    assert_eq!(show(&mut first, "timezone").await, before, "as a session that was there before");
 }

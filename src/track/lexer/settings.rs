@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::tokens::{Statements, Token, Tokens, is};
-use super::verdict::is_local_call;
+use super::verdict::{self, is_local_call};
 
 /// Names of settings, in small letters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -264,7 +264,7 @@ pub(super) fn call(after: &Tokens<'_>, found: &mut Changes) {
 
 fn call_for_any_time(after: &Tokens<'_>, found: &mut Changes) {
     let mut ahead = after.clone();
-    let name = if ahead.eat_symbol(b'(') { ahead.text().filter(|_| ahead.eat_symbol(b',')) } else { None };
+    let name = if ahead.eat_symbol(b'(') { verdict::constant_argument(&mut ahead) } else { None };
     match name.and_then(|text| std::str::from_utf8(text).ok()) {
         Some(name) if name.is_ascii() && !is_of_transaction(name) => {
             found.touched.add([name.to_ascii_lowercase().into()]);
@@ -348,6 +348,7 @@ mod tests {
 
     #[test]
     fn a_call_of_set_config_names_its_setting_or_nobody_knows_it() {
+        assert_changes("SELECT set_config('my.a'::text, $1::text, false)", &["my.a"], &[]);
         assert_changes("SELECT set_config('My.User', $1, false)", &["my.user"], &[]);
         assert_changes("SELECT pg_catalog.set_config( 'a.b' , x, FALSE), 1", &["a.b"], &[]);
         for sql in

@@ -294,15 +294,18 @@ fn state_of_words(watch: Watch, earlier: &[u8], before: &[u8], word: &[u8]) -> O
 
 /// The state that is left by whoever mentions this name; `after` is what follows it.
 fn state_of_name(name: &[u8], after: &Tokens<'_>) -> Option<StateKind> {
-    if !matches!(name.first(), Some(b'p' | b'P' | b'q' | b'Q' | b's' | b'S' | b't' | b'T')) {
+    if !matches!(name.first().map(u8::to_ascii_lowercase), Some(b'd' | b'i' | b'p' | b'q' | b's' | b't')) {
         return None;
     }
     if is(name, b"set_config") {
         let kind = if names_its_setting(after.clone()) { StateKind::Settings } else { StateKind::Unknown };
         return (!is_local_call(after.clone())).then_some(kind);
     }
-    if runs_texts(name) {
+    if runs_texts(name) || is(name, b"set_limit") {
         return Some(StateKind::Unknown);
+    }
+    if INDELIBLE.iter().any(|function| is(name, function)) {
+        return Some(StateKind::Indelible);
     }
     let (prefix, rest) = name.split_at_checked(3)?;
     if !is(prefix, b"pg_") {
@@ -318,8 +321,21 @@ fn state_of_name(name: &[u8], after: &Tokens<'_>) -> Option<StateKind> {
 
 /// Whether a call of `set_config` says in so many words what it sets.
 fn names_its_setting(mut after: Tokens<'_>) -> bool {
-    after.eat_symbol(b'(') && after.text().is_some() && after.eat_symbol(b',')
+    after.eat_symbol(b'(') && constant_argument(&mut after).is_some()
 }
+
+/// An argument that is a constant, `'x'` or `'x'::text`, and the comma behind it.
+pub(super) fn constant_argument<'a>(tokens: &mut Tokens<'a>) -> Option<&'a [u8]> {
+    let text = tokens.text()?;
+    if tokens.eat_symbol(b':') && !(tokens.eat_symbol(b':') && tokens.eat_word(&[b"text"])) {
+        return None;
+    }
+    tokens.eat_symbol(b',').then_some(text)
+}
+
+/// Functions of Postgres' own extensions after which no reset makes a server as new: named connections to other servers
+/// (dblink), a mode of checking (isn).
+const INDELIBLE: [&[u8]; 3] = [b"dblink_connect", b"dblink_connect_u", b"isn_weak"];
 
 /// Whether that function of Postgres' runs a text which it is given.
 pub(super) fn runs_texts(name: &[u8]) -> bool {
