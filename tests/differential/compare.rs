@@ -7,6 +7,7 @@
 //! | BackendKeyData | all of it | process ids and cancel keys are the proxy's own |
 //! | ParameterStatus | the order of those next to each other | it is that of Postgres' table in one case, not in the other |
 //! | NotificationResponse | the sender's process id | two sessions, two backends |
+//! | the same | its place among ParameterStatus next to it | it comes from the tenant's listener, those from the server |
 //! | RowDescription | the number of a table that was created during the test | two databases, two numbers |
 //! | the answers to a request in a failed transaction | which error it is, if the proxied one is 25P02 | see below |
 //! | ErrorResponse | the name in `prepared statement "name"`, if sessions give it | of two for a text it may be either |
@@ -148,11 +149,13 @@ fn forget_statement(body: &mut Vec<u8>) {
     }
 }
 
-/// The messages, with ParameterStatus that are next to each other in the order of names.
+/// The messages, with ParameterStatus that are next to each other in the order of names, behind notifications.
 fn by_name(messages: &[Message]) -> Vec<&Message> {
     let mut sorted: Vec<&Message> = messages.iter().collect();
-    for run in sorted.chunk_by_mut(|one, other| one.tag == b'S' && other.tag == b'S') {
-        run.sort_unstable_by_key(|message| &message.body);
+    let is_news = |message: &Message| matches!(message.tag, b'A' | b'S');
+    for run in sorted.chunk_by_mut(|one, other| is_news(one) && is_news(other)) {
+        // Notifications keep their order.
+        run.sort_by_key(|message| (message.tag == b'S').then_some(&message.body));
     }
     sorted
 }
