@@ -9,13 +9,14 @@
 //! | NotificationResponse | the sender's process id | two sessions, two backends |
 //! | the same | its place among ParameterStatus next to it | it comes from the tenant's listener, those from the server |
 //! | RowDescription | the number of a table that was created during the test | two databases, two numbers |
-//! | the answers to a request in a failed transaction | which error it is, if the proxied one is 25P02 | see below |
+//! | the answers to a request in a failed transaction | which error it is, if the proxied one is 25P02, or 42601 for 25P02 | see below |
 //! | ErrorResponse | the name in `prepared statement "name"`, if sessions give it | of two for a text it may be either |
 //! | ErrorResponse 57014 | the context | how far the query had come when it was cancelled |
 //!
 //! In a failed transaction Postgres refuses most things with 25P02, and some with other errors before it comes to that: a
 //! Bind with too few values, for example. Where the server lacks the client's statement the proxy puts a Parse in front,
-//! and that is refused first.
+//! and that is refused first; with 42601 if its words can be read only under the settings of then, which a server in a
+//! failed transaction cannot be given.
 
 use crate::author::NAMES;
 use crate::player::Transcript;
@@ -91,8 +92,9 @@ impl Judge {
     fn are_refused(self, direct: &[Message], proxied: &[Message]) -> bool {
         let [before @ .., error, end] = proxied else { return false };
         let is_error = |message: &&Message| message.tag == b'E';
-        error.tag == b'E'
-            && error.fields().code == "25P02"
+        let is_aborted = |message: &Message| message.tag == b'E' && message.fields().code == "25P02";
+        let is_unread = error.tag == b'E' && error.fields().code == "42601" && direct.iter().any(is_aborted);
+        (is_aborted(error) || is_unread)
             && direct.last() == Some(end)
             && direct.iter().filter(is_error).count() == 1
             && direct.len() >= proxied.len()
