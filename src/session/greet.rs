@@ -92,7 +92,7 @@ pub async fn greet(admission: Admission, stream: Stream, wishes: SessionWishes) 
     let key = floor.registry.key(cell, protocol_minor >= 2, server_pid);
     if closing::say(&mut stream, &greeting(&settings, &key)).await.is_err() {
         if let Some(lease) = lease {
-            lease.give_back(Leftover::Nothing);
+            give_back_after_greeting(lease);
         }
         return None;
     }
@@ -153,11 +153,16 @@ async fn settle_in(
     match arrival.mode {
         PoolMode::Session => Ok((greeting, Some(lease))),
         PoolMode::Transaction => {
-            let ends = lease.server().is_some_and(|server| server.state.ends_when_idle());
-            lease.give_back(if ends { Leftover::State } else { Leftover::Nothing });
+            give_back_after_greeting(lease);
             Ok((greeting, None))
         }
     }
+}
+
+/// The server has the settings of the client that was greeted.
+fn give_back_after_greeting(mut lease: Lease) {
+    let ends = lease.server().is_some_and(|server| server.state.ends_when_idle());
+    lease.give_back(if ends { Leftover::State } else { Leftover::Nothing });
 }
 
 fn log_refusal(cell: &ClientCell, why: &NotGreeted) {
@@ -202,10 +207,14 @@ fn greeting(settings: &Settings, (pid, secret): &(u32, Vec<u8>)) -> Vec<u8> {
 /// What a server makes of the wishes, remembered for the next client that has the same. A server that does not answer keeps
 /// a newcomer no longer than a queue would.
 async fn learn_in_time(cell: &ClientCell, wishes: Extras, lease: &mut Lease) -> Result<Greeting, NotGreeted> {
+    let before = cell.tenant.base();
     let learned = tokio::time::timeout(cell.tenant.patience(), learn(cell, &wishes, lease)).await;
     let settings = learned.unwrap_or_else(|_| Err(NotGreeted::Told(Box::new(cannot_learn()))))?;
     let greeting = (settings.clone(), startup(&wishes, &settings));
-    cell.tenant.remember_greeting(wishes, greeting.clone());
+    // Defaults may have changed meanwhile.
+    if before == cell.tenant.base() {
+        cell.tenant.remember_greeting(wishes, greeting.clone());
+    }
     Ok(greeting)
 }
 

@@ -162,7 +162,11 @@ impl Session {
 /// What a client that goes away between two messages leaves behind.
 fn leftover_of(lease: &mut Lease, mode: PoolMode) -> Leftover {
     match lease.server() {
-        Some(server) if server.state.status == TxStatus::Idle && !stays(mode, &server.state) => {
+        Some(server)
+            if server.state.status == TxStatus::Idle
+                && !stays(mode, &server.state)
+                && !server.state.ends_when_idle() =>
+        {
             Leftover::Nothing
         }
         Some(_) => Leftover::State,

@@ -172,6 +172,7 @@ impl Exchange {
         server.drawn = client.draws;
         (server.has_drawn, server.may_ask) = (false, false);
         server.reads_otherwise = false;
+        server.read_behind = None;
         server.blind = client.functions.are_unknown();
         if reset || !server.settings.serves(&client.settings) {
             // After a reset the server reports what it has gone back to; what differs is not known before. So all

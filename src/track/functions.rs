@@ -40,11 +40,14 @@ pub struct Functions {
     /// How often it was found out what they do.
     answers: Cell<u32>,
     hidden: RefCell<Option<Rc<Hidden>>>,
-    /// The numbers of the newest, when they were asked for.
-    newest: RefCell<Option<Box<[u8]>>>,
+    /// The numbers of the newest, when they were asked for last.
+    newest: RefCell<Newest>,
     /// Those that were found, until it is known what else runs them.
     found: RefCell<Option<Found>>,
 }
+
+/// The numbers of the newest functions, and of the newest of what runs them, as the catalog told them; `None` if it has not.
+pub(super) type Newest = Option<Rc<[u8]>>;
 
 /// What was known of a tenant's functions at some time: how often they had changed, and how often that was found out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,7 +82,7 @@ struct Hidden {
     left: Left,
     reach: Reach,
     /// By which names a text runs those that change others: what is made anew under its old number shows in no number.
-    changing: Reach,
+    changing: Option<Reach>,
 }
 
 /// The answer to the first question.
@@ -112,12 +115,18 @@ impl Functions {
         self.is_known.set(true);
         self.answers.set(self.answers.get().wrapping_add(1));
         if let Some(hidden) = self.hidden() {
-            hidden.leave_behind(client, server);
+            // What it may have made was there when this was asked.
+            hidden.leave_settings(client, server);
         }
     }
 
     fn hidden(&self) -> Option<Rc<Hidden>> {
         self.hidden.borrow().clone()
+    }
+
+    /// The newest ones when they were asked for last.
+    pub(super) fn newest(&self) -> Newest {
+        self.newest.borrow().clone()
     }
 
     pub(super) fn knowledge(&self) -> Knowledge {
@@ -142,8 +151,11 @@ impl Parties<'_> {
         let decides = !is_plain && lexer::may_change(text, &DECIDING);
         let is_loud = hidden.as_ref().is_some_and(|hidden| hidden.reach.has(text));
         let is_watched = self.client.functions.is_watched;
-        let makes = is_watched && lexer::makes_functions(text, hidden.is_some())
-            || is_loud && hidden.is_some_and(|hidden| hidden.changing.has(text));
+        // As long as nothing is known there may be some.
+        let are_there = hidden.is_some() || self.client.functions.are_unknown();
+        let changing = hidden.as_ref().filter(|_| is_loud).and_then(|hidden| hidden.changing.as_ref());
+        let makes = is_watched && lexer::makes_functions(text, are_there)
+            || changing.is_some_and(|changing| changing.has(text));
         let says = Says { is_loud, decides, makes, behind: self.client.functions.knowledge() };
         match if is_plain { MakesTemp::No } else { lexer::makes_temp(text) } {
             MakesTemp::No => {}
@@ -194,6 +206,13 @@ impl Parties<'_> {
 
 impl Hidden {
     fn leave_behind(&self, client: &ClientState, server: &mut ServerState) {
+        self.leave_settings(client, server);
+        if self.left.makes != Made::Nothing {
+            server.may_make(&client.functions);
+        }
+    }
+
+    fn leave_settings(&self, client: &ClientState, server: &mut ServerState) {
         server.touch_names(&self.left.settings, client);
         if self.left.settings == Names::Any {
             // Settings with a class are in no view: but those that are named are never known, and nobody else may get them.
@@ -201,9 +220,6 @@ impl Hidden {
             server.left_behind = Some(StateKind::Unknown);
         }
         server.doubted |= self.left.pins;
-        if self.left.makes != Made::Nothing {
-            server.may_make(&client.functions);
-        }
     }
 }
 
@@ -224,25 +240,12 @@ impl Exchange {
         server: &mut ServerState,
         out: &mut Vec<u8>,
     ) {
-        let made_behind = server.may_have_made.take();
-        let is_old = |behind| client.functions.are_unknown() || behind != client.functions.knowledge();
-        if made_behind.is_some_and(is_old) {
-            // Who asks or has asked meanwhile may see newer ones, and not those that were made here.
-            server.makes_functions = true;
-            server.blind = true;
-        }
         let is_blind = std::mem::take(&mut server.blind);
-        if !is_blind {
-            if made_behind.is_some() {
-                self.ask(server, (Expect::AskMade, &questions::made()), Vec::new(), out);
-            }
-            return;
-        }
-        if std::mem::take(&mut server.makes_functions) {
+        if is_blind && std::mem::take(&mut server.makes_functions) {
             // Somebody may have asked before they were there for others.
             client.functions.forget();
         }
-        if client.functions.are_unknown() {
+        if is_blind && client.functions.are_unknown() {
             let reach = client.functions.found.borrow().as_ref().map(|found| questions::reach(&found.oids));
             let (question, sql) = match reach {
                 Some(sql) => (Expect::AskReach, sql),
@@ -250,8 +253,12 @@ impl Exchange {
             };
             self.ask(server, (question, &sql), Vec::new(), out);
             server.asked_behind = client.functions.changes.get();
-        } else if let Some(hidden) = client.functions.hidden() {
+        } else if is_blind && let Some(hidden) = client.functions.hidden() {
             hidden.leave_behind(client, server);
+        }
+        if let Some(before) = server.may_have_made.take() {
+            self.ask(server, (Expect::AskMade, &questions::made()), Vec::new(), out);
+            server.made_behind = before;
         }
     }
 }
@@ -259,11 +266,14 @@ impl Exchange {
 /// The rows that tell which functions there are; `None` if the question has failed.
 pub(super) fn take_functions(rows: Option<Vec<Row>>, client: &ClientState, server: &mut ServerState) {
     let functions = &client.functions;
-    if server.asked_behind != functions.changes.get() {
+    if server.asked_behind != functions.changes.get() || !functions.are_unknown() {
+        // Too late: they have changed since, or somebody else was faster.
         server.blind = true;
         return;
     }
-    *functions.newest.borrow_mut() = rows.as_deref().and_then(newest_of);
+    if let Some(newest) = rows.as_deref().and_then(newest_of) {
+        functions.newest.replace(Some(newest));
+    }
     let found = rows.map(|rows| found_among(&rows));
     if found.as_ref().is_none_or(|found| found.reads_sequences) {
         functions.reads_sequences.set(true);
@@ -277,8 +287,7 @@ pub(super) fn take_functions(rows: Option<Vec<Row>>, client: &ClientState, serve
         }
         // In doubt every text may do anything.
         None => {
-            let changing = Reach::default();
-            let hidden = Hidden { left: Left::anything(), reach: Reach::anything(), changing };
+            let hidden = Hidden { left: Left::anything(), reach: Reach::anything(), changing: None };
             functions.learn(Some(hidden), client, server);
         }
     }
@@ -302,18 +311,25 @@ pub(super) fn take_reach(rows: Option<Vec<Row>>, client: &ClientState, server: &
 }
 
 /// The row that tells whether functions were made out of sight; `None` if the question has failed.
+///
+/// It is compared with what was known before the text was run that may have made some. What another client has found out
+/// meanwhile proves nothing: of two functions the newer may be committed first.
 pub(super) fn take_made(rows: Option<&[Row]>, client: &ClientState, server: &mut ServerState) {
+    let before = server.made_behind.take();
     let newest = rows.and_then(newest_of);
-    if newest.is_none() || *client.functions.newest.borrow() != newest {
+    if newest.is_none() || before != newest {
         client.functions.forget();
         server.blind = true;
+    }
+    if newest.is_some() {
+        client.functions.newest.replace(newest);
     }
 }
 
 /// What stands in the last row, behind the functions if there are any.
-fn newest_of(rows: &[Row]) -> Option<Box<[u8]>> {
+fn newest_of(rows: &[Row]) -> Newest {
     match rows.last()?.as_slice() {
-        [newest] | [None, newest, ..] => newest.clone(),
+        [newest] | [None, newest, ..] => newest.as_deref().map(Rc::from),
         _ => None,
     }
 }
@@ -339,7 +355,7 @@ fn found_among(rows: &[Row]) -> Found {
         let name = name.as_deref().and_then(bytes);
         found.hidden.reach.functions.add(name.as_deref());
         if left.makes == Made::Anew {
-            found.hidden.changing.functions.add(name.as_deref());
+            found.hidden.changing.get_or_insert_default().functions.add(name.as_deref());
         }
         found.hidden.reach.by_triggers |= is_trigger.as_deref() == Some(b"t");
         found.oids.extend(oid.as_deref().and_then(|oid| std::str::from_utf8(oid).ok()).map(Box::from));
@@ -368,6 +384,7 @@ impl ServerState {
 
 #[cfg(test)]
 mod tests {
+    use super::super::answers::data_row;
     use super::super::fixture::{DONE, READY, Talk, messages};
     use super::*;
 
@@ -375,6 +392,78 @@ mod tests {
         let mut out = Vec::new();
         talk.exchange.settle(&talk.client, &mut talk.server, &mut out);
         out
+    }
+
+    #[test]
+    fn texts_that_may_make_functions_ask_no_more_than_once() {
+        let mut talk = Talk::new(9);
+        talk.client.functions = Functions::watched(false);
+        let newest = |number: &str| data_row(&[Some(number)]);
+        let functions = data_row(&[None, Some("7"), Some("f"), Some("f"), Some("f"), None]);
+        talk.say(&messages(&[(b'Q', b"CALL p()\0")]));
+        talk.answer(&messages(&[DONE, READY]));
+        // Everything at once: nobody knows anything yet.
+        let asked = settled(&mut talk);
+        let asks = |asked: &[u8], what: &[u8]| memchr::memmem::find_iter(asked, what).count();
+        assert_eq!((asks(&asked, b"RECURSIVE"), asks(&asked, b"SELECT pg_catalog.concat_ws")), (1, 1));
+        talk.answer(&messages(&[(b'D', &functions), DONE, READY]));
+        for row in [newest("7"), Vec::new()] {
+            // The last of the questions is about pins.
+            talk.answer(&messages(&[(b'D', &row), DONE, READY]));
+        }
+        while talk.server.asking {
+            talk.answer(&messages(&[DONE, READY]));
+        }
+        // It was not known before the text was run: once more, and no further.
+        assert_eq!(asks(&settled(&mut talk), b"RECURSIVE"), 1);
+        talk.answer(&messages(&[(b'D', &functions), DONE, READY]));
+        assert_eq!(settled(&mut talk), b"");
+        assert!(!talk.server.is_unsettled() && !talk.client.functions.are_unknown());
+        for (number, is_new) in [("7", false), ("8", true)] {
+            talk.say(&messages(&[(b'Q', b"CALL p()\0")]));
+            talk.answer(&messages(&[DONE, READY]));
+            let asked = settled(&mut talk);
+            assert_eq!((asks(&asked, b"RECURSIVE"), asks(&asked, b"SELECT pg_catalog.concat_ws")), (0, 1));
+            talk.answer(&messages(&[(b'D', &newest(number)), DONE, READY]));
+            while talk.server.asking {
+                talk.answer(&messages(&[DONE, READY]));
+            }
+            assert_eq!(talk.client.functions.are_unknown(), is_new);
+        }
+    }
+
+    #[test]
+    fn a_question_that_fails_is_not_asked_for_ever() {
+        let mut talk = Talk::new(9);
+        talk.client.functions = Functions::watched(false);
+        talk.say(&messages(&[(b'Q', b"SELECT 1\0")]));
+        talk.answer(&messages(&[DONE, READY]));
+        assert!(settled(&mut talk).starts_with(b"Q"));
+        let failed = (b'E', b"SERROR\0C42501\0Mpermission denied\0\0".as_slice());
+        talk.answer(&messages(&[failed, READY]));
+        // Now every text may do anything: that is asked about, once.
+        assert!(settled(&mut talk).starts_with(b"Q"));
+        while talk.server.asking {
+            talk.answer(&messages(&[DONE, READY]));
+        }
+        assert_eq!(settled(&mut talk), b"");
+        assert!(!talk.server.is_unsettled() && !talk.client.functions.are_unknown());
+    }
+
+    #[test]
+    fn what_a_server_ran_blind_may_have_made_functions_that_are_asked_for() {
+        let mut talk = Talk::new(9);
+        talk.client.functions = Functions::watched(false);
+        talk.say(&messages(&[(b'Q', b"SELECT make()\0")]));
+        // Another lease has found out meanwhile that there is one that makes others, and nothing else.
+        let left = Left { makes: Made::New, ..Left::default() };
+        let hidden = Hidden { left, reach: Reach::anything(), changing: None };
+        *talk.client.functions.hidden.borrow_mut() = Some(Rc::new(hidden));
+        talk.client.functions.is_known.set(true);
+        talk.answer(&messages(&[DONE, READY]));
+        let asked = settled(&mut talk);
+        assert!(memchr::memmem::find(&asked, b"concat_ws").is_some(), "{}", asked.escape_ascii());
+        assert!(!talk.server.is_unsettled());
     }
 
     #[test]

@@ -43,6 +43,9 @@ impl Exchange {
             return Err(ServerFault::OwnQueryFailed(error));
         }
         self.settle_channels(client, server.status, self.expect.requests() == 0);
+        if server.status == TxStatus::Idle && self.expect.requests() == 0 && !self.unsynced {
+            server.has_run_all(&client.functions);
+        }
         if std::mem::take(&mut self.request_failed) && server.status != TxStatus::Failed {
             // The settings that the client had stand, and ours was one too many. What it sent behind this in advance sees
             // its startup settings: a reset that fails in the middle of a pipeline is that rare.

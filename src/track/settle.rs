@@ -204,7 +204,7 @@ impl Exchange {
         server.asking = !self.asked.is_empty();
         if error.is_some_and(is_cancel) && self.asked_in_vain < MAX_ASKED_IN_VAIN {
             self.asked_in_vain = self.asked_in_vain.saturating_add(1);
-            return ask_again(question, asked, (client, server));
+            return ask_again(question, asked, server);
         }
         self.asked_in_vain = 0;
         let failed = error.is_some() || asked.bytes > MAX_ANSWER_BYTES;
@@ -242,12 +242,12 @@ fn is_cancel(error: &[u8]) -> bool {
     parse_error_fields(error).code() == Some(b"57014")
 }
 
-fn ask_again(question: Expect, asked: Asked, (client, server): (&ClientState, &mut ServerState)) {
+fn ask_again(question: Expect, asked: Asked, server: &mut ServerState) {
     match question {
         Expect::AskSettings => server.touch_these(asked.names.into_iter().collect()),
         Expect::AskAllSettings => server.touch_any(),
         Expect::AskFunctions | Expect::AskReach => server.blind = true,
-        Expect::AskMade => server.may_make(&client.functions),
+        Expect::AskMade => server.may_have_made = Some(server.made_behind.take()),
         _ => server.doubted = true,
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::forbid::Bounds;
-use super::functions::{Functions, Knowledge, Says};
+use super::functions::{Functions, Knowledge, Newest, Says};
 use super::hearing::{Channels, Hearing};
 use super::lexer::{Names, StateKind, Traces};
 use super::params::{Extras, Settings};
@@ -80,8 +80,10 @@ pub struct ServerState {
     pub blind: bool,
     /// A text that it ran may have made functions: what is known of them is not what will be there when it commits.
     pub makes_functions: bool,
-    /// What it ran may have made functions, or what runs them, though no text says so. What was known of them then.
-    pub(super) may_have_made: Option<Knowledge>,
+    /// What it ran may have made functions, or what runs them, though no text says so. Which were the newest before that.
+    pub(super) may_have_made: Option<Newest>,
+    /// The same, of what it is being asked.
+    pub(super) made_behind: Newest,
     /// What was known of the functions when the oldest text was read that is not answered, or whose transaction goes on.
     pub(super) read_behind: Option<Knowledge>,
     /// How often the tenant's functions had changed when it was asked for them.
@@ -143,6 +145,7 @@ impl ServerState {
             blind: false,
             makes_functions: false,
             may_have_made: None,
+            made_behind: None,
             read_behind: None,
             asked_behind: 0,
             asking: false,
@@ -195,7 +198,7 @@ impl ServerState {
     /// What it ran may make functions out of sight.
     pub(super) fn may_make(&mut self, functions: &Functions) {
         if functions.is_watched() {
-            self.may_have_made.get_or_insert_with(|| functions.knowledge());
+            self.may_have_made.get_or_insert_with(|| functions.newest());
         }
     }
 

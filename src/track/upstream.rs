@@ -432,7 +432,7 @@ impl<'a> Parties<'a> {
             StateKind::Unknown => self.server.may_make(&self.client.functions),
             StateKind::Indelible => {
                 self.server.may_make(&self.client.functions);
-                self.server.condemned |= self.client.functions.is_watched();
+                self.server.condemned = true;
             }
         }
         self.server.left_behind = self.server.left_behind.max(Some(traces.kind));

@@ -45,7 +45,7 @@ pub(super) fn functions(schemas: Option<&[Box<str>]>) -> String {
          FROM f JOIN pg_catalog.pg_proc p ON p.oid=f.o JOIN pg_catalog.pg_language l ON l.oid=p.prolang \
          CROSS JOIN LATERAL (SELECT CASE WHEN p.prosqlbody IS NULL THEN p.prosrc \
          ELSE pg_catalog.pg_get_function_sqlbody(p.oid) END AS body OFFSET 0) b \
-         CROSS JOIN LATERAL (SELECT b.body OPERATOR(pg_catalog.~*) '{SUSPICIOUS}' \
+         CROSS JOIN LATERAL (SELECT b.body OPERATOR(pg_catalog.~*) E'{SUSPICIOUS}' \
          OR l.lanname NOT IN ('sql','plpgsql') AS yes OFFSET 0) s \
          CROSS JOIN LATERAL (SELECT EXISTS(SELECT FROM pg_catalog.pg_depend x WHERE x.classid={functions} \
          AND x.objid=p.oid AND x.deptype='e') AS yes OFFSET 0) e \
@@ -110,7 +110,7 @@ const FIRST_OWN_OID: u32 = 16384;
 /// What a body says that leaves something behind; less is sent then.
 const SUSPICIOUS: &str = "set_config|advisory_lock|pg_temp|(last|curr)val\
      |to_xml|ts_stat|ts_rewrite\
-     |\\m(set|reset|discard|listen|temp|temporary|hold|prepare|deallocate|execute|create|alter)\\M";
+     |\\\\m(set|reset|discard|listen|temp|temporary|hold|prepare|deallocate|execute|create|alter)\\\\M";
 
 const NEWEST: &str = "pg_catalog.concat_ws(',',(SELECT pg_catalog.max(oid) FROM pg_catalog.pg_proc),\
      (SELECT pg_catalog.max(oid) FROM pg_catalog.pg_rewrite),(SELECT pg_catalog.max(oid) FROM pg_catalog.pg_trigger),\

@@ -62,12 +62,14 @@ const LOUD: [bool; 256] = {
     loud
 };
 
-/// Whether an underscore is that of `set_c`, `pg_a`, `pg_s`, `pg_t`, `_to_x`, `ts_s` or `ts_r`.
+/// Whether an underscore is that of `set_c`, `set_l`, `pg_a`, `pg_s`, `pg_t`, `_to_x`, `ts_s`, `ts_r`, `dblink_c` or `isn_w`.
 const fn is_in_wanted_name(before: &[u8], after: &[u8]) -> bool {
     match before {
-        [.., b's' | b'S', b'e' | b'E', b't' | b'T'] => matches!(after, [b'c' | b'C', ..]),
+        [.., b's' | b'S', b'e' | b'E', b't' | b'T'] => matches!(after, [b'c' | b'C' | b'l' | b'L', ..]),
         [.., b'p' | b'P', b'g' | b'G'] => matches!(after, [b'a' | b'A' | b's' | b'S' | b't' | b'T', ..]),
         [.., b't' | b'T', b's' | b'S'] => matches!(after, [b's' | b'S' | b'r' | b'R', ..]),
+        [.., b'n' | b'N', b'k' | b'K'] => matches!(after, [b'c' | b'C', b'o' | b'O', ..]),
+        [.., b'i' | b'I', b's' | b'S', b'n' | b'N'] => matches!(after, [b'w' | b'W', ..]),
         _ => matches!(after, [b't' | b'T', b'o' | b'O', b'_', b'x' | b'X', ..]),
     }
 }
@@ -102,7 +104,12 @@ fn after_simple_text(inside: &[u8]) -> Option<&[u8]> {
 fn after_simple_name(inside: &[u8]) -> Option<&[u8]> {
     let is_wanted = matches!(
         inside,
-        [b'p', b'g', b'_', ..] | [b's', b'e', b't', b'_', ..] | [b'q', b'u', ..] | [b't', b's', b'_', ..]
+        [b'p', b'g', b'_', ..]
+            | [b's', b'e', b't', b'_', ..]
+            | [b'q', b'u', ..]
+            | [b't', b's', b'_', ..]
+            | [b'd', b'b', b'l', ..]
+            | [b'i', b's', b'n', b'_', ..]
     );
     if is_wanted { None } else { inside.get(memchr::memchr(b'"', inside)?.wrapping_add(1)..) }
 }

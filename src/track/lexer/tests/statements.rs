@@ -52,6 +52,25 @@ fn queries_and_changes_are_transient() {
 }
 
 #[test]
+fn functions_that_keep_something_in_c_are_known_by_name() {
+    assert_state(StateKind::Unknown, &["SELECT set_limit(0.5)", "SELECT exts.\"set_limit\"($1)"]);
+    assert_state(
+        StateKind::Indelible,
+        &[
+            "SELECT dblink_connect('c', 'host=x')",
+            "SELECT exts.DBLINK_CONNECT_U($1)",
+            "SELECT \"dblink_connect\"('c')",
+            "SELECT isn_weak(true)",
+            "SELECT * FROM \"isn_weak\"()",
+        ],
+    );
+    assert_transient(&[
+        "SELECT link_count, isn_number, set_size FROM links",
+        "SELECT dblink('c', 'SELECT 1')",
+    ]);
+}
+
+#[test]
 fn transactions_and_definitions_are_transient() {
     assert_transient(&[
         "BEGIN",
