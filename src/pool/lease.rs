@@ -92,6 +92,12 @@ impl Lease {
         self.set_pinned(true);
     }
 
+    /// Whether anybody waits for a server of the cluster.
+    #[must_use]
+    pub fn others_wait(&self) -> bool {
+        self.pool.shared.desk(self.tenant.cluster()).is_some_and(|desk| !desk.table.waiting.is_empty())
+    }
+
     /// Whether the server is logged in as the tenant is now.
     #[must_use]
     pub fn is_current(&self) -> bool {

@@ -298,10 +298,14 @@ impl Session {
     }
 
     fn read_client(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<Moved, Stop> {
-        let Phase::Leased(Leased { talk, paused, held, leaving, .. }) = &mut self.phase else {
+        let Phase::Leased(Leased { lease, talk, paused, held, leaving }) = &mut self.phase else {
             return Ok(Moved::Nothing);
         };
+        // What it says next is another lease's if others wait: a client that says something behind each question would
+        // keep its server for ever.
+        let gives_way = talk.exchange.owes_only_itself() && lease.others_wait();
         if *held
+            || gives_way
             || !talk.to_server.is_empty()
             || self.to_client.len() > MAX_UNREAD_BYTES
             || *leaving

@@ -120,6 +120,16 @@ impl Functions {
         }
     }
 
+    /// The question has failed; or they have changed since, or somebody else was faster.
+    pub(super) fn are_not_told(&self, client: &ClientState, server: &mut ServerState) {
+        if self.are_unknown() {
+            // The same server is not asked again, or it might be for ever: the next lease will ask.
+            Hidden::anything().leave_settings(client, server);
+        } else {
+            server.blind = true;
+        }
+    }
+
     fn hidden(&self) -> Option<Rc<Hidden>> {
         self.hidden.borrow().clone()
     }
@@ -205,6 +215,10 @@ impl Parties<'_> {
 }
 
 impl Hidden {
+    fn anything() -> Self {
+        Self { left: Left::anything(), reach: Reach::anything(), changing: None }
+    }
+
     fn leave_behind(&self, client: &ClientState, server: &mut ServerState) {
         self.leave_settings(client, server);
         if self.left.makes != Made::Nothing {
@@ -267,9 +281,7 @@ impl Exchange {
 pub(super) fn take_functions(rows: Option<Vec<Row>>, client: &ClientState, server: &mut ServerState) {
     let functions = &client.functions;
     if server.asked_behind != functions.changes.get() || !functions.are_unknown() {
-        // Too late: they have changed since, or somebody else was faster.
-        server.blind = true;
-        return;
+        return functions.are_not_told(client, server);
     }
     if let Some(newest) = rows.as_deref().and_then(newest_of) {
         functions.newest.replace(Some(newest));
@@ -287,8 +299,7 @@ pub(super) fn take_functions(rows: Option<Vec<Row>>, client: &ClientState, serve
         }
         // In doubt every text may do anything.
         None => {
-            let hidden = Hidden { left: Left::anything(), reach: Reach::anything(), changing: None };
-            functions.learn(Some(hidden), client, server);
+            functions.learn(Some(Hidden::anything()), client, server);
         }
     }
 }
@@ -298,11 +309,7 @@ pub(super) fn take_reach(rows: Option<Vec<Row>>, client: &ClientState, server: &
     let functions = &client.functions;
     let is_late = server.asked_behind != functions.changes.get();
     let found = if is_late { None } else { functions.found.take() };
-    let Some(Found { mut hidden, .. }) = found else {
-        // Meanwhile some may have been made: from the beginning.
-        server.blind = true;
-        return;
-    };
+    let Some(Found { mut hidden, .. }) = found else { return functions.are_not_told(client, server) };
     match rows {
         Some(rows) => rows.iter().for_each(|row| extend(&mut hidden.reach, row)),
         None => hidden.reach = Reach::anything(),
@@ -470,17 +477,27 @@ mod tests {
     fn what_was_asked_before_functions_changed_is_no_answer() {
         let mut talk = Talk::new(9);
         talk.client.functions = Functions::watched(false);
-        talk.say(&messages(&[(b'Q', b"SELECT 1\0")]));
-        talk.answer(&messages(&[DONE, READY]));
+        let no_functions = data_row(&[None, Some("7"), Some("f"), Some("f"), Some("f"), None]);
         for is_changed in [true, false] {
-            assert!(settled(&mut talk).starts_with(b"Q"), "it is asked");
+            talk.say(&messages(&[(b'Q', b"SELECT 1\0")]));
+            talk.answer(&messages(&[DONE, READY]));
+            let asked = settled(&mut talk);
+            assert!(memchr::memmem::find(&asked, b"RECURSIVE").is_some(), "it is asked");
             if is_changed {
                 // On another server of the tenant's.
                 talk.client.functions.forget();
             }
-            talk.answer(&messages(&[DONE, READY]));
+            talk.answer(&messages(&[(b'D', &no_functions), DONE, READY]));
             assert_eq!(talk.client.functions.are_unknown(), is_changed);
+            // Not about functions again, which may change for ever: about all that they can have left.
+            let asked = settled(&mut talk);
+            assert!(memchr::memmem::find(&asked, b"RECURSIVE").is_none());
+            assert_eq!(memchr::memmem::find(&asked, b"pg_settings").is_some(), is_changed);
+            while talk.server.asking {
+                talk.answer(&messages(&[DONE, READY]));
+            }
+            assert_eq!(settled(&mut talk), b"");
+            assert!(!talk.server.is_unsettled());
         }
-        assert_eq!(settled(&mut talk), b"");
     }
 }

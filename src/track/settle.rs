@@ -213,6 +213,10 @@ impl Exchange {
                 server.touch_any();
                 server.may_set(&asked.names.into_iter().filter(|name| is_custom(name)).collect());
             }
+            // It may be this server's or this moment's fault. Who may not read the catalog will never know.
+            Expect::AskFunctions | Expect::AskReach if error.is_some_and(|error| !is_forbidden(error)) => {
+                client.functions.are_not_told(client, server);
+            }
             Expect::AskFunctions => {
                 take_functions((!failed).then_some(asked.rows), client, server);
             }
@@ -240,6 +244,11 @@ impl Exchange {
 /// `statement_timeout` of the client's did.
 fn is_cancel(error: &[u8]) -> bool {
     parse_error_fields(error).code() == Some(b"57014")
+}
+
+/// Whether the role lacks a privilege.
+fn is_forbidden(error: &[u8]) -> bool {
+    parse_error_fields(error).code() == Some(b"42501")
 }
 
 fn ask_again(question: Expect, asked: Asked, server: &mut ServerState) {

@@ -544,3 +544,40 @@ async fn a_server_with_what_no_reset_takes_away_is_nobody_elses() {
     let now = stage.client("acme").await.query("SELECT pg_backend_pid()").await;
     assert_ne!(now.rows[0][0], pid);
 }
+
+#[tokio::test]
+async fn clients_whose_functions_change_all_the_time_give_way_to_others() {
+    let stage = Stage::start(Plan::new(&["acme"]).budget(3)).await;
+    let mut maker = stage.client("acme").await;
+    let mut busy = Vec::new();
+    for n in 0..3 {
+        let harmless = format!("FUNCTION harmless_{n}() RETURNS int LANGUAGE sql AS 'SELECT 1'");
+        run(&mut maker, &format!("CREATE {harmless}")).await;
+        let replacer = format!(
+            "CREATE FUNCTION replacer_{n}() RETURNS int LANGUAGE plpgsql AS \
+             $x$ BEGIN CREATE OR REPLACE {harmless}; RETURN 1; END $x$"
+        );
+        run(&mut maker, &replacer).await;
+        busy.push((stage.client("acme").await, format!("SELECT replacer_{n}()")));
+    }
+    let until = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let tasks: Vec<_> = busy
+        .into_iter()
+        .map(|(mut client, sql)| {
+            let until = until.clone();
+            tokio::spawn(async move {
+                while !until.load(std::sync::atomic::Ordering::Relaxed) {
+                    run(&mut client, &sql).await;
+                }
+            })
+        })
+        .collect();
+    let mut quiet = stage.client("acme").await;
+    for _ in 0..30 {
+        run(&mut quiet, "SELECT 1").await;
+    }
+    until.store(true, std::sync::atomic::Ordering::Relaxed);
+    for task in tasks {
+        task.await.unwrap();
+    }
+}

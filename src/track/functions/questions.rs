@@ -24,7 +24,7 @@ pub(super) fn functions(schemas: Option<&[Box<str>]>) -> String {
     let (namespaces, relations, functions) = (class("namespace"), class("class"), class("proc"));
     let users = ["rewrite", "policy", "trigger", "attrdef", "constraint"].map(class).join(",");
     format!(
-        "WITH RECURSIVE m(r) AS (SELECT oid FROM pg_catalog.pg_roles WHERE rolname=session_user \
+        "{UNLIMITED}WITH RECURSIVE m(r) AS (SELECT oid FROM pg_catalog.pg_roles WHERE rolname=session_user \
          UNION SELECT a.roleid FROM m JOIN pg_catalog.pg_auth_members a ON a.member=m.r),\
          n(o) AS (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname=ANY({schemas}) \
          UNION SELECT s.objid FROM pg_catalog.pg_shdepend s WHERE s.refclassid={roles} AND s.classid={namespaces} \
@@ -74,7 +74,7 @@ pub(super) fn reach(oids: &[Box<str>]) -> String {
     let parts = ["rewrite", "policy", "attrdef", "constraint"].map(class).join(",");
     // The planner takes the walk for so long that it compiles it, which takes a hundred times as long as the walk.
     format!(
-        "SET LOCAL jit=off;WITH RECURSIVE r(c,o) AS (\
+        "{UNLIMITED}SET LOCAL jit=off;WITH RECURSIVE r(c,o) AS (\
          SELECT {functions}::pg_catalog.oid,pg_catalog.unnest('{{{oids}}}'::pg_catalog.oid[]) \
          UNION SELECT x.c,x.o FROM r CROSS JOIN LATERAL (\
          SELECT d.classid,d.objid FROM pg_catalog.pg_depend d WHERE d.refclassid=r.c AND d.refobjid=r.o \
@@ -111,6 +111,9 @@ const FIRST_OWN_OID: u32 = 16384;
 const SUSPICIOUS: &str = "set_config|advisory_lock|pg_temp|(last|curr)val\
      |to_xml|ts_stat|ts_rewrite\
      |\\\\m(set|reset|discard|listen|temp|temporary|hold|prepare|deallocate|execute|create|alter)\\\\M";
+
+/// A client's limits are for its own statements.
+const UNLIMITED: &str = "SET LOCAL statement_timeout=0;SET LOCAL lock_timeout=0;";
 
 const NEWEST: &str = "pg_catalog.concat_ws(',',(SELECT pg_catalog.max(oid) FROM pg_catalog.pg_proc),\
      (SELECT pg_catalog.max(oid) FROM pg_catalog.pg_rewrite),(SELECT pg_catalog.max(oid) FROM pg_catalog.pg_trigger),\
