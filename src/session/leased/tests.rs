@@ -16,7 +16,7 @@ use crate::budget::BudgetConfig;
 use crate::config::load_text;
 use crate::ids::WorkerId;
 use crate::net::Listener;
-use crate::pool::{Clock, Pool, PoolLimits, TenantState};
+use crate::pool::{Acquired, Clock, Pool, PoolLimits, TenantState};
 use crate::session::closing::LAST_WORDS_TIMEOUT;
 use crate::session::{Admission, CancelKeys, Floor, Registry, SessionWishes, greet};
 use crate::wire::frame;
@@ -48,6 +48,44 @@ fn a_long_message_that_drips_in_is_not_copied_for_each_drop() {
         }
         assert!(moves <= 2 * DROPS.ilog2() as usize, "moved {moves} times by {DROPS} drops");
     });
+}
+
+#[test]
+fn what_a_client_says_behind_our_question_waits_for_the_next_lease_if_others_do() {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
+        let (mut session, mut client) = session().await;
+        client.write_all(SELECT).await.unwrap();
+        drive(&mut session, |session| outstanding(session) == 1).await;
+        let mut answer = Vec::new();
+        frame::put(&mut answer, b'C', |body| body.extend_from_slice(b"SELECT 1\0"));
+        frame::put(&mut answer, b'Z', |body| body.push(b'I'));
+        // Nothing is known of functions yet: the server is asked behind the answer.
+        poll_fn(|cx| Poll::Ready(session.server_says(cx, &answer))).await.unwrap();
+        assert_eq!(outstanding(&session), 1);
+        let (pool, tenant) = (session.floor.pool.clone(), session.cell.tenant.clone());
+        let Acquired::Queued(ticket) = pool.acquire(&tenant, None, Duration::from_secs(5)) else {
+            panic!("the tenant has one server");
+        };
+        client.write_all(SELECT).await.unwrap();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+            poll_fn(|cx| Poll::Ready(Pin::new(&mut session).poll(cx).is_ready())).await;
+            assert_eq!(outstanding(&session), 1, "it is read while others wait");
+        }
+        drop(ticket);
+        drive(&mut session, |session| outstanding(session) == 2).await;
+    });
+}
+
+const SELECT: &[u8] = b"Q\0\0\0\x0dSELECT 1\0";
+
+/// Answers that the session's server owes.
+fn outstanding(session: &Session) -> usize {
+    match &session.phase {
+        Phase::Leased(Leased { talk, .. }) => talk.exchange.outstanding(),
+        _ => 0,
+    }
 }
 
 /// Says more than the sockets hold to a client that does not read, and then the last words.
