@@ -37,8 +37,8 @@ pub struct Functions {
     is_known: Cell<bool>,
     /// How often they may have changed: what was asked before a change is no answer behind it.
     changes: Cell<u32>,
-    /// How often it was found out what they do.
-    answers: Cell<u32>,
+    /// How often that, or how often it was found out what they do.
+    version: Cell<u32>,
     hidden: RefCell<Option<Rc<Hidden>>>,
     /// The numbers of the newest, when they were asked for last.
     newest: RefCell<Newest>,
@@ -49,30 +49,52 @@ pub struct Functions {
 /// The numbers of the newest functions, and of the newest of what runs them, as the catalog told them; `None` if it has not.
 pub(super) type Newest = Option<Rc<[u8]>>;
 
-/// What was known of a tenant's functions at some time: how often they had changed, and how often that was found out.
+/// What was known of a tenant's functions at some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Knowledge {
-    changes: u32,
-    answers: u32,
+pub(super) struct Knowledge(u32);
+
+impl Knowledge {
+    /// It starts again after half a billion changes.
+    const MASK: u32 = (1 << 29) - 1;
 }
 
-/// What a text may do that is run again without being read again.
+/// What a text may do that is run again without being read again: three marks and, below them, what was known when it was
+/// read. Every client has one, so it is no larger than that.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Says {
-    /// It may run functions that leave something behind.
-    is_loud: bool,
-    /// It may change settings that decide what texts mean.
-    decides: bool,
-    /// It makes functions, or what runs them.
-    makes: bool,
-    /// What was known when it was read.
-    behind: Knowledge,
-}
+pub(super) struct Says(u32);
 
 impl Says {
+    /// It may run functions that leave something behind.
+    const LOUD: u32 = 1 << 31;
+    /// It may change settings that decide what texts mean.
+    const DECIDES: u32 = 1 << 30;
+    /// It makes functions, or what runs them.
+    const MAKES: u32 = 1 << 29;
+
     /// What may be said of a text that nobody has read.
-    pub(super) fn anything() -> Self {
-        Self { is_loud: true, decides: true, ..Self::default() }
+    pub(super) const fn anything() -> Self {
+        Self(Self::LOUD | Self::DECIDES)
+    }
+
+    const fn nothing(behind: Knowledge) -> Self {
+        Self(behind.0)
+    }
+
+    const fn and(self, mark: u32, holds: bool) -> Self {
+        if holds { Self(self.0 | mark) } else { self }
+    }
+
+    const fn has(self, mark: u32) -> bool {
+        self.0 & mark != 0
+    }
+
+    const fn behind(self) -> Knowledge {
+        Knowledge(self.0 & Knowledge::MASK)
+    }
+
+    /// Whether it may change settings that decide what texts mean.
+    pub(super) const fn decides(self) -> bool {
+        self.has(Self::DECIDES)
     }
 }
 
@@ -106,6 +128,7 @@ impl Functions {
     pub fn forget(&self) {
         self.is_known.set(false);
         self.changes.set(self.changes.get().wrapping_add(1));
+        self.version.set(self.version.get().wrapping_add(1));
         *self.found.borrow_mut() = None;
     }
 
@@ -113,7 +136,7 @@ impl Functions {
     fn learn(&self, hidden: Option<Hidden>, client: &ClientState, server: &mut ServerState) {
         *self.hidden.borrow_mut() = hidden.map(Rc::new);
         self.is_known.set(true);
-        self.answers.set(self.answers.get().wrapping_add(1));
+        self.version.set(self.version.get().wrapping_add(1));
         if let Some(hidden) = self.hidden() {
             // What it may have made was there when this was asked.
             hidden.leave_settings(client, server);
@@ -140,7 +163,7 @@ impl Functions {
     }
 
     pub(super) fn knowledge(&self) -> Knowledge {
-        Knowledge { changes: self.changes.get(), answers: self.answers.get() }
+        Knowledge(self.version.get() & Knowledge::MASK)
     }
 
     /// Whether servers pass from client to client.
@@ -166,7 +189,10 @@ impl Parties<'_> {
         let changing = hidden.as_ref().filter(|_| is_loud).and_then(|hidden| hidden.changing.as_ref());
         let makes = is_watched && lexer::makes_functions(text, are_there)
             || changing.is_some_and(|changing| changing.has(text));
-        let says = Says { is_loud, decides, makes, behind: self.client.functions.knowledge() };
+        let says = Says::nothing(self.client.functions.knowledge())
+            .and(Says::LOUD, is_loud)
+            .and(Says::DECIDES, decides)
+            .and(Says::MAKES, makes);
         match if is_plain { MakesTemp::No } else { lexer::makes_temp(text) } {
             MakesTemp::No => {}
             MakesTemp::ByParameter => self.client.functions.binds_paths.set(true),
@@ -179,9 +205,9 @@ impl Parties<'_> {
     /// A text of which this was said is run.
     fn runs(&mut self, says: Says) {
         let functions = self.client.functions.clone();
-        self.server.read_behind.get_or_insert(says.behind);
-        let is_news = says.behind != functions.knowledge();
-        if says.makes {
+        self.server.read_behind.get_or_insert(says.behind());
+        let is_news = says.behind() != functions.knowledge();
+        if says.has(Says::MAKES) {
             functions.forget();
             self.server.makes_functions = true;
         } else if is_news {
@@ -189,11 +215,11 @@ impl Parties<'_> {
         }
         // A table that it makes without saying where is a temporary one.
         self.server.doubted |= self.server.makes_temp;
-        self.server.reads_otherwise |= says.decides;
+        self.server.reads_otherwise |= says.decides();
         // Another client may have made some since this one has its server.
         self.server.blind |= functions.are_unknown();
         if let Some(hidden) = functions.hidden()
-            && (says.is_loud || is_news)
+            && (says.has(Says::LOUD) || is_news)
         {
             hidden.leave_behind(self.client, self.server);
         }

@@ -9,7 +9,7 @@
 //! | NotificationResponse | the sender's process id | two sessions, two backends |
 //! | the same | its place among ParameterStatus next to it | it comes from the tenant's listener, those from the server |
 //! | RowDescription | the number of a table that was created during the test | two databases, two numbers |
-//! | the answers to a request in a failed transaction | which error it is, if the proxied one is 25P02, or 42601 for 25P02 | see below |
+//! | the answers to a request in a failed transaction | which error: 25P02 for any, 42601 for 25P02 | see below |
 //! | ErrorResponse | the name in `prepared statement "name"`, if sessions give it | of two for a text it may be either |
 //! | ErrorResponse 57014 | the context | how far the query had come when it was cancelled |
 //!

@@ -62,7 +62,8 @@ const LOUD: [bool; 256] = {
     loud
 };
 
-/// Whether an underscore is that of `set_c`, `set_l`, `pg_a`, `pg_s`, `pg_t`, `_to_x`, `ts_s`, `ts_r`, `dblink_c` or `isn_w`.
+/// Whether an underscore is that of `set_c`, `set_l`, `pg_a`, `pg_s`, `pg_t`, `_to_x`, `ts_s`, `ts_r`, `dblink_c` or
+/// `isn_w`.
 const fn is_in_wanted_name(before: &[u8], after: &[u8]) -> bool {
     match before {
         [.., b's' | b'S', b'e' | b'E', b't' | b'T'] => matches!(after, [b'c' | b'C' | b'l' | b'L', ..]),
