@@ -11,6 +11,7 @@
 //! | RowDescription | the number of a table that was created during the test | two databases, two numbers |
 //! | the answers to a request in a failed transaction | which error: 25P02 for any, 42601 for 25P02 | see below |
 //! | ErrorResponse | the name in `prepared statement "name"`, if sessions give it | of two for a text it may be either |
+//! | NoticeResponse 22P06 | whether it comes | a warning about a text comes where that text is prepared |
 //! | ErrorResponse 57014 | the context | how far the query had come when it was cancelled |
 //!
 //! In a failed transaction Postgres refuses most things with 25P02, and some with other errors before it comes to that: a
@@ -153,7 +154,8 @@ fn forget_statement(body: &mut Vec<u8>) {
 
 /// The messages, with ParameterStatus that are next to each other in the order of names, behind notifications.
 fn by_name(messages: &[Message]) -> Vec<&Message> {
-    let mut sorted: Vec<&Message> = messages.iter().collect();
+    let is_about_text = |message: &Message| message.tag == b'N' && message.fields().code == "22P06";
+    let mut sorted: Vec<&Message> = messages.iter().filter(|message| !is_about_text(message)).collect();
     let is_news = |message: &Message| matches!(message.tag, b'A' | b'S');
     for run in sorted.chunk_by_mut(|one, other| is_news(one) && is_news(other)) {
         // Notifications keep their order.
