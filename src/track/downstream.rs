@@ -449,8 +449,8 @@ impl Exchange {
                     client.settings.params = server.settings.params.clone();
                 }
             }
-            b'D' => self.take_row(body),
-            b'T' | b'C' | b'N' | b'I' => {}
+            b'D' if own.is_question() => self.take_row(body),
+            b'D' | b'T' | b'C' | b'N' | b'I' => {}
             // It is for the client, whoever made the server speak.
             b'A' if Self::is_for_client(body, (client, server), sink) => {
                 frame::put(sink.insert(), b'A', |out| out.extend_from_slice(body));

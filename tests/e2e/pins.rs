@@ -92,6 +92,24 @@ async fn a_table_that_a_passing_path_makes_temporary_keeps_its_client() {
     all_right(&mut other, "SELECT 'meanwhile'").await;
 }
 
+/// What a reset that fails calls for brings rows of its own, in front of the answer.
+#[tokio::test]
+async fn a_lock_behind_a_reset_that_fails_keeps_its_client() {
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    let mut client = stage.client_with("acme", &[("application_name", "billing")]).await;
+    let mut other = stage.client("acme").await;
+    // What is asked of every new server is out of the way.
+    all_right(&mut other, "SELECT 1").await;
+    for locks in ["SELECT pg_advisory_lock(7); RESET ALL; SELECT 1/0", "LOCK; RESET ALL; SELECT 1/0"] {
+        let locks = locks.replace("LOCK", "DO $$ BEGIN PERFORM pg_advisory_lock(7); END $$");
+        assert_eq!(client.query(&locks).await.code(), "22012");
+        has_pins(&stage, 1.0).await;
+        all_right(&mut client, "SELECT pg_advisory_unlock(7)").await;
+        all_right(&mut other, "SELECT 'after'").await;
+        has_pins(&stage, 0.0).await;
+    }
+}
+
 #[tokio::test]
 async fn what_only_looks_like_a_pin_is_none() {
     let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;

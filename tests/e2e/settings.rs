@@ -357,6 +357,24 @@ async fn a_reset_that_fails_takes_nothing_away() {
     assert_eq!(client.parameters["TimeZone"], "UTC");
 }
 
+/// What a reset that fails calls for brings rows of its own, in front of the answer.
+#[tokio::test]
+async fn a_setting_behind_a_reset_that_fails_follows_its_client_and_only_it() {
+    let stage = one_server().await;
+    let mut client = stage.client_with("acme", &[("application_name", "billing")]).await;
+    let mut other = stage.client("acme").await;
+    let user = "SELECT coalesce(current_setting('app.who', true), '')";
+    // What is asked of every new server is out of the way.
+    other.query("SELECT 1").await;
+    let failing = "BEGIN; SET app.who = 'alice'; COMMIT; RESET ALL; SELECT 1/0";
+    assert_eq!(client.query(failing).await.code(), "22012");
+    for _ in 0..2 {
+        assert_eq!(other.query(user).await.value(), "");
+        assert_eq!(client.query(user).await.value(), "alice");
+        assert_eq!(show(&mut client, "application_name").await, "billing");
+    }
+}
+
 #[tokio::test]
 async fn what_the_unnamed_statement_sets_behind_discard_all_never_reaches_another_client() {
     let stage = one_server().await;
