@@ -12,6 +12,7 @@
 //! | closing | thrown away, for a few seconds | - | - | - | ends |
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -162,16 +163,16 @@ impl Session {
         }
         let read = read.get(dropped..).unwrap_or_default();
         if self.carry.is_empty() {
-            return self.unleased(cx, read);
+            return self.unleased(cx, Cow::Borrowed(read));
         }
         let mut bytes = std::mem::take(&mut self.carry);
         bytes.extend_from_slice(read);
-        self.unleased(cx, &bytes)
+        self.unleased(cx, Cow::Owned(bytes))
     }
 
-    fn unleased(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Step {
+    fn unleased(&mut self, cx: &mut Context<'_>, bytes: Cow<'_, [u8]>) -> Step {
         self.carry_is_fresh = false;
-        let mut input = input;
+        let mut input = &*bytes;
         let mut answers = Vec::new();
         if self.skipping {
             match skip_to_sync(input) {
@@ -198,7 +199,15 @@ impl Session {
             return self.end();
         }
         if !wants_lease {
-            self.carry = input.to_vec();
+            let done = bytes.len().saturating_sub(input.len());
+            // What is kept stays where it is: a long message that comes in small pieces is not copied again for each.
+            self.carry = match bytes {
+                Cow::Owned(mut bytes) => {
+                    bytes.drain(..done);
+                    bytes
+                }
+                Cow::Borrowed(_) => input.to_vec(),
+            };
             return Step::Again;
         }
         self.ask_for_lease(cx, input)

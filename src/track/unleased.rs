@@ -1,15 +1,26 @@
 //! What a client without a server may say: whether it needs one, and what needs none.
 
-use super::violation::{MAX_INSPECTED_BYTES, Violation, checked_header};
-use crate::wire::frame;
+use super::violation::{MAX_INSPECTED_BYTES, MAX_NAMED_PARSE_BYTES, Violation, checked_header};
+use crate::wire::frame::{self, HEADER_BYTES};
 
-/// Whether the first message in `bytes` is there far enough for a lease to be worth asking for.
+/// Whether the first message in `bytes` is there far enough for a lease to be worth asking for: a lease is certain to deal
+/// with it, and does not end at once to begin anew.
 ///
 /// # Errors
 /// If it is no message a client may send.
 pub fn is_worth_a_lease(bytes: &[u8]) -> Result<bool, Violation> {
     let Some(header) = checked_header(bytes)? else { return Ok(false) };
-    Ok(bytes.len() >= header.total_len().min(MAX_INSPECTED_BYTES))
+    let needs_whole = match header.tag {
+        b'D' | b'C' => true,
+        // A named one is kept, up to a limit; of one beyond it the name is enough to refuse it.
+        b'P' => match bytes.get(HEADER_BYTES) {
+            Some(first) => *first != 0 && header.body_len <= MAX_NAMED_PARSE_BYTES,
+            None => true,
+        },
+        _ => false,
+    };
+    let most = if needs_whole { usize::MAX } else { HEADER_BYTES + MAX_INSPECTED_BYTES + 1 };
+    Ok(bytes.len() >= header.total_len().min(most))
 }
 
 /// What a client without a server sends that needs none.
@@ -71,5 +82,29 @@ mod tests {
         assert_eq!(is_worth_a_lease(b"Q\0\0\0\x06a"), Ok(false));
         assert_eq!(is_worth_a_lease(b"Q\0\0\0\x06a\0"), Ok(true));
         assert_eq!(is_worth_a_lease(b"p\0\0\0\x06a\0"), Err(Violation::Type(b'p')));
+    }
+
+    #[test]
+    fn of_a_long_message_as_much_is_worth_a_lease_as_is_dealt_with() {
+        let begun = |tag: u8, body: usize, first: u8, there: usize| {
+            let mut bytes = vec![tag];
+            bytes.extend_from_slice(&u32::try_from(body + 4).unwrap().to_be_bytes());
+            bytes.push(first);
+            bytes.resize(there, b'x');
+            is_worth_a_lease(&bytes).unwrap()
+        };
+        let seen = MAX_INSPECTED_BYTES + HEADER_BYTES + 1;
+        for (tag, first) in [(b'Q', b'x'), (b'P', 0), (b'B', 0)] {
+            for body in [MAX_INSPECTED_BYTES, 1_000_000] {
+                let enough = (body + HEADER_BYTES).min(seen);
+                assert!(begun(tag, body, first, enough), "{tag} {body}");
+                assert!(!begun(tag, body, first, enough - 1), "{tag} {body}");
+            }
+        }
+        // A named one is kept, up to its limit.
+        assert!(begun(b'P', 100_000, b's', 100_000 + HEADER_BYTES));
+        assert!(!begun(b'P', 100_000, b's', 100_000 + HEADER_BYTES - 1));
+        assert!(begun(b'P', MAX_NAMED_PARSE_BYTES + 1, b's', seen));
+        assert_eq!(is_worth_a_lease(b"P\0\0\xff\xff"), Ok(false), "which it is, is not known yet");
     }
 }
