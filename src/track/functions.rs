@@ -84,6 +84,11 @@ impl Says {
         if holds { Self(self.0 | mark) } else { self }
     }
 
+    /// The same of one that may make functions, or what runs them.
+    pub(super) const fn making(self, makes: bool) -> Self {
+        self.and(Self::MAKES, makes)
+    }
+
     const fn has(self, mark: u32) -> bool {
         self.0 & mark != 0
     }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use super::answers::Texts;
 use super::exchange::Exchange;
+use super::functions::Says;
 use super::lexer::{MAX_CUSTOM_NAMES, Skim, Traces};
 use super::state::ServerState;
 use super::upstream::Parties;
@@ -51,11 +52,17 @@ impl Exchange {
         }
         match self.unread.take().map(|unread| *unread) {
             Some(Unread::Query(skim)) => {
+                if skim.makes() && parties.client.functions.is_watched() {
+                    parties.client.functions.forget();
+                    parties.server.makes_functions = true;
+                }
                 parties.server.may_set(&skim.into_names());
                 // Nobody has read which functions it runs.
                 parties.server.blind = true;
             }
             Some(Unread::Parse(skim)) => {
+                let makes = skim.makes() && parties.client.functions.is_watched();
+                parties.client.unnamed_says = Says::anything().making(makes);
                 let traces = Traces { custom: skim.into_names(), ..Traces::unknown() };
                 parties.client.unnamed_leaves = Some(Rc::new(traces));
             }

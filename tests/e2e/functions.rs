@@ -94,6 +94,25 @@ async fn a_function_that_a_client_makes_is_known_at_once() {
 }
 
 #[tokio::test]
+async fn a_function_that_is_replaced_in_a_long_text_is_known_at_once() {
+    let stage = stage_with(&["CREATE FUNCTION login(who text) RETURNS void LANGUAGE sql AS ''"]).await;
+    let (mut ann, mut bob) = (stage.client("acme").await, stage.client("acme").await);
+    // Longer than what is read at once, and in the middle of it.
+    let padding = "-- \n".repeat(60_000);
+    let text = format!("{padding} {} {padding}", LOGIN.replace("CREATE", "cReAtE OR REPLACE"));
+    for batch in [Batch::new().query(&format!("SELECT 1; {text}")), Batch::new().run(&text, &[]).sync()] {
+        run(&mut bob, "SELECT login('harmless')").await;
+        let reply = ann.ask(batch).await;
+        assert!(reply.errors.is_empty(), "{reply:?}");
+        run(&mut ann, "SELECT login('ann')").await;
+        assert_eq!(bob.query("SHOW work_mem").await.value(), "4MB");
+        assert_eq!(user(&mut bob).await, "");
+        assert_eq!(user(&mut ann).await, "ann");
+        run(&mut ann, "CREATE OR REPLACE FUNCTION login(who text) RETURNS void LANGUAGE sql AS ''").await;
+    }
+}
+
+#[tokio::test]
 async fn a_lock_that_a_function_takes_keeps_its_client() {
     let lock = "CREATE FUNCTION enter() RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_lock(7); END $$";
     let leave = "CREATE FUNCTION leave() RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_unlock_all()'";

@@ -23,6 +23,7 @@ pub struct Skim {
     /// The end of what has come: a name may go on in the next piece.
     tail: Vec<u8>,
     names: BTreeSet<Box<str>>,
+    makes: bool,
 }
 
 impl Skim {
@@ -41,6 +42,12 @@ impl Skim {
         self.tail = joint;
     }
 
+    /// Whether the words CREATE or ALTER have been found: it may make or change functions, and what runs them.
+    #[must_use]
+    pub const fn makes(&self) -> bool {
+        self.makes
+    }
+
     /// The names that have been found.
     #[must_use]
     pub fn into_names(self) -> BTreeSet<Box<str>> {
@@ -48,6 +55,7 @@ impl Skim {
     }
 
     fn find(&mut self, sql: &[u8]) {
+        self.makes = self.makes || says(sql, b"create", 0) || says(sql, b"alter", 1);
         if self.names.len() > MAX_NAMES {
             return;
         }
@@ -75,6 +83,14 @@ impl Skim {
             }
         }
     }
+}
+
+/// Whether a word is there, in any case; `rarest` is the place of its rarest letter.
+fn says(sql: &[u8], word: &[u8], rarest: usize) -> bool {
+    let Some(letter) = word.get(rarest) else { return false };
+    memchr::memchr2_iter(*letter, letter.to_ascii_uppercase(), sql)
+        .filter_map(|at| sql.get(at.checked_sub(rarest)?..))
+        .any(|here| after(here, word).is_some())
 }
 
 /// What follows a word, in any case.
