@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::clocks::Keeps;
 use super::life::{Phase, Session, Step};
@@ -44,11 +44,23 @@ struct Linger {
     sleep: Pin<Box<Sleep>>,
     /// Behind which draw.
     behind: u32,
+    /// Since when others wait for a client that draws all the time, and behind which question.
+    since: (Instant, u32),
 }
 
 impl Linger {
-    fn is_over(&self) -> bool {
-        self.sleep.deadline() <= tokio::time::Instant::now()
+    /// Behind the last draw; `earlier` if others waited behind an earlier one already.
+    fn new(server: &ServerState, earlier: Option<Self>) -> Self {
+        let since = earlier.map_or((Instant::now(), server.asks), |earlier| earlier.since);
+        Self { sleep: Box::pin(sleep(LINGER)), behind: server.draws, since }
+    }
+
+    /// A client that draws all the time must not keep its server from others for ever. It loses it behind a question, if
+    /// it asks any: what it was given is asked for once.
+    fn is_over(&self, server: &ServerState, others_wait: bool) -> bool {
+        let (now, (since, asks)) = (Instant::now(), self.since);
+        let may_end = others_wait && (server.has_asked || server.asks == asks);
+        self.sleep.deadline() <= now || may_end && now.duration_since(since) >= LONGEST_LINGER
     }
 }
 
@@ -301,9 +313,11 @@ impl Session {
         let Phase::Leased(Leased { lease, talk, paused, held, leaving }) = &mut self.phase else {
             return Ok(Moved::Nothing);
         };
-        // What it says next is another lease's if others wait: a client that says something behind each question would
-        // keep its server for ever.
-        let gives_way = talk.exchange.owes_only_itself() && lease.others_wait();
+        // What it says next is another lease's if the server is wanted: a client that says something behind each question
+        // would keep it for ever.
+        let gives_way =
+            talk.exchange.owes_only_itself() && (self.cell.wish() != Wish::Nothing || lease.is_wanted());
+        let gives_way = gives_way && lease.server().is_some_and(|server| !stays(self.mode, &server.state));
         if *held
             || gives_way
             || !talk.to_server.is_empty()
@@ -432,26 +446,32 @@ impl Session {
             Keeps::Nothing
         };
         self.cell.set_keeps(over.then_some(keeps));
-        if over && server.state.may_ask && self.cell.wish() == Wish::Nothing && !*leaving {
-            // Drivers say something in between, such as DEALLOCATE; that makes it no longer.
-            let draws = server.state.draws;
-            let linger = match talk.linger.take().filter(|linger| linger.behind == draws) {
-                Some(linger) => talk.linger.insert(linger),
-                None => {
-                    talk.linger.insert(Linger { sleep: Box::pin(tokio::time::sleep(LINGER)), behind: draws })
-                }
-            };
-            if !linger.is_over() {
-                return false;
-            }
-            server.state.may_ask = false;
+        let may_linger = over && self.cell.wish() == Wish::Nothing && !*leaving;
+        if may_linger && server.state.may_ask && lingers(lease, talk) {
+            return false;
         }
+        let Some(server) = lease.server() else { return true };
         if stays(self.mode, &server.state) {
             *leaving && talk.exchange.is_exhausted(&server.state) || over && self.cell.wish() == Wish::Leave
         } else {
             over || *leaving && talk.exchange.is_exhausted(&server.state)
         }
     }
+}
+
+/// Whether a client still keeps its server because it may ask what a sequence gave it.
+fn lingers(lease: &mut Lease, talk: &mut Conversation) -> bool {
+    let others_wait = lease.others_wait();
+    let Some(server) = lease.server() else { return false };
+    let state = &mut server.state;
+    let linger = match talk.linger.take() {
+        // Drivers say something in between, such as DEALLOCATE; that makes it no longer.
+        Some(linger) if linger.behind == state.draws => linger,
+        earlier => Linger::new(state, earlier.filter(|_| others_wait)),
+    };
+    let linger = talk.linger.insert(linger);
+    state.may_ask = !linger.is_over(state, others_wait);
+    state.may_ask
 }
 
 /// Whether a client keeps its server between transactions.
@@ -461,6 +481,8 @@ pub(super) fn stays(mode: PoolMode, server: &ServerState) -> bool {
 
 /// How long a client keeps its server to ask what a sequence gave it. Drivers ask at once.
 const LINGER: Duration = Duration::from_millis(100);
+/// The same behind a row of draws, if others wait: for shorter than those have patience.
+const LONGEST_LINGER: Duration = Duration::from_secs(1);
 /// Passes of one poll over a lease.
 const MAX_PASSES: usize = 16;
 /// Answers of ours that a client may leave unread before it is not read any more.

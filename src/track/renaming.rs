@@ -226,6 +226,9 @@ impl Exchange {
                     self.forgets_here |= traces.may_forget();
                     self.reset_here.merge(&traces.changes.reset);
                 }
+                if named.statement.asks {
+                    parties.server.is_asked_for_numbers();
+                }
                 parties.look_for_ends(named.statement.text());
                 parties.look_for_functions(named.statement.text(), named.statement.is_plain);
                 self.note_channels(parties, named.statement.text(), sink);

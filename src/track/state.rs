@@ -96,6 +96,10 @@ pub struct ServerState {
     pub has_drawn: bool,
     /// The client's last request may have drawn from a sequence, outside a transaction: what it was given may be asked next.
     pub may_ask: bool,
+    /// The client has asked since it drew last.
+    pub has_asked: bool,
+    /// Counts its questions.
+    pub asks: u32,
     /// Counts the requests of that kind.
     pub draws: u32,
     /// What its sequences gave last may have been given to another client than the last one.
@@ -153,6 +157,8 @@ impl ServerState {
             strayed: false,
             has_drawn: false,
             may_ask: false,
+            has_asked: false,
+            asks: 0,
             draws: 0,
             sequences_mixed: false,
             reads_otherwise: false,
@@ -176,9 +182,15 @@ impl ServerState {
         self.drawn = client.draws;
     }
 
+    /// The client asks what a sequence gave it.
+    pub(super) const fn is_asked_for_numbers(&mut self) {
+        self.has_asked = true;
+        self.asks = self.asks.wrapping_add(1);
+    }
+
     /// What a sequence gave the client now may be asked next.
     pub(super) const fn has_given(&mut self) {
-        self.may_ask = true;
+        (self.may_ask, self.has_asked) = (true, false);
         self.draws = self.draws.wrapping_add(1);
     }
 

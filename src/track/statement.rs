@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::lexer::{Changes, Effect, Traces, classify, is_plain};
+use super::lexer::{Changes, Effect, Traces, classify, is_plain, sequences};
 use super::params::Settings;
 use super::reading::put_context;
 use super::rows::RowType;
@@ -26,6 +26,8 @@ pub struct Statement {
     pub leaves: Option<Rc<Traces>>,
     /// Whether it is one of the usual texts.
     pub(super) is_plain: bool,
+    /// Whether it asks what a sequence gave last.
+    pub(super) asks: bool,
     /// Whether nobody but the client that prepared it knows under which settings: not all of them were known.
     pub(super) is_alone: bool,
     /// Those that were known.
@@ -154,6 +156,7 @@ impl StatementCache {
             body: body.into(),
             leaves: traces(text),
             is_plain: is_plain(text),
+            asks: sequences(text).asks,
             is_alone,
             settings: settings.clone(),
             held: self.held.clone(),

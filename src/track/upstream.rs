@@ -340,6 +340,7 @@ impl Exchange {
         let sequences = lexer::sequences(text);
         if sequences.asks {
             parties.client.functions.reads_sequences.set(true);
+            parties.server.is_asked_for_numbers();
         }
         if (sequences.asks || sequences.may_ask) && self.forget_sequences(parties, is_extended, sink) {
             return true;

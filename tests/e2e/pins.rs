@@ -330,6 +330,39 @@ async fn who_draws_and_goes_on_does_not_keep_its_server() {
     assert_eq!(served.await.unwrap(), "served");
 }
 
+/// Whoever asks for each number, or for none, keeps its server from others for a second, and loses no number by that.
+#[tokio::test]
+async fn who_draws_all_the_time_does_not_keep_its_server() {
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    let (mut client, mut other) = (stage.client("acme").await, stage.client("acme").await);
+    all_right(&mut client, "CREATE SEQUENCE numbers").await;
+    for asks in [None, Some(false), Some(true)] {
+        all_right(&mut client, "DEALLOCATE ALL").await;
+        if asks == Some(true) {
+            client.ask(Batch::new().parse("ask", "SELECT lastval()").sync()).await;
+        }
+        let is_served = std::cell::Cell::new(false);
+        let waiting = async {
+            let served = other.query("SELECT 'served'").await;
+            is_served.set(true);
+            served
+        };
+        let busy = async {
+            while !is_served.get() {
+                let given = client.query("SELECT nextval('numbers')").await.value().to_owned();
+                let last = match asks {
+                    None => continue,
+                    Some(false) => client.query("SELECT lastval()").await,
+                    Some(true) => client.ask(Batch::new().bind("", "ask", &[]).execute("").sync()).await,
+                };
+                assert_eq!(last.value(), given);
+            }
+        };
+        let (served, ()) = tokio::join!(waiting, busy);
+        assert!(served.errors.is_empty(), "{asks:?}: {served:?}");
+    }
+}
+
 #[tokio::test]
 async fn nobody_is_told_what_a_sequence_gave_another_client() {
     let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
