@@ -275,6 +275,12 @@ impl Shared {
         }
     }
 
+    /// Whether a server has lived for long enough.
+    pub(super) fn is_old(&self, server: &Server, now: Moment) -> bool {
+        let lifetime = self.limits.get().lifetime;
+        !lifetime.is_zero() && now.since(server.opened_at) >= lifetime
+    }
+
     /// Takes a server back from its lease. The caller has made sure that it is clean, or says that it is not.
     pub(super) fn release(
         self: &Rc<Self>,
@@ -287,8 +293,7 @@ impl Shared {
             let mut counters = tenant.counters.borrow_mut();
             counters.lease_us = counters.lease_us.saturating_add(now.micros_since(server.since));
         }
-        let limits = self.limits.get();
-        let old = !limits.lifetime.is_zero() && now.since(server.opened_at) >= limits.lifetime;
+        let old = self.is_old(&server, now);
         let usable = leftover == Condition::Clean
             && !old
             && !server.state.suspect

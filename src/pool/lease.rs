@@ -98,6 +98,20 @@ impl Lease {
         self.pool.shared.desk(self.tenant.cluster()).is_some_and(|desk| !desk.table.waiting.is_empty())
     }
 
+    /// Whether it would be well if the lease ended soon: others wait, or the server is one too many, of a login that has
+    /// changed, or has lived for long enough.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        let shared = &self.pool.shared;
+        let is_lacking = shared.desk(self.tenant.cluster()).is_some_and(|desk| {
+            !desk.table.waiting.is_empty() || desk.scheduler.used() > desk.scheduler.capacity()
+        });
+        let now = shared.clock.now();
+        is_lacking
+            || !self.is_current()
+            || self.server.as_ref().is_some_and(|server| shared.is_old(server, now))
+    }
+
     /// Whether the server is logged in as the tenant is now.
     #[must_use]
     pub fn is_current(&self) -> bool {

@@ -19,7 +19,7 @@ use crate::net::Listener;
 use crate::pool::{Acquired, Clock, Pool, PoolLimits, TenantState};
 use crate::session::closing::LAST_WORDS_TIMEOUT;
 use crate::session::{Admission, CancelKeys, Floor, Registry, SessionWishes, greet};
-use crate::wire::frame;
+use crate::wire::frame::{self, HEADER_BYTES};
 
 #[test]
 fn a_lease_at_work_is_small() {
@@ -78,6 +78,63 @@ fn what_a_client_says_behind_our_question_waits_for_the_next_lease_if_others_do(
     });
 }
 
+#[test]
+fn what_a_client_says_behind_our_question_waits_while_the_proxy_wants_it_to_leave() {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
+        let (mut session, mut client) = session().await;
+        client.write_all(SELECT).await.unwrap();
+        drive(&mut session, |session| outstanding(session) == 1).await;
+        let mut answer = Vec::new();
+        frame::put(&mut answer, b'C', |body| body.extend_from_slice(b"SELECT 1\0"));
+        frame::put(&mut answer, b'Z', |body| body.push(b'I'));
+        poll_fn(|cx| Poll::Ready(session.server_says(cx, &answer))).await.unwrap();
+        session.floor.registry.ask_to_leave(|_| true);
+        client.write_all(SELECT).await.unwrap();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+            poll_fn(|cx| Poll::Ready(Pin::new(&mut session).poll(cx).is_ready())).await;
+            assert_eq!(outstanding(&session), 1, "it is read though it is to leave");
+        }
+    });
+}
+
+/// A lease that could not deal with it would end at once, and another begin, for ever.
+#[test]
+fn a_named_statement_that_has_not_come_whole_waits_without_a_server() {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
+        for (parse, behind) in [(20_000_u32, vec![b'x'; 17_000]), (16_382, vec![b'x'; 16_381])] {
+            let (mut session, mut client) = session().await;
+            let mut bytes = vec![b'P'];
+            bytes.extend_from_slice(&(parse + 4).to_be_bytes());
+            bytes.extend_from_slice(b"s\0");
+            bytes.extend_from_slice(behind.get(2..).unwrap());
+            client.write_all(&bytes).await.unwrap();
+            drive(&mut session, |session| session.carry.len() == bytes.len()).await;
+            let wakes = std::sync::Arc::new(Wakes::default());
+            let waker = std::task::Waker::from(wakes.clone());
+            for _ in 0..3 {
+                assert!(Pin::new(&mut session).poll(&mut Context::from_waker(&waker)).is_pending());
+                assert!(matches!(session.phase, Phase::Parked), "{:?}", session.phase);
+            }
+            assert_eq!(wakes.0.load(std::sync::atomic::Ordering::Relaxed), 0, "it is polled for ever");
+            // The rest.
+            client.write_all(&vec![b'x'; parse as usize + HEADER_BYTES - bytes.len()]).await.unwrap();
+            drive(&mut session, |session| !matches!(session.phase, Phase::Parked)).await;
+        }
+    });
+}
+
+#[derive(Default)]
+struct Wakes(std::sync::atomic::AtomicU32);
+
+impl std::task::Wake for Wakes {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
 const SELECT: &[u8] = b"Q\0\0\0\x0dSELECT 1\0";
 
 /// Answers that the session's server owes.
@@ -109,7 +166,7 @@ fn a_client_that_does_not_read_its_last_words_keeps_its_place_for_seconds_only()
         unread(&mut session).await;
         let (floor, tenant) = (session.floor.clone(), session.cell.tenant.clone());
         tokio::time::pause();
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         session.await;
         let lasted = begun.elapsed();
         assert!(lasted >= LAST_WORDS_TIMEOUT && lasted < 2 * LAST_WORDS_TIMEOUT, "{lasted:?}");
