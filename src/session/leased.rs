@@ -19,7 +19,7 @@ use super::registry::{Whereabouts, Wish};
 use crate::error::{ClientError, ClientFacing};
 use crate::pool::Lease;
 use crate::tenant::{PoolMode, TimeLimit};
-use crate::track::{Exchange, ServerFault, ServerState, Sink, Turn};
+use crate::track::{Exchange, ServerFault, ServerState, Sink, Turn, Violation};
 
 /// What a lease needs besides the server; kept by the floor between leases.
 #[derive(Debug, Default)]
@@ -56,11 +56,12 @@ impl Linger {
     }
 
     /// A client that draws all the time must not keep its server from others for ever. It loses it behind a question, if
-    /// it asks any: what it was given is asked for once.
+    /// it asks any that can be seen to stand behind a draw: what it was given is asked for once.
     fn is_over(&self, server: &ServerState, others_wait: bool) -> bool {
         let (now, (since, asks)) = (Instant::now(), self.since);
-        let may_end = others_wait && (server.has_asked || server.asks == asks);
-        self.sleep.deadline() <= now || may_end && now.duration_since(since) >= LONGEST_LINGER
+        let may_end = server.has_asked || server.asks == asks;
+        let longest = if may_end { LONGEST_LINGER } else { 2 * LONGEST_LINGER };
+        self.sleep.deadline() <= now || others_wait && now.duration_since(since) >= longest
     }
 }
 
@@ -120,12 +121,19 @@ impl Session {
         let fed = self.feed(cx, input, &mut out);
         self.floor.put_assembly(out);
         match fed {
+            // It would begin again for ever.
+            Ok(0) if !self.is_held() => self.stop(cx, Stop::Client(Box::new(not_dealt_with(input)))),
             Ok(consumed) => {
                 self.carry.extend_from_slice(input.get(consumed..).unwrap_or_default());
                 Step::Again
             }
             Err(stop) => self.stop(cx, stop),
         }
+    }
+
+    /// Whether what the client says next waits for answers of the server.
+    const fn is_held(&self) -> bool {
+        matches!(self.phase, Phase::Leased(Leased { held: true, .. }))
     }
 
     pub(super) fn poll_leased(&mut self, cx: &mut Context<'_>) -> Step {
@@ -363,7 +371,8 @@ impl Session {
         self.floor.put_assembly(out);
         // What is left is kept where it is: a long message that comes in small pieces is not copied again for each.
         bytes.drain(..fed?);
-        self.carry = bytes;
+        // An idle client owns no buffer.
+        self.carry = if bytes.is_empty() { Vec::new() } else { bytes };
         Ok(())
     }
 
@@ -457,6 +466,11 @@ impl Session {
             over || *leaving && talk.exchange.is_exhausted(&server.state)
         }
     }
+}
+
+/// A message for which a server was asked was not dealt with when the server was there.
+fn not_dealt_with(input: &[u8]) -> ClientError {
+    Violation::Malformed(input.first().copied().unwrap_or_default()).to_client()
 }
 
 /// Whether a client still keeps its server because it may ask what a sequence gave it.

@@ -301,6 +301,9 @@ impl Session {
         match skip_request(&self.carry) {
             Ok(skipped) => {
                 self.carry.drain(..skipped.consumed);
+                if self.carry.is_empty() {
+                    self.carry = Vec::new();
+                }
                 self.carry_is_fresh = !self.carry.is_empty();
                 self.discard = skipped.discard;
                 self.skipping = !skipped.ended;

@@ -31,9 +31,10 @@ impl Exchange {
         sink: &mut Sink<'_>,
     ) -> Result<Next, Violation> {
         let body = whole_body(header, message);
-        let Some(first) = message.get(HEADER_BYTES) else {
-            return if header.body_len == 0 { Err(Violation::Malformed(b'P')) } else { Ok(Next::Wait) };
-        };
+        if header.body_len == 0 {
+            return Err(Violation::Malformed(b'P'));
+        }
+        let Some(first) = message.get(HEADER_BYTES) else { return Ok(Next::Wait) };
         if *first == 0 {
             return self.parse_unnamed(parties, header, body, message, sink);
         }

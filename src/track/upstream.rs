@@ -160,6 +160,9 @@ impl Exchange {
             b'D' => return self.describe(parties, header, message, sink),
             b'C' => return self.close(parties, header, message, sink),
             b'E' => {
+                if header.body_len == 0 {
+                    return Err(Violation::Malformed(b'E'));
+                }
                 let Some(first) = message.get(HEADER_BYTES) else { return Ok(Next::Wait) };
                 self.close_stale_portal(*first == 0, sink);
                 self.expect_extended(Expect::Execute);

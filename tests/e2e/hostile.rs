@@ -121,6 +121,8 @@ fn rude_messages() -> Vec<(&'static str, Batch)> {
         ("a Close of nothing known", Batch::new().message(b'C', b"Xname\0").sync()),
         ("a Close without a body", Batch::new().message(b'C', b"").sync()),
         ("a Describe of nothing known", Batch::new().message(b'D', b"Xname\0").sync()),
+        ("an Execute without a body", Batch::new().message(b'E', b"")),
+        ("a Parse without a body", Batch::new().message(b'P', b"").raw(b"\0")),
         ("an Execute that stops", Batch::new().message(b'E', b"portal").sync()),
         ("a name of a megabyte", Batch::new().parse(&"n".repeat(1 << 20), "SELECT 1").sync()),
         ("a name that is not UTF-8", Batch::new().message(b'P', b"\xff\xfe\0SELECT 1\0\0\0").sync()),
@@ -129,6 +131,27 @@ fn rude_messages() -> Vec<(&'static str, Batch)> {
         ("Flush without end", Batch::new().raw(&Batch::new().flush().0.repeat(10_000))),
         ("Sync without end", Batch::new().raw(&Batch::new().sync().0.repeat(5_000))),
     ]
+}
+
+/// Nothing comes behind such a message: whoever waited for more of it would ask for a server for ever.
+#[tokio::test]
+async fn a_message_without_the_body_it_must_have_is_an_error_at_once() {
+    let stage = Stage::start(Plan::new(&["acme", "bolt"])).await;
+    let mut bystander = stage.client("bolt").await;
+    for tag in *b"QPBECDF" {
+        let mut wire = stage.client("acme").await;
+        wire.send(&Batch::new().message(tag, b"").0).await;
+        let answer = wire.message_within(PATIENCE).await.flatten();
+        let answer = answer.unwrap_or_else(|| panic!("no answer to an empty {}", char::from(tag)));
+        let body = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(answer.tag == b'E' && body.contains("08P01"), "{}: {body}", char::from(tag));
+        unharmed(&stage, &mut bystander, "it").await;
+    }
+    // What follows is not a part of it.
+    let mut wire = stage.client("acme").await;
+    wire.send(&Batch::new().message(b'P', b"").raw(b"\0\0\0").0).await;
+    let answer = wire.message_within(PATIENCE).await.flatten().unwrap();
+    assert!(answer.tag == b'E' && String::from_utf8_lossy(&answer.body).contains("08P01"));
 }
 
 #[tokio::test]

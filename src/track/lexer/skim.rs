@@ -89,8 +89,10 @@ impl Skim {
 fn says(sql: &[u8], word: &[u8], rarest: usize) -> bool {
     let Some(letter) = word.get(rarest) else { return false };
     memchr::memchr2_iter(*letter, letter.to_ascii_uppercase(), sql)
-        .filter_map(|at| sql.get(at.checked_sub(rarest)?..))
-        .any(|here| after(here, word).is_some())
+        .filter_map(|at| sql.split_at_checked(at.checked_sub(rarest)?))
+        .filter(|(before, _)| before.last().is_none_or(|byte| !is_word_byte(*byte)))
+        .filter_map(|(_, here)| after(here, word))
+        .any(|behind| behind.first().is_none_or(|byte| !is_word_byte(*byte)))
 }
 
 /// What follows a word, in any case.
@@ -129,6 +131,23 @@ mod tests {
         {
             assert!(names(sql).is_empty(), "{sql}");
         }
+    }
+
+    #[test]
+    fn what_makes_functions_is_found_wherever_it_stands() {
+        let makes = |pieces: &[&str]| {
+            let mut skim = Skim::default();
+            pieces.iter().for_each(|piece| skim.feed(piece.as_bytes()));
+            skim.makes()
+        };
+        let long = "x ".repeat(2_000);
+        for text in ["CREATE FUNCTION f()", "x;cReAtE\nor", "ALTER POLICY p", "; alter\tdomain"] {
+            for at in 0..text.len() {
+                assert!(makes(&[&long, &text[..at], &text[at..], &long]), "{text} at {at}");
+            }
+        }
+        let insert = format!("INSERT INTO t (created_at, x_create, alternative, balter) VALUES {long}");
+        assert!(!makes(&[&long, &insert]));
     }
 
     #[test]
