@@ -121,8 +121,10 @@ impl Session {
         let fed = self.feed(cx, input, &mut out);
         self.floor.put_assembly(out);
         match fed {
-            // It would begin again for ever.
-            Ok(0) if !self.is_held() => self.stop(cx, Stop::Client(Box::new(not_dealt_with(input)))),
+            // It would begin again for ever. In session mode a lease begins with the login.
+            Ok(0) if self.mode == PoolMode::Transaction && !self.is_held() => {
+                self.stop(cx, Stop::Client(Box::new(not_dealt_with(input))))
+            }
             Ok(consumed) => {
                 self.carry.extend_from_slice(input.get(consumed..).unwrap_or_default());
                 Step::Again

@@ -112,7 +112,7 @@ impl Exchange {
         let len = header.total_len().min(message.len());
         sink.drop_input(len);
         self.client_rest = header.total_len().saturating_sub(len);
-        self.drops_rest = true;
+        self.drops_rest = self.client_rest > 0;
         // No statement of that name was ever prepared.
         frame::put(sink.insert(), b'B', |out| out.extend_from_slice(b"\0tenantry:refused\0\0\0\0\0\0\0"));
         self.refused = Some(error.reason);
@@ -289,6 +289,23 @@ mod tests {
         talk.say(&messages(&[(b'P', b"s\0LISTEN a\0\0\0"), SYNC]));
         talk.answer(&messages(&[(b'1', b""), (b'Z', b"I")]));
         assert_eq!(refused(&mut talk, (b'B', b"\0s\0\0\0\0\0\0\0"), "26000"), "53400");
+    }
+
+    /// Of what follows a refused message nothing is thrown away: or else the server would take later words for its rest.
+    #[test]
+    fn what_follows_a_refused_message_in_pieces_is_whole() {
+        let refused = messages(&[(b'B', b"\0s\0\0\0\0\0\0\0")]);
+        let next =
+            messages(&[(b'P', b"\0SELECT 1\0\0\0"), (b'B', &[b"\0\0", &[b'x'; 100][..]].concat()), SYNC]);
+        for at in 0..next.len() {
+            let mut talk = Talk::new(9);
+            talk.exchange.pins_left = Some(PinsLeft { left: 0, of: 3, listens: false });
+            talk.say(&messages(&[(b'P', b"s\0LISTEN a\0\0\0"), SYNC]));
+            talk.answer(&messages(&[(b'1', b""), (b'Z', b"I")]));
+            let mut sent = talk.say(&[&refused, &next[..at]].concat());
+            sent.extend(talk.say(&next[at..]));
+            assert!(sent.ends_with(&next), "cut at {at}: {}", sent.escape_ascii());
+        }
     }
 
     #[test]

@@ -133,6 +133,34 @@ fn rude_messages() -> Vec<(&'static str, Batch)> {
     ]
 }
 
+/// What the proxy throws away of a refused message ends where that message ends. Where it did not, the server waited for
+/// bytes that never came, and took what came next for something else.
+#[tokio::test]
+async fn what_follows_a_refused_message_in_pieces_reaches_the_server_whole() {
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    let (mut wire, mut bystander) = (stage.client("acme").await, stage.client("acme").await);
+    let refused = Batch::new().parse(&"n".repeat(300), "SELECT 1");
+    // More than is read at once.
+    let long = "x".repeat(200_000);
+    let answer =
+        wire.ask(refused.parse("", "SELECT $1::text").bind("", "", &[&long]).execute("").sync()).await;
+    assert_eq!(answer.code(), "54000", "{answer:?}");
+    assert_eq!(wire.query("SELECT 'goes on'").await.value(), "goes on");
+
+    let hidden = Batch::new().sync().query("SELECT set_config('app.who', 'mallory', false)");
+    let (begun, filler) = (vec![b'x'; 1_000], vec![b'x'; 4_000]);
+    let length = u32::try_from(begun.len() + filler.len() + 4).unwrap().to_be_bytes();
+    let promise = [&b"B"[..], &length, &begun].concat();
+    wire.send(&Batch::new().parse(&"n".repeat(300), "SELECT 1").raw(&promise).0).await;
+    // So that they are two reads.
+    tokio::task::yield_now().await;
+    wire.send(&filler).await;
+    let data = [filler, hidden.0].concat();
+    provoke(wire, &Batch::new().sync().query("SELECT 1").copy_data(&data).0).await;
+    let who = bystander.query("SELECT coalesce(current_setting('app.who', true), '')").await;
+    assert_eq!(who.value(), "", "somebody else's words were taken for a request");
+}
+
 /// Nothing comes behind such a message: whoever waited for more of it would ask for a server for ever.
 #[tokio::test]
 async fn a_message_without_the_body_it_must_have_is_an_error_at_once() {
