@@ -83,9 +83,12 @@ impl Exchange {
             return false;
         }
         let mut at = 0_usize;
-        for _ in 0..*answered {
+        let mut left = *answered;
+        while left > 0 {
             let Ok(Some(header)) = frame::peek(request.get(at..).unwrap_or_default()) else { return false };
             at = at.saturating_add(header.total_len());
+            // Flush and leftovers of a COPY bring no answer.
+            left = left.saturating_sub(usize::from(!matches!(header.tag, b'H' | b'd' | b'c' | b'f')));
         }
         request.drain(..at.min(request.len()));
         self.retry.due = true;
@@ -162,6 +165,22 @@ mod tests {
         let sent = fed_again(&mut talk).unwrap();
         assert_eq!(sent.iter().filter(|byte| **byte == b'P').count(), 1, "{}", sent.escape_ascii());
         assert_eq!(talk.heard, b"");
+    }
+
+    #[test]
+    fn what_brings_no_answer_is_not_taken_for_answered() {
+        let mut talk = prepared();
+        let again = (b'P', b"t\0SELECT a FROM t\0\0\0".as_slice());
+        let bind = (b'B', b"\0t\0\0\0\0\0\0\0".as_slice());
+        talk.say(&messages(&[(b'H', b""), again, bind, EXECUTE, SYNC]));
+        assert_eq!(talk.heard, messages(&[PARSED]), "the server has it");
+        talk.answer(&messages(&[GONE_BAD, READY]));
+        let sent = fed_again(&mut talk).unwrap();
+        assert_eq!(sent.iter().filter(|byte| **byte == b'P').count(), 1, "{}", sent.escape_ascii());
+        let answers = messages(&[BOUND, DONE, READY]);
+        let rest = messages(&[super::super::fixture::CLOSED, PARSED]);
+        assert_eq!(talk.answer(&[&rest, &*answers].concat()), answers);
+        assert!(talk.is_over());
     }
 
     #[test]

@@ -162,7 +162,7 @@ impl Exchange {
         custom.sort();
         custom.dedup();
         let sql = all_settings_query(&custom);
-        self.ask(server, (Expect::AskAllSettings, &sql), Vec::new(), out);
+        self.ask(server, (Expect::AskAllSettings, &sql), custom, out);
     }
 
     pub(super) fn ask(
@@ -254,7 +254,10 @@ fn is_forbidden(error: &[u8]) -> bool {
 fn ask_again(question: Expect, asked: Asked, server: &mut ServerState) {
     match question {
         Expect::AskSettings => server.touch_these(asked.names.into_iter().collect()),
-        Expect::AskAllSettings => server.touch_any(),
+        Expect::AskAllSettings => {
+            server.touch_any();
+            server.may_set(&asked.names.into_iter().collect());
+        }
         Expect::AskFunctions | Expect::AskReach => server.blind = true,
         Expect::AskMade => server.may_have_made = Some(server.made_behind.take()),
         _ => server.doubted = true,

@@ -119,4 +119,24 @@ mod tests {
             assert_eq!(talk.server.holds_more, keeps, "{count}");
         }
     }
+
+    /// A cancel that comes late may hit the question.
+    #[test]
+    fn names_are_asked_for_again_if_the_question_is_cancelled() {
+        let text: String = (0..60).map(|n| format!("SET my.name_{n} = 'x';")).collect();
+        let mut talk = Talk::new(9);
+        talk.say(&messages(&[(b'Q', format!("{text}\0").as_bytes())]));
+        talk.answer(&messages(&[(b'C', b"SET\0"), READY]));
+        for _ in 0..3 {
+            let mut out = Vec::new();
+            talk.exchange.settle(&talk.client, &mut talk.server, &mut out);
+            for n in 0..60 {
+                let name = format!("my.name_{n}'");
+                assert!(memchr::memmem::find(&out, name.as_bytes()).is_some(), "{}", out.escape_ascii());
+            }
+            while talk.exchange.outstanding() > 0 {
+                talk.answer(&messages(&[(b'E', b"SERROR\0C57014\0\0"), READY]));
+            }
+        }
+    }
 }
