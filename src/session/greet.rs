@@ -161,7 +161,7 @@ async fn settle_in(
 
 /// The server has the settings of the client that was greeted.
 fn give_back_after_greeting(mut lease: Lease) {
-    let ends = lease.server().is_some_and(|server| server.state.ends_when_idle());
+    let ends = lease.server().is_some_and(|server| server.state.limits_others());
     lease.give_back(if ends { Leftover::State } else { Leftover::Nothing });
 }
 

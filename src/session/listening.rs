@@ -84,6 +84,7 @@ impl Session {
             return Some(self.part(cx, Fate::Listener));
         }
         let Phase::Leased(Leased { lease, talk, .. }) = &mut self.phase else { return None };
+        let is_current = lease.is_current();
         let server = lease.server()?;
         let hearing = self.client.hearing.get_or_insert_with(|| Box::new(tenant.listening.enter(cx.waker())));
         let mut sql = Vec::new();
@@ -112,6 +113,9 @@ impl Session {
                 tenant.listening.abort(hearing.place);
                 hearing.mailbox.borrow_mut().switch_lost = false;
                 hearing.switch = Switch::Idle;
+                let may_go_on = tenant.listening.is_on() || self.floor.pool.pins_left(&tenant).listens;
+                // Nothing would make it try again: it stays, and counts.
+                server.state.can_pass &= may_go_on && is_current;
             }
         }
         if !sql.is_empty() {
@@ -124,6 +128,8 @@ impl Session {
                 talk.to_server = Outbox::default();
             }
             self.floor.put_assembly(out);
+        }
+        if matches!(step, Move::Mark | Move::Quit | Move::Abort) {
             lease.count_pin();
         }
         None

@@ -43,7 +43,7 @@ impl Session {
         let mut leftover = Leftover::Nothing;
         let mut lost_settings = false;
         if let Some(server) = lease.server() {
-            if stays(self.mode, &server.state) || server.state.ends_when_idle() {
+            if stays(self.mode, &server.state) || server.state.limits_others() {
                 leftover = Leftover::State;
             }
             assert!(
@@ -165,7 +165,7 @@ fn leftover_of(lease: &mut Lease, mode: PoolMode) -> Leftover {
         Some(server)
             if server.state.status == TxStatus::Idle
                 && !stays(mode, &server.state)
-                && !server.state.ends_when_idle() =>
+                && !server.state.limits_others() =>
         {
             Leftover::Nothing
         }

@@ -201,10 +201,15 @@ impl ServerState {
         self.doubted |= self.makes_temp;
     }
 
-    /// Whether it ends when it is idle for as long as its client has wished: it may be somebody else's then.
+    /// Whether a limit that its client has set may hit somebody else: the server ends when it has been idle for so long, or
+    /// what makes it another client's fails because that takes longer.
     #[must_use]
-    pub fn ends_when_idle(&self) -> bool {
-        self.settings.extras.iter().any(|(name, limit)| &**name == IDLE_LIMIT && &**limit != "0")
+    pub fn limits_others(&self) -> bool {
+        self.settings.extras.iter().any(|(name, limit)| match &**name {
+            IDLE_LIMIT => &**limit != "0",
+            "statement_timeout" | "transaction_timeout" => is_short(limit),
+            _ => false,
+        })
     }
 
     /// What it ran may make functions out of sight.
@@ -309,3 +314,35 @@ impl ClientState {
 
 /// The setting by which Postgres ends a session that is idle.
 const IDLE_LIMIT: &str = "idle_session_timeout";
+/// In this time a server certainly does what makes it another client's.
+const SHORT_MS: u32 = 100;
+
+/// Whether a time limit, as Postgres writes it, is shorter than that; 0 is none.
+fn is_short(limit: &str) -> bool {
+    let ms = limit.strip_suffix("ms").unwrap_or(limit).trim();
+    ms.parse().is_ok_and(|ms: u32| (1..SHORT_MS).contains(&ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_takes_for_its_client_alone_is_not_handed_on() {
+        for (name, limit, hits) in [
+            ("statement_timeout", "2ms", true),
+            ("statement_timeout", "99", true),
+            ("transaction_timeout", "50ms", true),
+            ("statement_timeout", "100ms", false),
+            ("statement_timeout", "1s", false),
+            ("statement_timeout", "0", false),
+            ("idle_session_timeout", "1min", true),
+            ("idle_session_timeout", "0", false),
+            ("work_mem", "1", false),
+        ] {
+            let extras = Rc::new(vec![(name.into(), limit.into())]);
+            let server = ServerState::new(Settings { extras, ..Settings::default() }, 9);
+            assert_eq!(server.limits_others(), hits, "{name} = {limit}");
+        }
+    }
+}
