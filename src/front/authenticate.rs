@@ -33,7 +33,10 @@ impl Handshake<Introduced> {
     pub(super) async fn authenticate(mut self) -> Result<Handshake<Proved>, LoginFailure> {
         let user = self.state.introduction.user.clone();
         let proved = match self.begin() {
-            Ok(Begun::Proved(authenticated)) => Ok(authenticated),
+            // Nothing is asked; but what was said of the protocol has to be sent.
+            Ok(Begun::Proved(authenticated)) => {
+                self.talk.send().await.map(|()| authenticated).map_err(Unproven::Other)
+            }
             Ok(Begun::Asked(claim, Way::Password(issuer))) => self.by_password(claim, &issuer).await,
             Ok(Begun::Asked(claim, Way::Sasl { scram, bearer })) => self.by_sasl(claim, scram, bearer).await,
             Err(failure) => Err(Unproven::Other(failure)),

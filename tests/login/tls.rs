@@ -22,7 +22,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::papers::Papers;
-use crate::raw::{Raw, startup};
+use crate::raw::{Raw, startup, startup_of};
 use crate::rig::{Rig, servers};
 
 fn rig(papers: &Papers, mode: TlsMode) -> Rig {
@@ -241,6 +241,12 @@ async fn a_client_certificate_is_the_proof_where_the_user_has_one() {
     let mut client = secured(&rig, papers.client(Some("shop")), "localhost").await.unwrap();
     client.send(&startup(&app)).await.greeted().await;
     assert_eq!((rig.guest().await.tenant, rig.counters.of(LoginResult::Ok)), ("shop".to_owned(), 1));
+    // What is said of the protocol is said although nothing is asked.
+    let mut client = secured(&rig, papers.client(Some("shop")), "localhost").await.unwrap();
+    client.send(&startup_of(9999, &app)).await;
+    assert_eq!(client.message().await, (b'v', b"\0\x03\0\x02\0\0\0\0".to_vec()));
+    client.greeted().await;
+    assert_eq!(rig.guest().await.protocol_minor, 2);
     // A certificate of somebody else, and none: the same pretence of an exchange as for a wrong password.
     let mut faces = Vec::new();
     for certificate in [Some("other"), None] {
