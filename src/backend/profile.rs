@@ -49,6 +49,14 @@ impl Profile {
         Self(Arc::new(Shared { connector, startup, password, keys }))
     }
 
+    /// The same login by a connector to the same place, with the keys that have been derived.
+    #[must_use]
+    pub fn connecting_by(&self, connector: &Connector) -> Self {
+        let Shared { startup, password, keys, .. } = &*self.0;
+        let (startup, password, keys) = (startup.clone(), password.clone(), keys.clone());
+        Self(Arc::new(Shared { connector: connector.clone(), startup, password, keys }))
+    }
+
     /// The proxy's own login.
     #[must_use]
     pub fn for_admin(connector: &Connector, login: &AdminLogin) -> Self {

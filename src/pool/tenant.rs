@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::listening::Listening;
-use crate::backend::Profile;
+use crate::backend::{Connector, Profile};
 use crate::error::ClientError;
 use crate::ids::{ClusterId, TenantId};
 use crate::stats::TenantCounters;
@@ -163,6 +163,12 @@ impl TenantState {
             self.clear_login_error();
             self.listening.changed();
         }
+    }
+
+    /// Server logins go by this connector from now on: its certificates and time limits may have changed without the login.
+    pub fn connect_by(&self, connector: &Connector) {
+        let profile = self.profile.borrow().connecting_by(connector);
+        *self.profile.borrow_mut() = profile;
     }
 
     /// Why a server login failed, if that was this tenant's own fault and none has succeeded since.

@@ -187,8 +187,11 @@ impl Work {
                     || cluster_differs(&old.settings, &self.plan.settings, before.cluster);
                 let profile = if relogin { self.profile(after) } else { None };
                 state.update(after.clone(), profile);
+                if let Some(connector) = self.plan.connectors.get(usize::from(after.cluster.0)) {
+                    state.connect_by(connector);
+                }
                 self.floor.pool.set_tenant(state);
-                if !after.replication {
+                if !after.replication && state.clients.replicating.get() > 0 {
                     let may_not =
                         |cell: &ClientCell| Rc::ptr_eq(&cell.tenant, state) && cell.is_replicating();
                     self.floor.registry.ask_to_leave(may_not);
