@@ -74,7 +74,9 @@ async fn relogin(
     {
         slot.cancel = Some(login.cancel);
     }
-    let state = state_of(&shared, &tenant, login.parameters);
+    let mut state = state_of(&shared, &tenant, login.parameters);
+    // Nobody else may get it, whatever becomes of this lease: it was logged in for one client, with its wishes.
+    state.condemned = true;
     let (stream, pid, carry) = (login.stream, login.pid, Vec::new());
     let server = Server { id, stream, state, carry, pid, permit, epoch, opened_at: now, since: now };
     lease.server = Some(Box::new(server));

@@ -105,6 +105,12 @@ pub async fn greet(admission: Admission, stream: Stream, wishes: SessionWishes) 
     let mut session = Session::new(stream, admission, client, mode);
     let Some(lease) = lease else { return Some(session.with_carry(&unread)) };
     if replication.is_some() {
+        // From here on a reload asks it to leave; one that came while it was greeted did not.
+        if let Err(why) = replication::may_replicate(&session.cell.tenant) {
+            log_refusal(&session.cell, &why);
+            send_away(&mut session.stream, &why).await;
+            return None;
+        }
         session.begin_replication(lease, unread);
         return Some(session);
     }
@@ -295,6 +301,8 @@ async fn learn(cell: &ClientCell, wishes: &Extras, lease: &mut Lease) -> Result<
             Err(ServerFault::Protocol(_)) => return Err(lost()),
         }
     }
+    // Half a message that nobody asked for: whoever reads on needs its beginning.
+    server.carry = input;
     cell.tenant.intern(&mut server.state.settings.params);
     server.state.settings_changed = false;
     client.settings.params = server.state.settings.params.clone();

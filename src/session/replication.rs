@@ -96,6 +96,7 @@ pub(super) async fn open(
         counters.refused_pins = counters.refused_pins.saturating_add(1);
         NotGreeted::Told(Box::new(no_room(pool.pins_left(&tenant))))
     };
+    may_replicate(&tenant)?;
     if pool.pins_left(&tenant).left == 0 {
         return Err(full());
     }
@@ -114,10 +115,16 @@ pub(super) async fn open(
     });
     // Two servers take part: one that goes, and one that comes.
     let lease = logged_in.await?;
+    may_replicate(&tenant)?;
     let cell = &arrival.admission.cell;
     let (name, request_id) = (&tenant.tenant().name, cell.request_id);
     tracing::info!(customer_id = %name, request_id, replication = kind.as_str(), "replication connection opened");
     Ok(lease)
+}
+
+/// A reload may have taken it away since the client was asked for its password.
+pub(super) fn may_replicate(tenant: &TenantState) -> Result<(), NotGreeted> {
+    if tenant.tenant().replication { Ok(()) } else { Err(NotGreeted::Told(Box::new(no_longer()))) }
 }
 
 impl Session {

@@ -141,6 +141,37 @@ fn a_newcomer_that_waits_for_a_server_is_told_of_a_drain_at_once() {
 }
 
 #[test]
+fn a_newcomer_that_may_no_longer_replicate_is_sent_away() {
+    on_a_worker(async |rig| {
+        let (mut newcomer, client) = rig.newcomer(&[]).await;
+        newcomer.wishes.replication = Some(crate::tenant::Replication::Physical);
+        rig.work.admit(newcomer);
+        let heard = last_words(client).await;
+        assert!(heard.contains("57P01") && heard.contains("replication"), "{heard}");
+        assert_eq!(rig.counts(), (0, 0));
+    });
+}
+
+#[test]
+fn tenants_that_are_known_connect_by_the_newest_settings() {
+    on_a_worker(async |mut rig| {
+        let (newcomer, _client) = rig.newcomer(&[]).await;
+        let id = newcomer.tenant.id;
+        rig.work.admit(newcomer);
+        let state = rig.work.floor.pool.tenant(id).unwrap();
+        let (before, epoch) = (format!("{:?}", state.profile()), state.epoch());
+        let mut settings = (*rig.work.plan.settings).clone();
+        settings.servers.connect_timeout = std::time::Duration::from_millis(1_234);
+        let connectors =
+            settings.clusters.iter().map(|one| Connector::new(one, &settings.servers).unwrap()).collect();
+        rig.work.apply(Plan { settings: Arc::new(settings), connectors, ..rig.work.plan.clone() });
+        let after = format!("{:?}", state.profile());
+        assert!(after.contains("1.234s") && !before.contains("1.234s"), "{after}");
+        assert_eq!(state.epoch(), epoch, "its servers stay");
+    });
+}
+
+#[test]
 fn a_newcomer_that_is_not_greeted_does_not_count() {
     on_a_worker(async |rig| {
         let (newcomer, client) = rig.newcomer(&[("role", "somebody")]).await;
