@@ -44,6 +44,16 @@ impl Transfer {
         }
     }
 
+    /// At most this many times what PgBouncer and the relay need.
+    pub(crate) const fn limits(self) -> [f64; 2] {
+        match self {
+            Self::WideRows => [0.4, 1.25],
+            Self::NarrowRows => [0.7, 1.3],
+            Self::CopyOut => [0.6, 1.1],
+            Self::CopyIn => [0.6, 1.3],
+        }
+    }
+
     /// Sends `bytes` bytes through a proxy.
     pub(crate) async fn run(self, peer: &Peer, bytes: u64) -> Result<BulkRun> {
         let mut client = Client::login(&peer.login(Pool::Pooled), 0).await?;
@@ -54,7 +64,7 @@ impl Transfer {
             Self::CopyIn => copy_in(&mut client, bytes).await?,
             Self::WideRows | Self::NarrowRows | Self::CopyOut => {
                 client.send(&query(&self.sql(bytes))?).await?;
-                client.finish(&mut vec![0; READ]).await?
+                client.finish(&mut vec![0; READ], 1).await?
             }
         };
         let run = BulkRun {
@@ -89,7 +99,7 @@ impl Transfer {
 async fn copy_in(client: &mut Client, bytes: u64) -> Result<u64> {
     client.send(&query(&Transfer::CopyIn.sql(bytes))?).await?;
     let mut answers = vec![0; READ];
-    client.finish(&mut answers).await?;
+    client.finish(&mut answers, 1).await?;
     let mut line = vec![b'x'; usize::try_from(LINE)? - 1];
     line.push(b'\n');
     let message = framed(b'd', &line)?;

@@ -56,9 +56,14 @@ impl Client {
 
     /// Sends a request with one write and reads until ReadyForQuery.
     pub(crate) async fn exchange(&mut self, request: &[u8]) -> Result<()> {
-        self.send(request).await?;
+        self.exchange_many(request, 1).await
+    }
+
+    /// Sends requests with one write and reads until ReadyForQuery has come for each.
+    pub(crate) async fn exchange_many(&mut self, requests: &[u8], count: usize) -> Result<()> {
+        self.send(requests).await?;
         let mut buffer = [0; 8 * 1_024];
-        self.finish(&mut buffer).await.map(drop)
+        self.finish(&mut buffer, count).await.map(drop)
     }
 
     /// Sends bytes and reads nothing.
@@ -66,19 +71,17 @@ impl Client {
         self.stream.write_all(bytes).await.context("sending")
     }
 
-    /// Reads until ReadyForQuery, or until the server asks for COPY data; returns the bytes read.
-    pub(crate) async fn finish(&mut self, buffer: &mut [u8]) -> Result<u64> {
+    /// Reads until `count` times ReadyForQuery, or a request for COPY data, have come; returns the bytes read.
+    pub(crate) async fn finish(&mut self, buffer: &mut [u8], count: usize) -> Result<u64> {
         let mut walk = Walk::default();
-        let mut bytes = 0;
-        loop {
+        let (mut bytes, mut ready) = (0, 0);
+        while ready < count {
             let read = self.stream.read(buffer).await.context("reading")?;
             ensure!(read > 0, "the proxy closed the connection");
             bytes += u64::try_from(read)?;
-            match walk.advance(buffer.get(..read).unwrap_or_default())? {
-                Reached::More => {}
-                Reached::Ready => return Ok(bytes),
-            }
+            ready += walk.advance(buffer.get(..read).unwrap_or_default())?;
         }
+        Ok(bytes)
     }
 
     /// Says Terminate and waits until the other side has closed.
@@ -100,14 +103,10 @@ struct Walk {
     filled: usize,
 }
 
-enum Reached {
-    More,
-    Ready,
-}
-
 impl Walk {
-    fn advance(&mut self, mut bytes: &[u8]) -> Result<Reached> {
-        let mut reached = Reached::More;
+    /// Returns how often the server has become ready for more.
+    fn advance(&mut self, mut bytes: &[u8]) -> Result<usize> {
+        let mut ready = 0;
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let step = self.skip.min(bytes.len());
@@ -127,13 +126,13 @@ impl Walk {
                 let [tag, length @ ..] = self.header;
                 self.skip = usize::try_from(u32::from_be_bytes(length))?.saturating_sub(4);
                 match tag {
-                    b'Z' | b'G' => reached = Reached::Ready,
+                    b'Z' | b'G' => ready += 1,
                     b'E' => bail!("the server sent an error: {}", error_text(bytes)),
                     _ => {}
                 }
             }
         }
-        Ok(reached)
+        Ok(ready)
     }
 }
 

@@ -120,10 +120,11 @@ async fn one_client(mut client: Client, shape: Shape, until: Until, shared: Rc<S
     let mut sent = 0;
     while sent < limit && !shared.stop.get() {
         let start = now();
-        client.exchange(&request).await?;
+        client.exchange_many(&request, shape.transactions()).await?;
         shared.answers_us.borrow_mut().push(u64::try_from(start.elapsed().as_micros())?);
-        shared.transactions.set(shared.transactions.get() + 1);
-        sent += 1;
+        let transactions = u64::try_from(shape.transactions())?;
+        shared.transactions.set(shared.transactions.get() + transactions);
+        sent += transactions;
     }
     Ok(client)
 }

@@ -13,12 +13,7 @@ use crate::plan::Plan;
 use crate::postgres::Database;
 
 /// The section that names machine, versions, commit and both configurations.
-pub(crate) fn section(
-    database: &Database,
-    peers: &[Peer; 2],
-    pinning: Pinning,
-    plan: &Plan,
-) -> Result<String> {
+pub(crate) fn section(database: &Database, peers: &[Peer], pinning: Pinning, plan: &Plan) -> Result<String> {
     let mut text = format!(
         "- Machine: {} CPUs, {}, {} GB of memory, Linux {}\n- Versions: Tenantry {} ({}), {}, {}, {}\n\
          - Placement: {}.\n\
@@ -35,12 +30,13 @@ pub(crate) fn section(
         line_of("rustc", &["--version"]),
         pinning.describe(),
         plan.rounds,
-        peers[0].name,
+        peers.first().map_or("", |peer| peer.name),
     );
     for peer in peers {
         let language = match peer.kind {
             Kind::Tenantry => "toml",
             Kind::PgBouncer => "ini",
+            Kind::Floor => continue,
         };
         text.push_str(&format!("\n{}:\n\n```{language}\n{}```\n", peer.name, peer.config));
     }

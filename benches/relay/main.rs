@@ -1,12 +1,13 @@
-//! Tenantry beside PgBouncer: CPU per transaction, system calls, idle memory, bulk transfers, logins.
+//! Tenantry beside PgBouncer and a bare relay: CPU per transaction, system calls, idle memory, bulk transfers, logins.
 //!
-//! `make bench` runs it; `benches/README.md` says what it needs and what its variables are. Both proxies stand in front of
+//! `make bench` runs it; `benches/README.md` says what it needs and what its variables are. All of them stand in front of
 //! the same throwaway Postgres and are measured in turns, because a machine's speed changes from minute to minute.
 
 mod bulk;
 mod client;
 mod clock;
 mod document;
+mod floor;
 mod idle;
 mod load;
 mod logins;
@@ -54,6 +55,7 @@ fn run() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match arguments.split_first() {
         Some((flag, rest)) if flag == "--hold" => runtime.block_on(idle::hold(rest)),
+        Some((flag, rest)) if flag == "--floor" => floor::run(rest),
         _ if arguments.iter().any(|argument| argument == "--bench") => {
             runtime.block_on(until_stopped(bench()))
         }
@@ -82,10 +84,15 @@ async fn bench() -> Result<()> {
     } else {
         [Side { kind: Kind::Tenantry, name: "Tenantry" }, bouncer("PgBouncer")]
     };
+    let floor = Side { kind: Kind::Floor, name: "relay" };
     let pinning = Pinning::apply();
     let database = Database::start().await?;
     let [ours, theirs] = sides;
-    let peers = [Peer::start(ours, pinning, &database)?, Peer::start(theirs, pinning, &database)?];
+    let peers = [
+        Peer::start(ours, pinning, &database)?,
+        Peer::start(theirs, pinning, &database)?,
+        Peer::start(floor, pinning, &database)?,
+    ];
     let mut sections = vec![("machine", machine::section(&database, &peers, pinning, &plan)?)];
     for part in plan.parts.iter().copied() {
         let text = match part {
@@ -93,7 +100,10 @@ async fn bench() -> Result<()> {
             Part::Syscalls => sections::syscalls(&peers, &plan).await?,
             Part::Idle => sections::idle(&database, pinning, sides, &plan).await?,
             Part::Bulk => sections::bulk(&peers, &plan).await?,
-            Part::Logins => sections::logins(&database, &peers, &plan).await?,
+            Part::Logins => {
+                let [ours, theirs, _] = &peers;
+                sections::logins(&database, [ours, theirs], &plan).await?
+            }
         };
         output::line(format!("\n{text}"));
         sections.push((part.name(), text));

@@ -1,4 +1,4 @@
-//! The two proxies, as processes of their own.
+//! The proxies and the bare relay, as processes of their own.
 //!
 //! Owns their configuration files, starting them, and stopping them. Must not know what is measured.
 
@@ -13,9 +13,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::client::Login;
-use crate::peer_config;
+use crate::peer_config::{self, Texts};
 use crate::pinning::Pinning;
-use crate::postgres::{Database, PASSWORD, Pool};
+use crate::postgres::{DATABASE, Database, PASSWORD, Pool};
 use crate::scram::Password;
 
 /// Which program.
@@ -23,6 +23,8 @@ use crate::scram::Password;
 pub(crate) enum Kind {
     Tenantry,
     PgBouncer,
+    /// A relay that copies bytes.
+    Floor,
 }
 
 /// A program and its name in tables.
@@ -54,6 +56,7 @@ impl Peer {
         let texts = match kind {
             Kind::Tenantry => peer_config::tenantry(port, database.port())?,
             Kind::PgBouncer => peer_config::pgbouncer(port, database.port(), dir.path())?,
+            Kind::Floor => Texts::default(),
         };
         for (file, text) in &texts.files {
             let path = dir.path().join(file);
@@ -61,7 +64,11 @@ impl Peer {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
         }
         let log = fs::File::create(dir.path().join("log"))?;
-        let mut command = command(kind, pinning, dir.path());
+        let mut command = match kind {
+            Kind::Floor => floor(pinning, port, database.port())?,
+            Kind::Tenantry => tenantry(pinning, dir.path()),
+            Kind::PgBouncer => pgbouncer(pinning, dir.path()),
+        };
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("starting {name}"))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -83,8 +90,16 @@ impl Peer {
         Login {
             address: self.address,
             user: pool.name().to_owned(),
-            database: pool.name().to_owned(),
+            database: self.database(pool).to_owned(),
             password: Password::new(PASSWORD.to_owned()),
+        }
+    }
+
+    /// The database that a client of that pool names: the relay has no pools, and no names of its own.
+    pub(crate) const fn database(&self, pool: Pool) -> &'static str {
+        match self.kind {
+            Kind::Tenantry | Kind::PgBouncer => pool.name(),
+            Kind::Floor => DATABASE,
         }
     }
 
@@ -113,36 +128,41 @@ impl Drop for Peer {
 
 /// The version line of PgBouncer.
 pub(crate) fn pgbouncer_version() -> Result<String> {
-    let output = Command::new(pgbouncer()).arg("--version").output().context("PgBouncer is not installed")?;
+    let output =
+        Command::new(pgbouncer_program()).arg("--version").output().context("PgBouncer is not installed")?;
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
-fn command(kind: Kind, pinning: Pinning, dir: &Path) -> Command {
-    match kind {
-        Kind::Tenantry => {
-            let mut command = pinning.proxy(tenantry());
-            command.arg("serve").arg("--config").arg(dir.join("tenantry.toml"));
-            command
-        }
-        Kind::PgBouncer => {
-            let mut command = pinning.proxy(pgbouncer());
-            if we_are_root() {
-                // It refuses to run as root, and changes to this user by itself.
-                command.args(["-u", "postgres"]);
-            }
-            command.arg(dir.join("pgbouncer.ini"));
-            command
-        }
+fn tenantry(pinning: Pinning, dir: &Path) -> Command {
+    let mut command = pinning.proxy(tenantry_program());
+    command.arg("serve").arg("--config").arg(dir.join("tenantry.toml"));
+    command
+}
+
+fn pgbouncer(pinning: Pinning, dir: &Path) -> Command {
+    let mut command = pinning.proxy(pgbouncer_program());
+    if we_are_root() {
+        // It refuses to run as root, and changes to this user by itself.
+        command.args(["-u", "postgres"]);
     }
+    command.arg(dir.join("pgbouncer.ini"));
+    command
+}
+
+/// This same program.
+fn floor(pinning: Pinning, port: u16, upstream: u16) -> Result<Command> {
+    let mut command = pinning.proxy(std::env::current_exe()?);
+    command.args(["--floor", &port.to_string(), &upstream.to_string()]);
+    Ok(command)
 }
 
 /// The binary of this build, or the one that `BENCH_TENANTRY` names.
-fn tenantry() -> PathBuf {
+fn tenantry_program() -> PathBuf {
     std::env::var_os("BENCH_TENANTRY").map_or_else(|| env!("CARGO_BIN_EXE_tenantry").into(), PathBuf::from)
 }
 
-fn pgbouncer() -> PathBuf {
+fn pgbouncer_program() -> PathBuf {
     // Debian keeps it where an ordinary user's PATH does not look.
     let debian = Path::new("/usr/sbin/pgbouncer");
     if debian.is_file() { debian.to_owned() } else { PathBuf::from("pgbouncer") }

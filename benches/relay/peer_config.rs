@@ -12,6 +12,7 @@ use anyhow::Result;
 use crate::postgres::{PASSWORD, Pool, role_verifier};
 
 /// Files by name, and what to print of them.
+#[derive(Default)]
 pub(crate) struct Texts {
     pub(crate) files: Vec<(&'static str, String)>,
     pub(crate) shown: String,

@@ -52,7 +52,7 @@ impl Database {
             ..ClusterOptions::default()
         };
         let cluster = Cluster::start_with(find_postgres()?, options).await?;
-        cluster.psql("CREATE DATABASE bench").await?;
+        cluster.psql(&format!("CREATE DATABASE {DATABASE}")).await?;
         let verifier = role_verifier()?;
         for name in Pool::ALL.map(Pool::name) {
             let sql = format!(
@@ -60,13 +60,13 @@ impl Database {
                  ALTER ROLE {name} SET search_path = {name}; \
                  CREATE TABLE {name}.sink (line text); ALTER TABLE {name}.sink OWNER TO {name}"
             );
-            cluster.psql_in("bench", &sql).await?;
+            cluster.psql_in(DATABASE, &sql).await?;
         }
         let database = Self { cluster };
         for name in Pool::ALL.map(Pool::name) {
             let mut command = Command::new(database.program("pgbench"));
             command.args(["-i", "-q", "-s", "2", "-h", "127.0.0.1", "-U", name, "-p"]);
-            command.arg(database.port().to_string()).arg("bench").env("PGPASSWORD", PASSWORD);
+            command.arg(database.port().to_string()).arg(DATABASE).env("PGPASSWORD", PASSWORD);
             let output = command.stdin(Stdio::null()).output().context("running pgbench")?;
             ensure!(output.status.success(), "pgbench -i: {}", String::from_utf8_lossy(&output.stderr));
         }
@@ -98,5 +98,7 @@ pub(crate) fn role_verifier() -> Result<String> {
     scram::verifier(PASSWORD, b"tenantry bench 1")
 }
 
+/// Where the roles have their schemas.
+pub(crate) const DATABASE: &str = "bench";
 /// The password of both roles, towards the proxies and towards Postgres. The server lives for minutes on the loopback.
 pub(crate) const PASSWORD: &str = "bench-only";

@@ -19,7 +19,7 @@ use crate::strace::Trace;
 use crate::table::{Table, number, ratio};
 
 /// System calls per transaction. One run each: counts do not depend on the machine's mood.
-pub(crate) async fn syscalls(peers: &[Peer; 2], plan: &Plan) -> Result<String> {
+pub(crate) async fn syscalls(peers: &[Peer], plan: &Plan) -> Result<String> {
     let mut table = Table::new([
         "`SELECT 1`, protocol, clients, proxy",
         "read and write calls",
@@ -97,19 +97,21 @@ pub(crate) async fn idle(
 }
 
 /// CPU seconds per gigabyte.
-pub(crate) async fn bulk(peers: &[Peer; 2], plan: &Plan) -> Result<String> {
-    let [ours, theirs] = peers;
+pub(crate) async fn bulk(peers: &[Peer; 3], plan: &Plan) -> Result<String> {
+    let [ours, theirs, floor] = peers;
     let mut table = Table::new([
         "transfer",
         &format!("{} CPU s/GB", ours.name),
         &format!("{} CPU s/GB", theirs.name),
-        "ratio",
+        &format!("{} CPU s/GB", floor.name),
+        &format!("CPU / {}", theirs.name),
+        &format!("CPU / {}", floor.name),
         &format!("{} MB/s", ours.name),
         &format!("{} MB/s", theirs.name),
     ]);
     for transfer in Transfer::ALL {
-        let mut cpu = [Vec::new(), Vec::new()];
-        let mut speed = [Vec::new(), Vec::new()];
+        let mut cpu = [const { Vec::new() }; 3];
+        let mut speed = [const { Vec::new() }; 3];
         for round in 0..plan.rounds {
             output::line(format!("bulk: {}, round {} of {}", transfer.name(), round + 1, plan.rounds));
             let mut pairs: Vec<_> = peers.iter().zip(cpu.iter_mut().zip(&mut speed)).collect();
@@ -122,13 +124,16 @@ pub(crate) async fn bulk(peers: &[Peer; 2], plan: &Plan) -> Result<String> {
                 speed.push(run.bytes as f64 / 1e6 / run.seconds);
             }
         }
-        let [our_cpu, their_cpu] = &cpu;
-        let [our_speed, their_speed] = &speed;
+        let [our_cpu, their_cpu, floor_cpu] = &cpu;
+        let [our_speed, their_speed, _] = &speed;
+        let [by_theirs, by_floor] = transfer.limits();
         table.row([
             transfer.name().to_owned(),
             number(median(our_cpu)),
             number(median(their_cpu)),
-            ratio(median_ratio(our_cpu, their_cpu), BULK_LIMIT),
+            number(median(floor_cpu)),
+            ratio(median_ratio(our_cpu, their_cpu), by_theirs),
+            ratio(median_ratio(our_cpu, floor_cpu), by_floor),
             number(median(our_speed)),
             number(median(their_speed)),
         ]);
@@ -137,12 +142,12 @@ pub(crate) async fn bulk(peers: &[Peer; 2], plan: &Plan) -> Result<String> {
 }
 
 /// Client logins, and what server logins cost Postgres.
-pub(crate) async fn logins(database: &Database, peers: &[Peer; 2], plan: &Plan) -> Result<String> {
+pub(crate) async fn logins(database: &Database, peers: [&Peer; 2], plan: &Plan) -> Result<String> {
     let mut cpu = [Vec::new(), Vec::new()];
     let mut rate = [Vec::new(), Vec::new()];
     for round in 0..plan.rounds {
         output::line(format!("logins: round {} of {}", round + 1, plan.rounds));
-        for (peer, (cpu, rate)) in peers.iter().zip(cpu.iter_mut().zip(&mut rate)) {
+        for (peer, (cpu, rate)) in peers.into_iter().zip(cpu.iter_mut().zip(&mut rate)) {
             let run = logins::clients(peer, plan.logins).await?;
             cpu.push(run.cpu_us);
             rate.push(run.per_second);
@@ -177,5 +182,3 @@ async fn server_logins(database: &Database, plan: &Plan) -> Result<String> {
 
 /// The aim: at most this many times PgBouncer's memory.
 const IDLE_LIMIT: f64 = 1.5;
-/// The aim: at most PgBouncer's CPU time.
-const BULK_LIMIT: f64 = 1.0;

@@ -15,17 +15,22 @@ pub(crate) enum Shape {
     Extended,
     /// Parse (named) once; then Bind, Execute, Sync in one write.
     Prepared,
+    /// Ten times what [`Self::Prepared`] sends, in one write: ten transactions.
+    Pipeline,
 }
 
 impl Shape {
-    pub(crate) const ALL: [Self; 3] = [Self::Simple, Self::Extended, Self::Prepared];
+    pub(crate) const ALL: [Self; 4] = [Self::Simple, Self::Extended, Self::Prepared, Self::Pipeline];
+    /// Those that pgbench can send with its built-in scripts.
+    pub(crate) const PGBENCH: [Self; 3] = [Self::Simple, Self::Extended, Self::Prepared];
 
-    /// The name in tables, which is also pgbench's `-M`.
+    /// The name in tables, which is also pgbench's `-M` where it has one.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Simple => "simple",
             Self::Extended => "extended",
             Self::Prepared => "prepared",
+            Self::Pipeline => "pipeline of 10",
         }
     }
 
@@ -33,11 +38,19 @@ impl Shape {
     pub(crate) fn once(self, sql: &str) -> Result<Option<Vec<u8>>> {
         match self {
             Self::Simple | Self::Extended => Ok(None),
-            Self::Prepared => Ok(Some([parse("bench", sql)?, framed(b'S', &[])?].concat())),
+            Self::Prepared | Self::Pipeline => Ok(Some([parse("bench", sql)?, framed(b'S', &[])?].concat())),
         }
     }
 
-    /// What a client sends per transaction.
+    /// Transactions in one request.
+    pub(crate) const fn transactions(self) -> usize {
+        match self {
+            Self::Simple | Self::Extended | Self::Prepared => 1,
+            Self::Pipeline => PIPELINE,
+        }
+    }
+
+    /// What a client sends at once.
     pub(crate) fn each(self, sql: &str) -> Result<Vec<u8>> {
         let describe = framed(b'D', b"P\0")?;
         // Portal and row limit: unnamed and none.
@@ -47,6 +60,7 @@ impl Shape {
             Self::Simple => framed(b'Q', &[sql.as_bytes(), b"\0"].concat())?,
             Self::Extended => [parse("", sql)?, bind("")?, describe, execute, sync].concat(),
             Self::Prepared => [bind("bench")?, execute, sync].concat(),
+            Self::Pipeline => [bind("bench")?, execute, sync].concat().repeat(PIPELINE),
         })
     }
 }
@@ -60,3 +74,5 @@ fn bind(name: &str) -> Result<Vec<u8>> {
     // Unnamed portal, statement name, no formats, no values, no result formats.
     framed(b'B', &[b"\0", name.as_bytes(), b"\0", &[0, 0, 0, 0, 0, 0]].concat())
 }
+
+const PIPELINE: usize = 10;

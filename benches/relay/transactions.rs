@@ -39,10 +39,11 @@ struct Sample {
     p99_us: Option<f64>,
 }
 
-/// Runs all scenarios on both peers and returns the section's text.
-pub(crate) async fn section(database: &Database, peers: &[Peer; 2], plan: &Plan) -> Result<String> {
+/// Runs all scenarios on all peers and returns the section's text.
+pub(crate) async fn section(database: &Database, peers: &[Peer; 3], plan: &Plan) -> Result<String> {
     let scenarios = scenarios(plan);
-    let mut samples: Vec<[Vec<Sample>; 2]> = scenarios.iter().map(|_| [Vec::new(), Vec::new()]).collect();
+    let mut samples: Vec<[Vec<Sample>; 3]> =
+        scenarios.iter().map(|_| [Vec::new(), Vec::new(), Vec::new()]).collect();
     for round in 0..plan.rounds {
         output::line(format!("transactions: round {} of {}", round + 1, plan.rounds));
         for (scenario, samples) in scenarios.iter().zip(&mut samples) {
@@ -60,8 +61,8 @@ pub(crate) async fn section(database: &Database, peers: &[Peer; 2], plan: &Plan)
 
 fn scenarios(plan: &Plan) -> Vec<Scenario> {
     let mut scenarios = Vec::new();
-    for load in [Load::SelectOne, Load::Pgbench] {
-        for shape in Shape::ALL {
+    for (load, shapes) in [(Load::SelectOne, Shape::ALL.as_slice()), (Load::Pgbench, &Shape::PGBENCH)] {
+        for shape in shapes.iter().copied() {
             for clients in plan.clients.iter().copied() {
                 scenarios.push(Scenario { load, shape, clients });
             }
@@ -75,7 +76,17 @@ impl Scenario {
     const fn pool(self) -> Pool {
         match self.shape {
             Shape::Simple | Shape::Extended => Pool::Pooled,
-            Shape::Prepared => Pool::Held,
+            Shape::Prepared | Shape::Pipeline => Pool::Held,
+        }
+    }
+
+    /// At most this many times what PgBouncer and the relay need.
+    const fn limits(self) -> [f64; 2] {
+        match (self.clients, self.shape) {
+            (1, _) => [1.0, 1.25],
+            (_, Shape::Simple | Shape::Extended) => [0.97, 1.1],
+            (_, Shape::Prepared) => [0.85, 1.15],
+            (_, Shape::Pipeline) => [0.95, 1.15],
         }
     }
 
@@ -87,9 +98,9 @@ impl Scenario {
         format!("{load}, {}, {}", self.shape.name(), self.clients)
     }
 
-    /// Both peers' clients are logged in at once and take turns of a fraction of a second, so that a change of the
-    /// machine's speed meets both.
-    async fn select_one(self, peers: &[Peer; 2], plan: &Plan) -> Result<[Sample; 2]> {
+    /// All peers' clients are logged in at once and take turns of a fraction of a second, so that a change of the
+    /// machine's speed meets all.
+    async fn select_one(self, peers: &[Peer; 3], plan: &Plan) -> Result<[Sample; 3]> {
         let mut sides = Vec::new();
         for peer in peers {
             let clients = load::gather(&peer.login(self.pool()), self.clients).await?;
@@ -98,19 +109,19 @@ impl Scenario {
             sides.push((peer, clients, Vec::new()));
         }
         let turn = Until::Time { warm_up: TURN_WARM_UP, measured: plan.turn };
-        for _ in 0..plan.turns {
-            for (peer, clients, runs) in &mut sides {
+        for turns in 0..plan.turns {
+            // A B C, C B A, A B C: none is always first.
+            let mut order: Vec<_> = sides.iter_mut().collect();
+            if turns % 2 == 1 {
+                order.reverse();
+            }
+            for (peer, clients, runs) in order {
                 let pid = peer.pid();
                 let taken = std::mem::take(clients);
                 let (run, rest) = load::run_prepared(taken, self.shape, turn, || procfs::cpu_ns(pid)).await?;
                 *clients = rest;
                 runs.push(run);
             }
-            // A B, B A, A B: neither is always first.
-            sides.reverse();
-        }
-        if plan.turns % 2 == 1 {
-            sides.reverse();
         }
         let mut samples = Vec::new();
         for (_, clients, runs) in sides {
@@ -119,19 +130,20 @@ impl Scenario {
             }
             samples.push(sum(&runs));
         }
-        samples.try_into().map_err(|_| anyhow!("two peers have two samples"))
+        samples.try_into().map_err(|_| anyhow!("a peer has no sample"))
     }
 
-    /// A B, B A: a pgbench run lasts a second or more, in which the machine may change its speed.
-    fn pgbench(self, database: &Database, peers: &[Peer; 2], plan: &Plan) -> Result<[Sample; 2]> {
+    /// A B C, C B A: a pgbench run lasts a second or more, in which the machine may change its speed.
+    fn pgbench(self, database: &Database, peers: &[Peer; 3], plan: &Plan) -> Result<[Sample; 3]> {
         let run = |peer: &Peer| {
             let seconds = plan.pgbench_seconds;
             pgbench::select_only(database, peer, self.pool(), self.shape, self.clients, seconds)
         };
-        let [ours, theirs] = peers;
-        let (first, second) = (run(ours)?, run(theirs)?);
-        let (fourth, third) = (run(theirs)?, run(ours)?);
-        Ok([both(first, third), both(second, fourth)])
+        let [ours, theirs, floor] = peers;
+        let first = [run(ours)?, run(theirs)?, run(floor)?];
+        let floor = both(first[2], run(floor)?);
+        let theirs = both(first[1], run(theirs)?);
+        Ok([both(first[0], run(ours)?), theirs, floor])
     }
 }
 
@@ -154,20 +166,23 @@ fn sum(runs: &[Run]) -> Sample {
     }
 }
 
-fn table(scenarios: &[Scenario], samples: &[[Vec<Sample>; 2]], peers: &[Peer; 2]) -> String {
-    let [ours, theirs] = peers;
+fn table(scenarios: &[Scenario], samples: &[[Vec<Sample>; 3]], peers: &[Peer; 3]) -> String {
+    let [ours, theirs, floor] = peers;
     let mut table = Table::new([
         "load, protocol, clients",
         &format!("{} CPU µs", ours.name),
         &format!("{} CPU µs", theirs.name),
-        "CPU ratio",
+        &format!("{} CPU µs", floor.name),
+        &format!("CPU / {}", theirs.name),
+        &format!("CPU / {}", floor.name),
         &format!("{} tx/s", ours.name),
         &format!("{} tx/s", theirs.name),
         "tx/s ratio",
         &format!("{} p99 µs", ours.name),
         &format!("{} p99 µs", theirs.name),
     ]);
-    for (scenario, [ours, theirs]) in scenarios.iter().zip(samples) {
+    for (scenario, [ours, theirs, floor]) in scenarios.iter().zip(samples) {
+        let [by_theirs, by_floor] = scenario.limits();
         let cpu = |samples: &[Sample]| samples.iter().map(|sample| sample.cpu_us).collect::<Vec<_>>();
         let rate = |samples: &[Sample]| samples.iter().map(|sample| sample.per_second).collect::<Vec<_>>();
         let p99 = |samples: &[Sample]| samples.iter().filter_map(|sample| sample.p99_us).collect::<Vec<_>>();
@@ -175,7 +190,9 @@ fn table(scenarios: &[Scenario], samples: &[[Vec<Sample>; 2]], peers: &[Peer; 2]
             scenario.name(),
             number(median(&cpu(ours))),
             number(median(&cpu(theirs))),
-            ratio(median_ratio(&cpu(ours), &cpu(theirs)), CPU_LIMIT),
+            number(median(&cpu(floor))),
+            ratio(median_ratio(&cpu(ours), &cpu(theirs)), by_theirs),
+            ratio(median_ratio(&cpu(ours), &cpu(floor)), by_floor),
             number(median(&rate(ours))),
             number(median(&rate(theirs))),
             number(median_ratio(&rate(ours), &rate(theirs))),
@@ -190,7 +207,5 @@ fn micros_each(cpu_ns: u64, transactions: u64) -> f64 {
     cpu_ns as f64 / 1_000.0 / transactions.max(1) as f64
 }
 
-/// The aim: at most this many times PgBouncer's CPU time.
-const CPU_LIMIT: f64 = 1.1;
 /// What a turn does before it is measured: long enough for the clients to be under way.
 const TURN_WARM_UP: Duration = Duration::from_millis(20);
