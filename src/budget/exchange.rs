@@ -100,7 +100,7 @@ impl Exchange {
     /// A worker said that this capacity holds: it uses no more.
     pub fn handle_settled(&mut self, worker: usize, capacity: u32, out: &mut Vec<Instruction>) {
         let Some(seat) = self.seats.get_mut(worker) else { return };
-        // There is one instruction under way at a time, so a matching answer is the answer to that.
+        // One that takes something comes behind an answer only, so a matching answer is the answer to the last.
         if seat.settled || seat.capacity != capacity {
             return;
         }
@@ -151,15 +151,33 @@ impl Exchange {
     /// Takes capacity from the worker that needs it least, while what is under way does not cover the need.
     fn take(&mut self, out: &mut Vec<Instruction>) {
         let Some((needy, need)) = self.neediest() else { return };
-        let Some(Seat { settled: true, capacity, .. }) = self.seats.get(needy).copied() else { return };
-        let mut coming = self.seats.iter().fold(self.total.saturating_sub(self.bound()), |sum, seat| {
-            sum.saturating_add(seat.bound.saturating_sub(seat.capacity))
-        });
+        let Some(Seat { settled, capacity, .. }) = self.seats.get(needy).copied() else { return };
+        if !settled {
+            return self.take_nothing_from(needy, out);
+        }
+        // What long leases keep may come at any time, or never: nobody waits for it.
+        let gives = |seat: &&Seat| seat.settled || seat.standing.committed <= seat.capacity;
+        let mut coming =
+            self.seats.iter().filter(gives).fold(self.total.saturating_sub(self.bound()), |sum, seat| {
+                sum.saturating_add(seat.bound.saturating_sub(seat.capacity))
+            });
         while coming < need.slots {
             let Some((donor, slots)) = self.donor(needy, need.band, capacity) else { return };
             let slots = slots.min(need.slots.saturating_sub(coming)).max(1);
             coming = coming.saturating_add(slots);
             self.instruct(donor, self.capacity(donor).saturating_sub(slots), out);
+        }
+    }
+
+    /// A worker that was told to give something up, has not done so and has come to need more than all others keeps it.
+    fn take_nothing_from(&mut self, worker: usize, out: &mut Vec<Instruction>) {
+        let told = self.seats.iter().fold(0_u32, |sum, seat| sum.saturating_add(seat.capacity));
+        let Some(seat) = self.seats.get_mut(worker) else { return };
+        let back = seat.bound.saturating_sub(seat.capacity);
+        if back > 0 && told.saturating_add(back) <= self.total {
+            // Its answer to what it was told before does not match any more.
+            seat.capacity = seat.bound;
+            out.push(Instruction { worker, capacity: seat.capacity });
         }
     }
 
@@ -297,6 +315,32 @@ mod tests {
         }
         let parts = [0, 1, 2].map(|worker| exchange.capacity(worker));
         assert!(parts.iter().all(|part| (7..=9).contains(part)), "{parts:?}");
+    }
+
+    #[test]
+    fn nobody_waits_for_what_long_leases_keep() {
+        let (mut exchange, mut out) = (Exchange::new(40, 4), Vec::new());
+        exchange.handle_standing(1, need(Band::Floor, 1), &mut out);
+        assert_eq!(out, [Instruction { worker: 0, capacity: 9 }]);
+        out.clear();
+        // It says that it cannot.
+        exchange.handle_standing(0, Standing { committed: 10, ..Standing::default() }, &mut out);
+        assert_eq!(out, [Instruction { worker: 2, capacity: 9 }]);
+        out.clear();
+        exchange.handle_settled(2, 9, &mut out);
+        assert_eq!(out.first(), Some(&Instruction { worker: 1, capacity: 11 }));
+        // And now it needs more itself.
+        exchange.handle_standing(1, Standing::default(), &mut Vec::new());
+        exchange.handle_settled(1, 11, &mut Vec::new());
+        out.clear();
+        exchange.handle_standing(0, Standing { committed: 10, ..need(Band::Floor, 1) }, &mut out);
+        assert_eq!(out, [Instruction { worker: 0, capacity: 10 }], "it keeps what it has");
+        out.clear();
+        exchange.handle_settled(0, 9, &mut out);
+        assert_eq!(out, [], "an answer to what it was told before");
+        exchange.handle_settled(0, 10, &mut out);
+        assert!(out.iter().all(|told| told.worker != 0 && told.capacity < 11), "{out:?}");
+        assert!(!out.is_empty() && exchange.bound() <= 40);
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub struct Scheduler {
     /// A capacity that was set and is not reached yet.
     settling: Option<u32>,
     /// The part of the standing that is worth a message, as others know it.
-    announced: (Option<Need>, u32),
+    announced: (Option<Need>, u32, Option<u32>),
 }
 
 impl Scheduler {
@@ -80,7 +80,7 @@ impl Scheduler {
             armed: Moment::NEVER,
             contended: false,
             settling: None,
-            announced: (None, 0),
+            announced: (None, 0, None),
             config,
         }
     }
@@ -226,7 +226,8 @@ impl Scheduler {
             self.settling = None;
             out.push(Output::CapacitySettled { capacity });
         }
-        let standing = (self.need(), self.totals.sum.reserved);
+        // Who cannot give up at once what it is told to says what it is committed to.
+        let standing = (self.need(), self.totals.sum.reserved, self.settling);
         if self.config.announce_need && self.announced != standing {
             self.announced = standing;
             out.push(Output::StandingChanged);

@@ -24,6 +24,8 @@ struct Workers {
     rng: Rng,
     now: u64,
     total: u32,
+    /// Workers whose leases do not end.
+    keeps: Vec<usize>,
 }
 
 impl Workers {
@@ -41,7 +43,7 @@ impl Workers {
         };
         let worlds = (0..workers).map(world).collect();
         let (up, down, rng) = (VecDeque::new(), VecDeque::new(), Rng::new(seed));
-        Self { worlds, exchange, up, down, rng, now: 0, total }
+        Self { worlds, exchange, up, down, rng, now: 0, total, keeps: Vec::new() }
     }
 
     fn used(&self) -> u32 {
@@ -76,6 +78,7 @@ impl Workers {
                     if self.rng.chance(percent) {
                         notes.extend(match phase {
                             Phase::Opening => self.worlds[worker].opened(server),
+                            Phase::Busy if self.keeps.contains(&worker) => continue,
                             Phase::Busy => self.worlds[worker].release(server, Condition::Clean),
                             Phase::Idle | Phase::Closing => self.worlds[worker].closed(server),
                         });
@@ -108,6 +111,24 @@ impl Workers {
 
     fn later(&mut self, after: Option<u64>) -> u64 {
         (self.now + self.rng.below(30_000)).max(after.unwrap_or(0))
+    }
+}
+
+/// One worker's servers are all leased for long; another needs one more than it has; the others need nothing.
+#[test]
+fn leases_that_last_hold_up_their_own_worker_only() {
+    for seed in 0..20 {
+        let mut workers = Workers::new(40, 4, seed);
+        workers.keeps = vec![0, 1];
+        for (worker, leases) in [(0, 10), (1, 11)] {
+            for _ in 0..leases {
+                workers.acquire(worker);
+            }
+            for _ in 0..500 {
+                workers.step();
+            }
+        }
+        assert_eq!(workers.worlds[1].waiting.len(), 0, "seed {seed}: {}", workers.exchange.capacity(1));
     }
 }
 
