@@ -45,8 +45,9 @@ impl Scheduler {
         part.idle_over = tenant.idle;
         match self.hold_class(tenant) {
             0 => part.returning = excess.min(tenant.busy),
-            1 => part.long = [excess, 0],
-            _ => part.long = [0, excess],
+            // Idle ones are nobody's burden: others may take them.
+            1 => part.long = [excess.saturating_sub(tenant.idle), 0],
+            _ => part.long = [0, excess.saturating_sub(tenant.idle)],
         }
         part
     }

@@ -520,6 +520,31 @@ fn long_borrowers_together_hold_only_a_part() {
 }
 
 #[test]
+fn what_a_long_borrower_leaves_idle_keeps_no_other_from_borrowing() {
+    let mut world = world(8);
+    world.set_tenant(A, allowance(0, 0, 8));
+    world.set_tenant(B, allowance(0, 0, 8));
+    let mut kept = Vec::new();
+    for tenant in [A, B] {
+        let mut servers = lease(&mut world, tenant, 1);
+        for _ in 0..30 {
+            wait(&mut world, SECOND);
+            world.release(servers[0], Condition::Clean);
+            let (_, notes) = world.acquire(tenant, SECOND, None);
+            servers = granted(&notes);
+        }
+        if tenant == A {
+            // It has two, a quarter of eight, and leaves both idle.
+            servers.extend(lease(&mut world, A, 1));
+            kept.clone_from(&servers);
+            servers.iter().for_each(|server| drop(world.release(*server, Condition::Clean)));
+        }
+    }
+    assert_eq!(kept.len(), 2);
+    assert_eq!(lease(&mut world, B, 1).len(), 1, "{:?}", world.scheduler.why(B));
+}
+
+#[test]
 fn nonsense_is_refused() {
     let mut world = world(2);
     let servers = lease(&mut world, A, 1);

@@ -131,7 +131,7 @@ impl Reference {
     pub(super) fn long_blocked(&self, class: usize) -> bool {
         let held = |from: usize| -> u32 {
             let long = self.tenants.keys().filter(|t| self.over_share(**t) && self.class(**t) >= from);
-            long.map(|t| self.n(*t) - self.tenants[t].allowance.share).sum()
+            long.map(|t| (self.n(*t) - self.tenants[t].allowance.share).saturating_sub(self.idle(*t))).sum()
         };
         (1..=class).any(|class| held(class) >= (self.limit / self.c.long_hold_divisor[class - 1]).max(1))
     }
