@@ -90,6 +90,7 @@ impl Listener {
 
     async fn run(mut self, lease: Lease) {
         let mut next = Some((lease, false));
+        let mut pause = FIRST_PAUSE;
         while let Some((mut lease, is_foreign)) = next {
             self.exchange = Exchange::default();
             self.early.clear();
@@ -101,6 +102,7 @@ impl Listener {
                 }
                 End::Lost => {}
             }
+            let has_listened = self.lost_at.is_none();
             self.lost_at.get_or_insert_with(SystemTime::now);
             tracing::warn!(
                 customer_id = %self.tenant.tenant().name, reason = "listener_lost", "the listener was lost"
@@ -111,6 +113,13 @@ impl Listener {
             }
             self.tenant.listening.book.borrow_mut().lose();
             lease.give_back(Leftover::Work);
+            if has_listened {
+                pause = FIRST_PAUSE;
+            } else {
+                // One that logs in and cannot listen (a standby) is not tried again and again without a pause.
+                tokio::time::sleep(pause).await;
+                pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+            }
             next = self.regain().await;
         }
     }

@@ -355,3 +355,30 @@ async fn postgres_saying_it_is_full_is_not_a_broken_host() {
     }
     assert!(served >= 6, "{served} served");
 }
+
+/// As on a standby, where LISTEN fails.
+#[tokio::test]
+async fn a_listener_that_cannot_listen_is_tried_again_after_growing_pauses() {
+    let stage = Stage::start(Plan::new(&["acme"]).budget(4)).await;
+    let mut client = stage.client("acme").await;
+    assert!(client.query("LISTEN news").await.errors.is_empty());
+    let listeners = "SELECT pid FROM pg_stat_activity WHERE application_name = 'tenantry listener'";
+    eventually("a listener", PATIENCE, async || {
+        (!stage.postgres.psql(listeners).await.unwrap().is_empty()).then_some(())
+    })
+    .await;
+    let forbid = "REVOKE EXECUTE ON FUNCTION pg_catalog.set_config(text, text, boolean) FROM PUBLIC";
+    stage.postgres.psql_in("app", forbid).await.unwrap();
+    stage.postgres.psql(&listeners.replace("pid", "pg_terminate_backend(pid)")).await.unwrap();
+    let losses = || {
+        let log = stage.proxy().log();
+        let lines = log.lines().filter(|line| line.contains("listener_lost"));
+        let time = |line: &str| humantime::parse_rfc3339(line.split('"').nth(3).unwrap()).unwrap();
+        lines.map(time).collect::<Vec<_>>()
+    };
+    let losses =
+        eventually("six losses", PATIENCE, async || Some(losses()).filter(|all| all.len() >= 6)).await;
+    // The first is that of the one that was ended: the next is asked for at once.
+    let lasted = losses[5].duration_since(losses[1]).unwrap();
+    assert!(lasted >= Duration::from_millis(50 + 100 + 200 + 400 - 5), "{lasted:?}");
+}
