@@ -76,7 +76,7 @@ impl ServerState {
     }
 
     /// What it has is not the client's, and ends with it.
-    const fn stray(&mut self) {
+    pub(super) const fn stray(&mut self) {
         self.condemned = true;
         self.strayed = true;
     }
@@ -287,8 +287,10 @@ fn all_settings_query(custom: &[Box<str>]) -> String {
     let role = current("role");
     let mut sql = format!(
         "SELECT pg_catalog.lower(name),{} FROM pg_catalog.pg_settings \
-         WHERE source='session' AND setting IS DISTINCT FROM reset_val \
-         UNION ALL SELECT 'role',{} WHERE {role} NOT IN ('','none')",
+         WHERE source OPERATOR(pg_catalog.=) 'session' \
+         AND coalesce(setting OPERATOR(pg_catalog.<>) reset_val,setting IS NOT NULL OR reset_val IS NOT NULL) \
+         UNION ALL SELECT 'role',{} WHERE {role} OPERATOR(pg_catalog.<>) '' \
+         AND {role} OPERATOR(pg_catalog.<>) 'none'",
         hex("pg_catalog.current_setting(name)"),
         hex(&role)
     );
@@ -298,7 +300,7 @@ fn all_settings_query(custom: &[Box<str>]) -> String {
         // Those of extensions are in the view; of them only what the session has set is the client's.
         sql.push_str(&format!(
             " UNION ALL SELECT c,{} FROM (VALUES {}) v(c) WHERE {now} IS NOT NULL \
-             AND c NOT IN (SELECT pg_catalog.lower(name) FROM pg_catalog.pg_settings)",
+             AND NOT EXISTS(SELECT FROM pg_catalog.pg_settings WHERE pg_catalog.lower(name) OPERATOR(pg_catalog.=) c)",
             hex(now),
             names.join(",")
         ));
@@ -321,13 +323,18 @@ fn hex(expression: &str) -> String {
     hex_of(expression, MAX_VALUE_BYTES)
 }
 
+/// Operators are named with their schema here and above: a client's search_path may begin with one of its own, with others of
+/// the same names in it.
+///
 /// Whether there is something beside LISTEN that works on this server only (statements prepared by SQL, held cursors,
 /// advisory locks, temporary objects), and what it listens to. Outside a transaction none of them ends with one.
 const PINS_QUERY: &str = "SELECT EXISTS(SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) \
      OR EXISTS(SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
-     OR EXISTS(SELECT FROM pg_catalog.pg_depend WHERE refclassid='pg_catalog.pg_namespace'::pg_catalog.regclass \
-     AND refobjid=pg_catalog.pg_my_temp_schema()) \
-     OR EXISTS(SELECT FROM pg_catalog.pg_locks WHERE locktype='advisory' AND pid=pg_catalog.pg_backend_pid()), \
+     OR EXISTS(SELECT FROM pg_catalog.pg_depend \
+     WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass::pg_catalog.oid \
+     AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
+     OR EXISTS(SELECT FROM pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
+     AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()), \
      (SELECT pg_catalog.string_agg(pg_catalog.encode(pg_catalog.convert_to(c,pg_catalog.getdatabaseencoding()),'hex'),',') \
      FROM pg_catalog.pg_listening_channels() c)";
 

@@ -110,6 +110,36 @@ async fn a_lock_behind_a_reset_that_fails_keeps_its_client() {
     }
 }
 
+/// The proxy's own questions mean what they say, whatever the client's search_path begins with.
+#[tokio::test]
+async fn operators_of_a_client_do_not_answer_for_the_server() {
+    let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
+    let (mut client, mut other) = (stage.client("acme").await, stage.client("acme").await);
+    for of in ["oid", "text", "name", "int4"] {
+        let no =
+            format!("CREATE FUNCTION no({of}, {of}) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT false'");
+        all_right(&mut client, &no).await;
+        for operator in ["=", "<>"] {
+            let make = format!("CREATE OPERATOR {operator} (LEFTARG = {of}, RIGHTARG = {of}, FUNCTION = no)");
+            all_right(&mut client, &make).await;
+        }
+    }
+    all_right(&mut client, "SET search_path = schema_acme, pg_catalog").await;
+    for (keeps, ends) in [
+        ("CREATE TEMP TABLE mine (x int)", "DROP TABLE mine"),
+        ("DO $$ BEGIN PERFORM pg_advisory_lock(7); END $$", "SELECT pg_advisory_unlock(7)"),
+    ] {
+        all_right(&mut client, keeps).await;
+        all_right(&mut client, "SELECT 1").await;
+        has_pins(&stage, 1.0).await;
+        all_right(&mut client, ends).await;
+        all_right(&mut other, "SELECT 'after'").await;
+    }
+    all_right(&mut client, "DO $$ BEGIN SET work_mem = '5MB'; END $$").await;
+    assert_eq!(other.query("SHOW work_mem").await.value(), "4MB");
+    assert_eq!(client.query("SHOW work_mem").await.value(), "5MB");
+}
+
 #[tokio::test]
 async fn what_only_looks_like_a_pin_is_none() {
     let stage = Stage::start(Plan::new(&["acme"]).one_server_each()).await;
