@@ -120,7 +120,9 @@ pub fn left_by_body(body: &[u8]) -> Left {
     let hidden_calls = memchr::memmem::find_iter(&small, b"set_config").count() > calls;
     let hidden_sets =
         runs_texts && [b"'set ".as_slice(), b"'reset ", b"'discard "].iter().any(|verb| says(verb));
-    if hidden_calls || hidden_sets {
+    // The view sets what is updated in it.
+    let updates = says(b"pg_settings") && says(b"update");
+    if hidden_calls || hidden_sets || updates {
         left.settings = Names::Any;
     }
     left
@@ -413,6 +415,17 @@ mod tests {
         left.merge(&left_by_body(b"BEGIN PERFORM set_config('app.' || k, v, false); END"));
         assert_eq!(left.settings, Names::Any);
         assert!(left.custom.contains("my.a"));
+    }
+
+    #[test]
+    fn a_body_that_updates_the_view_of_settings_may_set_any() {
+        for body in [
+            "UPDATE pg_settings SET setting = '64kB' WHERE name = 'work_mem'",
+            "BEGIN EXECUTE 'update pg_catalog.pg_settings set setting = $1'; END",
+        ] {
+            assert_eq!(left_by_body(body.as_bytes()).settings, Names::Any, "{body}");
+        }
+        assert!(left_by_body(b"SELECT setting FROM pg_settings").is_nothing());
     }
 
     #[test]

@@ -262,7 +262,8 @@ fn after_text(mut inside: &[u8]) -> Option<&[u8]> {
     loop {
         let (text, rest) = split_at_byte(inside, b'\'')?;
         let backslashes = text.iter().rev().take_while(|&&byte| byte == b'\\').count();
-        if !backslashes.is_multiple_of(2) {
+        let before = text.iter().rev().nth(backslashes);
+        if !backslashes.is_multiple_of(2) || backslashes > 0 && before.is_some_and(|byte| !byte.is_ascii()) {
             return None;
         }
         match rest {
@@ -272,11 +273,16 @@ fn after_text(mut inside: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// A backslash behind a byte beyond ASCII may be the second half of a letter (SJIS, BIG5, GBK, GB18030), or none.
+///
 /// What follows an `E'..'`, given what follows its opening quote; `None` if it does not end.
 fn after_escape_text(mut inside: &[u8]) -> Option<&[u8]> {
     loop {
         let at = memchr::memchr2(b'\'', b'\\', inside)?;
+        let is_in_doubt =
+            at.checked_sub(1).and_then(|before| inside.get(before)).is_some_and(|byte| !byte.is_ascii());
         match inside.get(at..)? {
+            [b'\\', ..] if is_in_doubt => return None,
             [b'\\', _, rest @ ..] | [b'\'', b'\'', rest @ ..] => inside = rest,
             [b'\'', rest @ ..] => return Some(rest),
             _ => return None,
