@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use super::exchange::Exchange;
 use super::expect::Expect;
+use super::forbid::allows_path;
 use super::lexer::Traces;
 use super::names_in_errors::is_of_a_statement;
 use super::prepared::SERVER_NAME_PREFIX;
@@ -187,6 +188,11 @@ impl Exchange {
                 let (name, value) = parameter(body).ok_or(ServerFault::Protocol(header.tag))?;
                 Rc::make_mut(&mut server.settings.params).set(name, value);
                 server.settings_changed = true;
+                // PostgreSQL 18 reports it. What no text showed, a block or a function did.
+                if name == "search_path" && !allows_path(client, value) {
+                    server.stray();
+                    return Ok(!self.expect.head_is_held());
+                }
                 if self.expect.head_is_held() {
                     return Ok(false);
                 }
@@ -241,6 +247,8 @@ impl Exchange {
         server: &mut ServerState,
     ) -> Result<bool, ServerFault> {
         let head = self.expect.head();
+        // Before the head is gone: what is behind it was sent behind this statement.
+        let is_last = self.expect.only_syncs_behind_head();
         match head {
             Some(Expect::Execute) => {
                 self.expect.pop();
@@ -269,7 +277,7 @@ impl Exchange {
         if tag == b"DISCARD ALL\0" {
             self.discarded_all(client, server);
             server.forget_held();
-            if !was_foretold && self.expect.only_syncs_behind_head() {
+            if !was_foretold && is_last {
                 server.left_behind = None;
                 server.pinned = false;
             }

@@ -254,6 +254,25 @@ mod tests {
         }
     }
 
+    /// As PostgreSQL 18 does it.
+    #[test]
+    fn a_server_that_reports_a_path_outside_the_tenant_is_nobodys() {
+        for (path, allowed) in
+            [(b"search_path\0mine, shared\0".as_slice(), true), (b"search_path\0theirs\0", false)]
+        {
+            let mut talk = bounded();
+            talk.say(&messages(&[(b'Q', b"SELECT leave()\0")]));
+            talk.answer(&messages(&[(b'C', b"SELECT 1\0"), (b'S', path), (b'Z', b"I")]));
+            assert_eq!(talk.server.condemned, !allowed);
+            assert_eq!(talk.server.strayed, !allowed);
+            assert_eq!(
+                talk.client.settings.params.value("search_path").is_some(),
+                allowed,
+                "it follows the client"
+            );
+        }
+    }
+
     #[test]
     fn a_path_inside_the_tenant_goes_through() {
         for text in [

@@ -6,6 +6,7 @@ mod differential;
 mod exchange;
 mod exhaustive;
 mod fairness;
+mod long_holds;
 mod reference;
 mod rng;
 mod scenarios;

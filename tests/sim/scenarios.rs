@@ -10,13 +10,13 @@ use tenantry::time::Moment;
 
 use super::world::{Note, Outcome, Phase, World, allowance};
 
-const MS: u64 = 1_000;
-const SECOND: u64 = 1_000_000;
-const A: TenantId = TenantId(1);
-const B: TenantId = TenantId(2);
+pub(super) const MS: u64 = 1_000;
+pub(super) const SECOND: u64 = 1_000_000;
+pub(super) const A: TenantId = TenantId(1);
+pub(super) const B: TenantId = TenantId(2);
 const C: TenantId = TenantId(3);
 
-fn world(capacity: u32) -> World {
+pub(super) fn world(capacity: u32) -> World {
     let mut world = World::new(BudgetConfig::new(capacity));
     world.keep_words = true;
     for tenant in [A, B, C] {
@@ -25,12 +25,12 @@ fn world(capacity: u32) -> World {
     world
 }
 
-fn wait(world: &mut World, us: u64) -> Vec<Note> {
+pub(super) fn wait(world: &mut World, us: u64) -> Vec<Note> {
     world.pass_until(Moment(world.now.0 + us))
 }
 
 /// Opens `count` servers for a tenant and leases them.
-fn lease(world: &mut World, tenant: TenantId, count: usize) -> Vec<ServerId> {
+pub(super) fn lease(world: &mut World, tenant: TenantId, count: usize) -> Vec<ServerId> {
     let mut leased = Vec::new();
     for _ in 0..count {
         let (_, mut notes) = world.acquire(tenant, 60 * SECOND, None);
@@ -43,7 +43,7 @@ fn lease(world: &mut World, tenant: TenantId, count: usize) -> Vec<ServerId> {
     leased
 }
 
-fn granted(notes: &[Note]) -> Vec<ServerId> {
+pub(super) fn granted(notes: &[Note]) -> Vec<ServerId> {
     let server = |note: &Note| match note {
         Note::Ended { outcome: Outcome::Granted(server), .. } => Some(*server),
         _ => None,
@@ -494,54 +494,6 @@ fn a_burst_waits_for_the_reconnect_budget() {
         closed.push(world.servers_in(Phase::Closing).len());
     }
     assert_eq!(closed, [2, 3, 4]);
-}
-
-#[test]
-fn long_borrowers_together_hold_only_a_part() {
-    let mut world = world(8);
-    world.set_tenant(A, allowance(0, 0, 8));
-    let mut servers = lease(&mut world, A, 1);
-    for _ in 0..30 {
-        wait(&mut world, SECOND);
-        world.release(servers[0], Condition::Clean);
-        let (_, notes) = world.acquire(A, SECOND, None);
-        servers = granted(&notes);
-    }
-    for _ in 0..20 {
-        world.acquire(A, 60 * SECOND, None);
-        for server in world.servers_in(Phase::Opening) {
-            world.opened(server);
-        }
-        wait(&mut world, 100 * MS);
-    }
-    assert_eq!(world.servers_of(A), 2, "a quarter of eight, although nobody else is there");
-    let why = world.scheduler.why(A);
-    assert_eq!(why, Some(Why::Wants { band: Band::Burst, blocked: Some(Blocked::LongBorrowers) }));
-}
-
-#[test]
-fn what_a_long_borrower_leaves_idle_keeps_no_other_from_borrowing() {
-    let mut world = world(8);
-    world.set_tenant(A, allowance(0, 0, 8));
-    world.set_tenant(B, allowance(0, 0, 8));
-    let mut kept = Vec::new();
-    for tenant in [A, B] {
-        let mut servers = lease(&mut world, tenant, 1);
-        for _ in 0..30 {
-            wait(&mut world, SECOND);
-            world.release(servers[0], Condition::Clean);
-            let (_, notes) = world.acquire(tenant, SECOND, None);
-            servers = granted(&notes);
-        }
-        if tenant == A {
-            // It has two, a quarter of eight, and leaves both idle.
-            servers.extend(lease(&mut world, A, 1));
-            kept.clone_from(&servers);
-            servers.iter().for_each(|server| drop(world.release(*server, Condition::Clean)));
-        }
-    }
-    assert_eq!(kept.len(), 2);
-    assert_eq!(lease(&mut world, B, 1).len(), 1, "{:?}", world.scheduler.why(B));
 }
 
 #[test]

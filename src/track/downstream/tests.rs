@@ -152,3 +152,17 @@ fn deallocate_all_in_the_extended_protocol_spares_what_is_on_its_way() {
     assert!(talk.client.statements.find(b"s").is_none() && talk.client.statements.find(b"t").is_some());
     talk.next_server(fresh_server());
 }
+
+#[test]
+fn what_is_sent_behind_a_discard_all_without_a_sync_is_not_forgotten_with_it() {
+    let discard = (b'P', b"\0DISCARD ALL\0\0\0".as_slice());
+    let bind = (b'B', b"\0\0\0\0\0\0\0\0".as_slice());
+    // A function by its number: nobody knows what it leaves behind.
+    let call = (b'F', b"\0\0\x08\x1e\0\0\0\0\0\0".as_slice());
+    for (behind, forgotten) in [(SYNC, true), (call, false)] {
+        let mut talk = Talk::new(9);
+        talk.say(&messages(&[discard, bind, EXECUTE, behind]));
+        talk.answer(&messages(&[PARSED, BOUND, (b'C', b"DISCARD ALL\0")]));
+        assert_eq!(talk.server.left_behind.is_none(), forgotten, "{:?}", char::from(behind.0));
+    }
+}

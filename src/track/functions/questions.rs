@@ -108,7 +108,7 @@ pub(super) const MAX_BODY_BYTES: usize = 256 * 1024;
 const FIRST_OWN_OID: u32 = 16384;
 
 /// What a body says that leaves something behind; less is sent then.
-const SUSPICIOUS: &str = "set_config|advisory_lock|pg_temp|(last|curr)val\
+const SUSPICIOUS: &str = "set_config|pg_settings|advisory_lock|pg_temp|(last|curr)val\
      |to_xml|ts_stat|ts_rewrite\
      |\\\\m(set|reset|discard|listen|temp|temporary|hold|prepare|deallocate|execute|create|alter)\\\\M";
 
