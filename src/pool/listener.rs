@@ -208,7 +208,8 @@ impl Listener {
     fn preparation(&self) -> Vec<u8> {
         let mut sql =
             b"SELECT pg_catalog.set_config(name,'0',false) FROM pg_catalog.pg_settings WHERE name \
-            OPERATOR(pg_catalog.=) ANY('{statement_timeout,lock_timeout,idle_session_timeout,transaction_timeout}'::pg_catalog.text[]);\
+            OPERATOR(pg_catalog.=) ANY('{statement_timeout,lock_timeout,idle_session_timeout,transaction_timeout}'\
+            ::pg_catalog.text[]);\
             SELECT pg_catalog.set_config('application_name','tenantry listener',false),\
             pg_catalog.set_config('client_encoding',pg_catalog.getdatabaseencoding(),false);LISTEN "
                 .to_vec();

@@ -323,8 +323,8 @@ fn hex(expression: &str) -> String {
     hex_of(expression, MAX_VALUE_BYTES)
 }
 
-/// Operators are named with their schema here and above: a client's search_path may begin with one of its own, with others of
-/// the same names in it.
+/// Operators are named with their schema here and above: a client's search_path may begin with one of its own, with others
+/// of the same names in it.
 ///
 /// Whether there is something beside LISTEN that works on this server only (statements prepared by SQL, held cursors,
 /// advisory locks, temporary objects), and what it listens to. Outside a transaction none of them ends with one.

@@ -121,8 +121,8 @@ fn hostile_lengths_take_linear_time_and_no_stack() {
     }
 }
 
-/// C3 83 5C are a letter and a backslash in UTF-8, half a letter and another one in SJIS. Which the server reads is not known
-/// here.
+/// C3 83 5C are a letter and a backslash in UTF-8, half a letter and another one in SJIS. Which the server reads is not
+/// known here.
 #[test]
 fn a_backslash_that_may_be_half_a_letter_leaves_nothing_certain() {
     for text in [
