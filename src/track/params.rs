@@ -198,7 +198,7 @@ pub fn put_set(sql: &mut String, name: &str, value: &str) {
 }
 
 /// The same by SET, which does not count as the first query of a transaction.
-pub(super) fn put_assignment(sql: &mut String, name: &str, value: &str) {
+pub(super) fn put_assignment(sql: &mut String, name: &str, value: &str, letters: Letters) {
     sql.push_str("SET ");
     put_name(sql, name);
     sql.push_str(" TO ");
@@ -206,10 +206,10 @@ pub(super) fn put_assignment(sql: &mut String, name: &str, value: &str) {
         Some(elements) if IS_QUOTED_LIST.contains(&name) && !elements.is_empty() => {
             for (i, element) in elements.iter().enumerate() {
                 sql.push_str(if i > 0 { "," } else { "" });
-                put_literal(sql, element);
+                put_literal_as(sql, element, letters);
             }
         }
-        _ => put_literal(sql, value),
+        _ => put_literal_as(sql, value, letters),
     }
     sql.push(';');
 }
@@ -249,6 +249,19 @@ pub(super) fn literal(text: &str) -> String {
 }
 
 fn put_literal(sql: &mut String, text: &str) {
+    put_literal_as(sql, text, Letters::AsTheyAre);
+}
+
+/// How letters beyond ASCII are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Letters {
+    /// As they are: the client_encoding is that of the text.
+    AsTheyAre,
+    /// By their numbers: whatever the client_encoding is. Not for databases in SQL_ASCII, which know no letters.
+    ByNumber,
+}
+
+fn put_literal_as(sql: &mut String, text: &str, letters: Letters) {
     // E'' so that the meaning does not depend on standard_conforming_strings.
     sql.push_str("E'");
     for c in text.chars() {
@@ -256,6 +269,9 @@ fn put_literal(sql: &mut String, text: &str) {
             '\'' => sql.push_str("''"),
             '\\' => sql.push_str("\\\\"),
             '\0' => {}
+            _ if !c.is_ascii() && letters == Letters::ByNumber => {
+                sql.push_str(&format!("\\U{:08X}", u32::from(c)));
+            }
             _ => sql.push(c),
         }
     }
@@ -298,9 +314,9 @@ mod tests {
     #[test]
     fn an_assignment_keeps_lists_apart() {
         let mut sql = String::new();
-        put_assignment(&mut sql, "my.word", "it's");
-        put_assignment(&mut sql, "datestyle", "ISO, DMY");
-        put_assignment(&mut sql, "search_path", "a, \"B c\"");
+        put_assignment(&mut sql, "my.word", "it's", Letters::AsTheyAre);
+        put_assignment(&mut sql, "datestyle", "ISO, DMY", Letters::AsTheyAre);
+        put_assignment(&mut sql, "search_path", "a, \"B c\"", Letters::AsTheyAre);
         assert_eq!(
             sql,
             "SET \"my\".\"word\" TO E'it''s';SET \"datestyle\" TO E'ISO, DMY';SET \"search_path\" TO E'a',E'B c';"

@@ -9,7 +9,7 @@ use super::downstream::ServerFault;
 use super::exchange::Exchange;
 use super::expect::Expect;
 use super::lexer::Names;
-use super::params::{is_settable_reported, put_assignment, rank};
+use super::params::{Letters, is_settable_reported, put_assignment, rank};
 use super::state::{ClientState, ServerState, TxStatus};
 use crate::wire::frame;
 use crate::wire::messages;
@@ -23,7 +23,12 @@ impl Exchange {
         }
         due.sort_by_key(|(name, _)| rank(name));
         let mut sql = String::new();
-        due.into_iter().for_each(|(name, value)| put_assignment(&mut sql, name, value));
+        // Under the client_encoding of the moment a letter could be read as something else, a backslash as half of one.
+        let letters = match client.settings.params.value("server_encoding") {
+            Some("SQL_ASCII") => Letters::AsTheyAre,
+            _ => Letters::ByNumber,
+        };
+        due.into_iter().for_each(|(name, value)| put_assignment(&mut sql, name, value, letters));
         frame::put(out, b'Q', |body| {
             body.extend_from_slice(sql.as_bytes());
             body.push(0);

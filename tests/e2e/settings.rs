@@ -328,6 +328,26 @@ async fn a_reset_goes_back_to_what_the_client_asked_for_at_startup() {
     assert_eq!(client.until_ready().await.value(), "66MB", "in the same pipeline");
 }
 
+/// What gives them back is read under the client_encoding of the moment.
+#[tokio::test]
+async fn startup_settings_come_back_letter_by_letter_in_any_encoding() {
+    let stage = one_server().await;
+    let startup = [("my.x", "Ã\\"), ("my.y", ";SELECT pg_advisory_lock(1);--"), ("my.z", "café 漢字")];
+    let mut client = stage.client_with("acme", &startup).await;
+    let look = "SELECT string_agg(encode(convert_to(current_setting('my.' || n), 'UTF8'), 'hex'), ' ') \
+                FROM unnest(ARRAY['x', 'y', 'z']) n";
+    let before = client.query(look).await.value().to_owned();
+    for encoding in ["SJIS", "LATIN1", "GBK", "UTF8"] {
+        client.query("SET backslash_quote = on").await;
+        client.query(&format!("SET client_encoding = '{encoding}'")).await;
+        let reply = client.query("RESET my.x; RESET my.y; RESET my.z").await;
+        assert!(reply.errors.is_empty(), "{encoding}: {reply:?}");
+        assert_eq!(client.query(look).await.value(), before, "{encoding}");
+        let locks = stage.postgres.psql("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'").await.unwrap();
+        assert!(locks.is_empty(), "{encoding}");
+    }
+}
+
 #[tokio::test]
 async fn a_reset_that_fails_takes_nothing_away() {
     let stage = one_server().await;
