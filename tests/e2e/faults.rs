@@ -33,9 +33,18 @@ async fn an_idle_server_that_dies_is_not_noticed() {
     let stage = Stage::start(Plan::new(&["acme"])).await;
     let mut client = stage.client("acme").await;
     for _ in 0..5 {
-        client.query("SELECT 1").await;
+        let pid = client.query("SELECT pg_backend_pid()").await.value().to_owned();
+        // Behind its first answers a new server is asked what functions there are: it is leased until then.
+        let busy = "SELECT 1 FROM pg_stat_activity WHERE usename LIKE 'role\\_%' AND state <> 'idle'";
+        eventually("it is idle", PATIENCE, async || {
+            stage.postgres.psql(busy).await.unwrap().is_empty().then_some(())
+        })
+        .await;
         stage.postgres.psql(TERMINATE).await.unwrap();
         stage.servers_become(0, Duration::from_secs(5)).await;
+        // It leaves the list of sessions before it closes its socket.
+        let process = std::path::Path::new("/proc").join(pid);
+        eventually("its process is gone", PATIENCE, async || (!process.exists()).then_some(())).await;
         recovers(&mut client).await;
     }
 }
