@@ -248,7 +248,7 @@ impl Exchange {
     ) -> Result<bool, ServerFault> {
         let head = self.expect.head();
         // Before the head is gone: what is behind it was sent behind this statement.
-        let is_last = self.expect.only_syncs_behind_head();
+        let is_last = tag == b"DISCARD ALL\0" && self.expect.only_syncs_behind_head();
         match head {
             Some(Expect::Execute) => {
                 self.expect.pop();

@@ -54,15 +54,7 @@ fn a_long_message_that_drips_in_is_not_copied_for_each_drop() {
 fn what_a_client_says_behind_our_question_waits_for_the_next_lease_if_others_do() {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
     runtime.block_on(async {
-        let (mut session, mut client) = session().await;
-        client.write_all(SELECT).await.unwrap();
-        drive(&mut session, |session| outstanding(session) == 1).await;
-        let mut answer = Vec::new();
-        frame::put(&mut answer, b'C', |body| body.extend_from_slice(b"SELECT 1\0"));
-        frame::put(&mut answer, b'Z', |body| body.push(b'I'));
-        // Nothing is known of functions yet: the server is asked behind the answer.
-        poll_fn(|cx| Poll::Ready(session.server_says(cx, &answer))).await.unwrap();
-        assert_eq!(outstanding(&session), 1);
+        let (mut session, mut client) = asked().await;
         let (pool, tenant) = (session.floor.pool.clone(), session.cell.tenant.clone());
         let Acquired::Queued(ticket) = pool.acquire(&tenant, None, Duration::from_secs(5)) else {
             panic!("the tenant has one server");
@@ -82,13 +74,7 @@ fn what_a_client_says_behind_our_question_waits_for_the_next_lease_if_others_do(
 fn what_a_client_says_behind_our_question_waits_while_the_proxy_wants_it_to_leave() {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
     runtime.block_on(async {
-        let (mut session, mut client) = session().await;
-        client.write_all(SELECT).await.unwrap();
-        drive(&mut session, |session| outstanding(session) == 1).await;
-        let mut answer = Vec::new();
-        frame::put(&mut answer, b'C', |body| body.extend_from_slice(b"SELECT 1\0"));
-        frame::put(&mut answer, b'Z', |body| body.push(b'I'));
-        poll_fn(|cx| Poll::Ready(session.server_says(cx, &answer))).await.unwrap();
+        let (mut session, mut client) = asked().await;
         session.floor.registry.ask_to_leave(|_| true);
         client.write_all(SELECT).await.unwrap();
         for _ in 0..100 {
@@ -133,6 +119,19 @@ impl std::task::Wake for Wakes {
     fn wake(self: std::sync::Arc<Self>) {
         self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
+}
+
+/// A session that has its answer, and whose server is asked behind it: nothing is known of functions yet.
+async fn asked() -> (Session, TcpStream) {
+    let (mut session, mut client) = session().await;
+    client.write_all(SELECT).await.unwrap();
+    drive(&mut session, |session| outstanding(session) == 1).await;
+    let mut answer = Vec::new();
+    frame::put(&mut answer, b'C', |body| body.extend_from_slice(b"SELECT 1\0"));
+    frame::put(&mut answer, b'Z', |body| body.push(b'I'));
+    poll_fn(|cx| Poll::Ready(session.server_says(cx, &answer))).await.unwrap();
+    assert_eq!(outstanding(&session), 1);
+    (session, client)
 }
 
 const SELECT: &[u8] = b"Q\0\0\0\x0dSELECT 1\0";
