@@ -138,6 +138,19 @@ async fn operators_of_a_client_do_not_answer_for_the_server() {
     all_right(&mut client, "DO $$ BEGIN SET work_mem = '5MB'; END $$").await;
     assert_eq!(other.query("SHOW work_mem").await.value(), "4MB");
     assert_eq!(client.query("SHOW work_mem").await.value(), "5MB");
+    for hides in [
+        "CREATE FUNCTION hides() RETURNS text LANGUAGE plpgsql AS \
+         $$ BEGIN SET work_mem = '6MB'; RETURN 'x'; END $$",
+        "CREATE VIEW calls AS SELECT hides()",
+    ] {
+        all_right(&mut client, hides).await;
+    }
+    for calls in ["SELECT hides()", "TABLE calls"] {
+        all_right(&mut other, calls).await;
+        assert_eq!(client.query("SHOW work_mem").await.value(), "5MB", "{calls}");
+        assert_eq!(other.query("SHOW work_mem").await.value(), "6MB");
+        all_right(&mut other, "RESET work_mem").await;
+    }
 }
 
 #[tokio::test]

@@ -22,36 +22,37 @@ pub(super) fn functions(schemas: Option<&[Box<str>]>) -> String {
         None => "pg_catalog.current_schemas(false)".to_owned(),
     };
     let (namespaces, relations, functions) = (class("namespace"), class("class"), class("proc"));
-    let users = ["rewrite", "policy", "trigger", "attrdef", "constraint"].map(class).join(",");
     format!(
-        "{UNLIMITED}WITH RECURSIVE m(r) AS (SELECT oid FROM pg_catalog.pg_roles WHERE rolname=session_user \
-         UNION SELECT a.roleid FROM m JOIN pg_catalog.pg_auth_members a ON a.member=m.r),\
-         n(o) AS (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname=ANY({schemas}) \
-         UNION SELECT s.objid FROM pg_catalog.pg_shdepend s WHERE s.refclassid={roles} AND s.classid={namespaces} \
-         AND s.refobjid IN (SELECT r FROM m) AND s.dbid=(SELECT oid FROM pg_catalog.pg_database \
-         WHERE datname=pg_catalog.current_database()) \
-         UNION SELECT oid FROM pg_catalog.pg_namespace WHERE (oid>={FIRST_OWN_OID} OR nspname='public') \
+        "{UNLIMITED}WITH RECURSIVE m(r) AS (SELECT oid FROM pg_catalog.pg_roles WHERE rolname {EQ} session_user \
+         UNION SELECT a.roleid FROM m JOIN pg_catalog.pg_auth_members a ON a.member {EQ} m.r),\
+         n(o) AS (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname {EQ} ANY({schemas}) \
+         UNION SELECT s.objid FROM pg_catalog.pg_shdepend s WHERE s.refclassid {EQ} {roles} AND s.classid {EQ} {namespaces} \
+         AND s.refobjid {EQ} ANY(SELECT r FROM m) AND s.dbid {EQ} (SELECT oid FROM pg_catalog.pg_database \
+         WHERE datname {EQ} pg_catalog.current_database()) \
+         UNION SELECT oid FROM pg_catalog.pg_namespace \
+         WHERE (oid OPERATOR(pg_catalog.>=) {FIRST_OWN_OID}::pg_catalog.oid OR nspname {EQ} 'public') \
          AND pg_catalog.aclcontains(nspacl,pg_catalog.makeaclitem(0,nspowner,'USAGE',false))),\
          f(o) AS (SELECT d.objid FROM n CROSS JOIN LATERAL (SELECT objid FROM pg_catalog.pg_depend \
-         WHERE refclassid={namespaces} AND refobjid=n.o AND classid={functions} OFFSET 0) d \
+         WHERE refclassid {EQ} {namespaces} AND refobjid {EQ} n.o AND classid {EQ} {functions} OFFSET 0) d \
          UNION SELECT u.refobjid FROM n JOIN pg_catalog.pg_depend c \
-         ON c.refclassid={namespaces} AND c.refobjid=n.o AND c.classid={relations} \
-         JOIN pg_catalog.pg_depend d ON d.refclassid={relations} AND d.refobjid=c.objid \
-         AND d.deptype IN ('a','i') AND d.classid IN ({users}) \
-         JOIN pg_catalog.pg_depend u ON u.classid=d.classid AND u.objid=d.objid AND u.refclassid={functions} \
+         ON c.refclassid {EQ} {namespaces} AND c.refobjid {EQ} n.o AND c.classid {EQ} {relations} \
+         JOIN pg_catalog.pg_depend d ON d.refclassid {EQ} {relations} AND d.refobjid {EQ} c.objid \
+         AND d.deptype {EQ} ANY('{{a,i}}') AND d.classid {EQ} ANY({users}) \
+         JOIN pg_catalog.pg_depend u ON u.classid {EQ} d.classid AND u.objid {EQ} d.objid AND u.refclassid {EQ} {functions} \
          UNION SELECT evtfoid FROM pg_catalog.pg_event_trigger) \
-         SELECT p.oid,{name},p.prorettype='pg_catalog.trigger'::pg_catalog.regtype,l.lanname IN ('sql','plpgsql'),\
+         SELECT p.oid,{name},p.prorettype {EQ} 'pg_catalog.trigger'::pg_catalog.regtype::pg_catalog.oid,{is_read},\
          e.yes,CASE WHEN s.yes THEN {body} END \
-         FROM f JOIN pg_catalog.pg_proc p ON p.oid=f.o JOIN pg_catalog.pg_language l ON l.oid=p.prolang \
+         FROM f JOIN pg_catalog.pg_proc p ON p.oid {EQ} f.o JOIN pg_catalog.pg_language l ON l.oid {EQ} p.prolang \
          CROSS JOIN LATERAL (SELECT CASE WHEN p.prosqlbody IS NULL THEN p.prosrc \
          ELSE pg_catalog.pg_get_function_sqlbody(p.oid) END AS body OFFSET 0) b \
-         CROSS JOIN LATERAL (SELECT b.body OPERATOR(pg_catalog.~*) E'{SUSPICIOUS}' \
-         OR l.lanname NOT IN ('sql','plpgsql') AS yes OFFSET 0) s \
-         CROSS JOIN LATERAL (SELECT EXISTS(SELECT FROM pg_catalog.pg_depend x WHERE x.classid={functions} \
-         AND x.objid=p.oid AND x.deptype='e') AS yes OFFSET 0) e \
-         WHERE l.lanname NOT IN ('internal','c') AND (s.yes OR NOT e.yes) \
+         CROSS JOIN LATERAL (SELECT b.body OPERATOR(pg_catalog.~*) E'{SUSPICIOUS}' OR NOT {is_read} AS yes OFFSET 0) s \
+         CROSS JOIN LATERAL (SELECT EXISTS(SELECT FROM pg_catalog.pg_depend x WHERE x.classid {EQ} {functions} \
+         AND x.objid {EQ} p.oid AND x.deptype {EQ} 'e') AS yes OFFSET 0) e \
+         WHERE l.lanname OPERATOR(pg_catalog.<>) ALL('{{internal,c}}') AND (s.yes OR NOT e.yes) \
          UNION ALL SELECT NULL,{NEWEST},false,false,false,NULL",
         roles = class("authid"),
+        users = any_of(&["rewrite", "policy", "trigger", "attrdef", "constraint"]),
+        is_read = format_args!("l.lanname {EQ} ANY('{{sql,plpgsql}}')"),
         name = hex_of("p.proname::pg_catalog.text", MAX_BODY_BYTES),
         body = hex_of("b.body", MAX_BODY_BYTES),
     )
@@ -70,27 +71,28 @@ pub(super) fn made() -> String {
 /// policies that read it, to what it is a partition of, and to what its foreign keys refer to (whose changes reach it).
 pub(super) fn reach(oids: &[Box<str>]) -> String {
     let (relations, functions) = (class("class"), class("proc"));
-    let readers = ["rewrite", "policy", "proc"].map(class).join(",");
-    let parts = ["rewrite", "policy", "attrdef", "constraint"].map(class).join(",");
+    let parts = any_of(&["rewrite", "policy", "attrdef", "constraint"]);
     // The planner takes the walk for so long that it compiles it, which takes a hundred times as long as the walk.
     format!(
         "{UNLIMITED}SET LOCAL jit=off;WITH RECURSIVE r(c,o) AS (\
-         SELECT {functions}::pg_catalog.oid,pg_catalog.unnest('{{{oids}}}'::pg_catalog.oid[]) \
+         SELECT {functions},pg_catalog.unnest('{{{oids}}}'::pg_catalog.oid[]) \
          UNION SELECT x.c,x.o FROM r CROSS JOIN LATERAL (\
-         SELECT d.classid,d.objid FROM pg_catalog.pg_depend d WHERE d.refclassid=r.c AND d.refobjid=r.o \
-         AND (r.c<>{relations} OR d.classid IN ({readers})) \
-         UNION ALL SELECT d.refclassid,d.refobjid FROM pg_catalog.pg_depend d WHERE d.classid=r.c AND d.objid=r.o \
-         AND d.deptype IN ('a','i') AND d.refclassid IN ({relations},{types}) AND r.c IN ({parts}) \
-         UNION ALL SELECT r.c,i.indrelid FROM pg_catalog.pg_index i WHERE i.indexrelid=r.o AND r.c={relations} \
-         UNION ALL SELECT r.c,i.inhparent FROM pg_catalog.pg_inherits i WHERE i.inhrelid=r.o AND r.c={relations} \
+         SELECT d.classid,d.objid FROM pg_catalog.pg_depend d WHERE d.refclassid {EQ} r.c AND d.refobjid {EQ} r.o \
+         AND (r.c {NE} {relations} OR d.classid {EQ} ANY({readers})) \
+         UNION ALL SELECT d.refclassid,d.refobjid FROM pg_catalog.pg_depend d WHERE d.classid {EQ} r.c AND d.objid {EQ} r.o \
+         AND d.deptype {EQ} ANY('{{a,i}}') AND d.refclassid {EQ} ANY({kept}) AND r.c {EQ} ANY({parts}) \
+         UNION ALL SELECT r.c,i.indrelid FROM pg_catalog.pg_index i WHERE i.indexrelid {EQ} r.o AND r.c {EQ} {relations} \
+         UNION ALL SELECT r.c,i.inhparent FROM pg_catalog.pg_inherits i WHERE i.inhrelid {EQ} r.o AND r.c {EQ} {relations} \
          UNION ALL SELECT r.c,k.confrelid FROM pg_catalog.pg_constraint k \
-         WHERE k.conrelid=r.o AND k.contype='f' AND r.c={relations}) x(c,o)) \
-         SELECT DISTINCT CASE r.c WHEN {functions} THEN 'f' WHEN {relations} THEN 'r' WHEN {triggers} THEN 't' ELSE 'x' END,\
-         CASE r.c WHEN {functions} THEN (SELECT {function} FROM pg_catalog.pg_proc p WHERE p.oid=r.o) \
-         WHEN {relations} THEN (SELECT {relation} FROM pg_catalog.pg_class k WHERE k.oid=r.o) END \
-         FROM r WHERE r.c NOT IN ({parts})",
+         WHERE k.conrelid {EQ} r.o AND k.contype {EQ} 'f' AND r.c {EQ} {relations}) x(c,o)) \
+         SELECT DISTINCT CASE WHEN r.c {EQ} {functions} THEN 'f' WHEN r.c {EQ} {relations} THEN 'r' \
+         WHEN r.c {EQ} {triggers} THEN 't' ELSE 'x' END,\
+         CASE WHEN r.c {EQ} {functions} THEN (SELECT {function} FROM pg_catalog.pg_proc p WHERE p.oid {EQ} r.o) \
+         WHEN r.c {EQ} {relations} THEN (SELECT {relation} FROM pg_catalog.pg_class k WHERE k.oid {EQ} r.o) END \
+         FROM r WHERE r.c {NE} ALL({parts})",
         oids = oids.join(","),
-        types = class("type"),
+        readers = any_of(&["rewrite", "policy", "proc"]),
+        kept = any_of(&["class", "type"]),
         triggers = class("trigger"),
         function = hex_of("p.proname::pg_catalog.text", MAX_BODY_BYTES),
         relation = hex_of("k.relname::pg_catalog.text", MAX_BODY_BYTES),
@@ -98,8 +100,18 @@ pub(super) fn reach(oids: &[Box<str>]) -> String {
 }
 
 fn class(name: &str) -> String {
-    format!("'pg_catalog.pg_{name}'::pg_catalog.regclass")
+    format!("'pg_catalog.pg_{name}'::pg_catalog.regclass::pg_catalog.oid")
 }
+
+/// For `ANY` and `ALL`.
+fn any_of(names: &[&str]) -> String {
+    format!("ARRAY[{}]", names.iter().map(|name| class(name)).collect::<Vec<_>>().join(","))
+}
+
+/// Operators are named with their schema, and `IN` and `CASE x WHEN` are not used, which have one in them: a client's
+/// search_path may begin with a schema of its own, with others of the same names in it.
+const EQ: &str = "OPERATOR(pg_catalog.=)";
+const NE: &str = "OPERATOR(pg_catalog.<>)";
 
 /// A longer body may do anything.
 pub(super) const MAX_BODY_BYTES: usize = 256 * 1024;
