@@ -34,6 +34,7 @@ fn is_quiet(sql: &[u8], mut at: usize) -> bool {
             b'$' if is_parameter(before, after) => continue,
             b'-' if after.first() != Some(&b'-') => continue,
             b'/' if after.first() != Some(&b'*') => continue,
+            b'-' | b'/' if is_behind_val(before) => return false,
             b'-' | b'/' => after_blanks(sql.get(here..).unwrap_or_default()),
             b'\'' => after_simple_text(after),
             b'"' if before.last() != Some(&b'&') => after_simple_name(after),
@@ -111,6 +112,10 @@ fn after_simple_name(inside: &[u8]) -> Option<&[u8]> {
             | [b't', b's', b'_', ..]
             | [b'd', b'b', b'l', ..]
             | [b'i', b's', b'n', b'_', ..]
+            | [b'l', b'a', b's', b't', b'v', ..]
+            | [b'c', b'u', b'r', b'r', b'v', ..]
+            | [b'n', b'e', b'x', b't', b'v', ..]
+            | [b's', b'e', b't', b'v', ..]
     );
     if is_wanted { None } else { inside.get(memchr::memchr(b'"', inside)?.wrapping_add(1)..) }
 }

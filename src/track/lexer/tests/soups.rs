@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use crate::track::lexer::{Effect, StateKind, classify, classify_by_tokens};
+use crate::track::lexer::tokens::{Token, Tokens, is};
+use crate::track::lexer::{Effect, StateKind, classify, classify_by_tokens, is_plain};
 
 /// What makes lexers fail, and what this one looks for.
 const FRAGMENTS: &[&str] = &[
@@ -84,6 +85,10 @@ const FRAGMENTS: &[&str] = &[
     "user_id",
     "created_at",
     "email",
+    "currval",
+    "NextVal (",
+    "\"lastval\"",
+    "\"setval\"(",
 ];
 
 fn soup() -> impl Strategy<Value = String> {
@@ -99,6 +104,16 @@ proptest! {
     #[test]
     fn the_shortcut_answers_as_the_tokens_do(text in soup()) {
         prop_assert_eq!(classify(text.as_bytes()), classify_by_tokens(text.as_bytes()));
+    }
+
+    #[test]
+    fn what_calls_a_function_of_sequences_is_no_plain_text(text in soup()) {
+        let names: [&[u8]; 4] = [b"nextval", b"setval", b"currval", b"lastval"];
+        let mut was_name = false;
+        for token in Tokens::new(text.as_bytes()).take_while(|_| is_plain(text.as_bytes())) {
+            prop_assert!(!was_name || token != Token::Symbol(b'('));
+            was_name = matches!(token, Token::Word(name) | Token::Name(name) if names.iter().any(|known| is(name, known)));
+        }
     }
 
     #[test]
