@@ -34,6 +34,8 @@ pub struct Standing {
     pub reserved: u32,
     /// What it lacks.
     pub need: Option<Need>,
+    /// It was told long ago to give something up and could not: its leases last.
+    pub stuck: bool,
 }
 
 /// A message to the worker: its new capacity, to be given to its scheduler as `SetCapacity`.
@@ -105,6 +107,7 @@ impl Exchange {
             return;
         }
         seat.settled = true;
+        seat.standing.stuck = false;
         seat.bound = capacity;
         self.balance(out);
     }
@@ -156,7 +159,7 @@ impl Exchange {
             return self.take_nothing_from(needy, out);
         }
         // What long leases keep may come at any time, or never: nobody waits for it.
-        let gives = |seat: &&Seat| seat.settled || seat.standing.committed <= seat.capacity;
+        let gives = |seat: &&Seat| seat.settled || !seat.standing.stuck;
         let mut coming =
             self.seats.iter().filter(gives).fold(self.total.saturating_sub(self.bound()), |sum, seat| {
                 sum.saturating_add(seat.bound.saturating_sub(seat.capacity))
@@ -169,14 +172,15 @@ impl Exchange {
         }
     }
 
-    /// A worker that was told to give something up, has not done so and has come to need more than all others keeps it.
+    /// A worker that was told to give something up, cannot and has come to need more than all others keeps it.
     fn take_nothing_from(&mut self, worker: usize, out: &mut Vec<Instruction>) {
         let told = self.seats.iter().fold(0_u32, |sum, seat| sum.saturating_add(seat.capacity));
         let Some(seat) = self.seats.get_mut(worker) else { return };
         let back = seat.bound.saturating_sub(seat.capacity);
-        if back > 0 && told.saturating_add(back) <= self.total {
+        if seat.standing.stuck && back > 0 && told.saturating_add(back) <= self.total {
             // Its answer to what it was told before does not match any more.
             seat.capacity = seat.bound;
+            seat.standing.stuck = false;
             out.push(Instruction { worker, capacity: seat.capacity });
         }
     }
@@ -191,7 +195,8 @@ impl Exchange {
     }
 
     /// Who can give, and how much: who needs nothing, or only something less urgent, or has more for the same. At most
-    /// an eighth of its capacity at a time (one, at least), and never below half of an even share or what is under reserves.
+    /// an eighth of its capacity at a time (one, at least), never below half of an even share or what is under reserves,
+    /// and for the same need no more than makes both equal: else it would go to and fro.
     fn donor(&self, needy: usize, band: Band, capacity: u32) -> Option<(usize, u32)> {
         let workers = u32::try_from(self.seats.len()).unwrap_or(u32::MAX).max(1);
         let least = |seat: &Seat| (self.total / workers / 2).max(seat.standing.reserved);
@@ -208,7 +213,9 @@ impl Exchange {
         let spare = |seat: &Seat| seat.capacity.saturating_sub(seat.standing.committed);
         let (donor, seat) =
             givers.max_by_key(|(worker, seat)| (urgency(seat), spare(seat), Reverse(*worker)))?;
-        Some((donor, (seat.capacity / 8).max(1).min(seat.capacity.saturating_sub(least(seat)))))
+        let has_the_same = seat.standing.need.is_some_and(|need| need.band == band);
+        let fair = if has_the_same { seat.capacity.saturating_sub(capacity) / 2 } else { seat.capacity };
+        Some((donor, (seat.capacity / 8).min(fair).max(1).min(seat.capacity.saturating_sub(least(seat)))))
     }
 
     fn instruct(&mut self, worker: usize, capacity: u32, out: &mut Vec<Instruction>) {
@@ -231,6 +238,8 @@ fn urgency(seat: &Seat) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
     fn need(band: Band, slots: u32) -> Standing {
@@ -318,13 +327,38 @@ mod tests {
     }
 
     #[test]
+    fn capacity_does_not_go_to_and_fro_between_workers_in_equal_need() {
+        let (mut exchange, mut told) = (Exchange::new(80, 2), VecDeque::new());
+        exchange.seats[0].capacity = 60;
+        exchange.seats[0].bound = 60;
+        exchange.seats[1].capacity = 20;
+        exchange.seats[1].bound = 20;
+        let mut out = Vec::new();
+        for worker in 0..2 {
+            // All servers are leased, and as soon as one is free it is leased again.
+            exchange.handle_standing(worker, need(Band::Burst, 8), &mut out);
+        }
+        told.extend(out.drain(..));
+        let mut orders = 0;
+        while let Some(Instruction { worker, capacity }) = told.pop_front() {
+            orders += 1;
+            assert!(orders < 30, "{:?}", [0, 1].map(|worker| exchange.capacity(worker)));
+            // It says that it has been told, then that it holds.
+            exchange.handle_standing(worker, need(Band::Burst, 8), &mut out);
+            exchange.handle_settled(worker, capacity, &mut out);
+            told.extend(out.drain(..));
+        }
+        assert_eq!([0, 1].map(|worker| exchange.capacity(worker)), [40, 40]);
+    }
+
+    #[test]
     fn nobody_waits_for_what_long_leases_keep() {
         let (mut exchange, mut out) = (Exchange::new(40, 4), Vec::new());
         exchange.handle_standing(1, need(Band::Floor, 1), &mut out);
         assert_eq!(out, [Instruction { worker: 0, capacity: 9 }]);
         out.clear();
         // It says that it cannot.
-        exchange.handle_standing(0, Standing { committed: 10, ..Standing::default() }, &mut out);
+        exchange.handle_standing(0, Standing { stuck: true, ..Standing::default() }, &mut out);
         assert_eq!(out, [Instruction { worker: 2, capacity: 9 }]);
         out.clear();
         exchange.handle_settled(2, 9, &mut out);
@@ -333,7 +367,9 @@ mod tests {
         exchange.handle_standing(1, Standing::default(), &mut Vec::new());
         exchange.handle_settled(1, 11, &mut Vec::new());
         out.clear();
-        exchange.handle_standing(0, Standing { committed: 10, ..need(Band::Floor, 1) }, &mut out);
+        exchange.handle_standing(0, need(Band::Floor, 1), &mut out);
+        assert_eq!(out, [], "it has just been told");
+        exchange.handle_standing(0, Standing { stuck: true, ..need(Band::Floor, 1) }, &mut out);
         assert_eq!(out, [Instruction { worker: 0, capacity: 10 }], "it keeps what it has");
         out.clear();
         exchange.handle_settled(0, 9, &mut out);

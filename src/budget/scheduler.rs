@@ -51,10 +51,10 @@ pub struct Scheduler {
     pub(super) blocked: [Option<Blocked>; LANES as usize],
     armed: Moment,
     contended: bool,
-    /// A capacity that was set and is not reached yet.
-    settling: Option<u32>,
+    /// A capacity that was set and is not reached yet, and since when.
+    settling: Option<(u32, Moment)>,
     /// The part of the standing that is worth a message, as others know it.
-    announced: (Option<Need>, u32, Option<u32>),
+    announced: (Option<Need>, u32, bool),
 }
 
 impl Scheduler {
@@ -80,7 +80,7 @@ impl Scheduler {
             armed: Moment::NEVER,
             contended: false,
             settling: None,
-            announced: (None, 0, None),
+            announced: (None, 0, false),
             config,
         }
     }
@@ -160,7 +160,7 @@ impl Scheduler {
             Input::Tick => Ok(()),
             Input::SetCapacity(limit) => {
                 self.capacity.set(limit);
-                self.settling = Some(limit);
+                self.settling = Some((limit, self.now));
                 Ok(())
             }
             Input::SetTenant { tenant, allowance } => {
@@ -178,7 +178,12 @@ impl Scheduler {
     /// What an exchange between workers wants to know.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        Standing { committed: self.committed(), reserved: self.totals.sum.reserved, need: self.need() }
+        Standing {
+            committed: self.committed(),
+            reserved: self.totals.sum.reserved,
+            need: self.need(),
+            stuck: self.stuck_at().is_some_and(|at| at <= self.now),
+        }
     }
 
     /// Free slots.
@@ -220,18 +225,23 @@ impl Scheduler {
     }
 
     fn announce(&mut self, out: &mut Vec<Output>) {
-        if let Some(capacity) = self.settling
+        if let Some((capacity, _)) = self.settling
             && self.slots.used() <= capacity
         {
             self.settling = None;
             out.push(Output::CapacitySettled { capacity });
         }
-        // Who cannot give up at once what it is told to says what it is committed to.
-        let standing = (self.need(), self.totals.sum.reserved, self.settling);
-        if self.config.announce_need && self.announced != standing {
-            self.announced = standing;
+        let Standing { reserved, need, stuck, .. } = self.standing();
+        if self.config.announce_need && self.announced != (need, reserved, stuck) {
+            self.announced = (need, reserved, stuck);
             out.push(Output::StandingChanged);
         }
+    }
+
+    /// From when on others do not wait any longer for what it was told to give up.
+    fn stuck_at(&self) -> Option<Moment> {
+        let (_, since) = self.settling.filter(|_| self.config.announce_need)?;
+        Some(Moment(since.0.saturating_add(STUCK_US)))
     }
 
     fn begin_step(&mut self, now: Moment, out: &mut Vec<Output>) {
@@ -256,6 +266,9 @@ impl Scheduler {
         if let Some(((due, _), _)) = self.timers.first() {
             next = next.min(due).min(self.capacity.grows_at());
         }
+        if let Some(stuck_at) = self.stuck_at().filter(|at| *at > self.now) {
+            next = next.min(stuck_at);
+        }
         if self.armed <= self.now {
             self.armed = Moment::NEVER;
         }
@@ -266,3 +279,6 @@ impl Scheduler {
         }
     }
 }
+
+/// A worker that has not given up by now what it was told to has leases that last.
+const STUCK_US: u64 = 100_000;
