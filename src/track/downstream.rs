@@ -186,13 +186,13 @@ impl Exchange {
             b'G' => self.copy_begins()?,
             b'S' => {
                 let (name, value) = parameter(body).ok_or(ServerFault::Protocol(header.tag))?;
-                Rc::make_mut(&mut server.settings.params).set(name, value);
-                server.settings_changed = true;
-                // PostgreSQL 18 reports it. What no text showed, a block or a function did.
+                // PostgreSQL 18 reports it. What no text showed, a block or a function did: the client does not take it along.
                 if name == "search_path" && !allows_path(client, value) {
                     server.stray();
                     return Ok(!self.expect.head_is_held());
                 }
+                Rc::make_mut(&mut server.settings.params).set(name, value);
+                server.settings_changed = true;
                 if self.expect.head_is_held() {
                     return Ok(false);
                 }
@@ -359,11 +359,11 @@ impl Exchange {
                 Expect::OwnClose { serial: UNNAMED } => {}
                 Expect::OwnClose { serial } => server.statements.not_closed(serial),
                 // Which of its unnamed statements the client has now is for the server to know.
-                Expect::Parse { version } if version == client.unnamed_version => {
-                    client.unnamed = None;
-                    client.unnamed_leaves = Some(Rc::new(Traces::unknown()));
-                }
+                Expect::Parse { version } if version == client.unnamed_version => client.unnamed = None,
                 _ => {}
+            }
+            if head.may_change_unnamed() {
+                client.unnamed_leaves = Some(Rc::new(Traces::unknown()));
             }
         }
         for note in skipped.into_iter().rev() {

@@ -83,6 +83,8 @@ pub struct Exchange {
     pub(super) channel_steps: Vec<(usize, ChannelStep)>,
     /// The numbers of requests that may notify.
     pub(super) notifying: Vec<usize>,
+    /// Bytes of prepared statements that were read once more since the client was read.
+    pub(super) looked_at: usize,
     /// A query of our own failed: the error's body.
     pub(super) own_error: Option<Box<[u8]>>,
     /// Why a statement could not be prepared that the next simple query names.

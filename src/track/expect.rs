@@ -102,6 +102,19 @@ impl Expect {
         self.is_simple() || matches!(self, Self::Sync)
     }
 
+    /// Whether it is the client's and may change which unnamed statement there is: a simple query destroys it.
+    pub(super) const fn may_change_unnamed(self) -> bool {
+        matches!(
+            self,
+            Self::Parse { .. }
+                | Self::Close
+                | Self::Query
+                | Self::Deallocate
+                | Self::DeallocateAll
+                | Self::RefusedQuery
+        )
+    }
+
     /// Whether its answer is not the client's.
     pub(super) const fn is_own(self) -> bool {
         matches!(self, Self::Own | Self::OwnPrepare { .. } | Self::Restore) || self.is_question()
@@ -257,6 +270,11 @@ impl Expectations {
     /// Whether the answer to a Parse of the unnamed statement is outstanding.
     pub(super) fn has_unnamed_parse(&self) -> bool {
         self.queue.iter().any(|expect| matches!(expect, Expect::Parse { .. }))
+    }
+
+    /// Whether something outstanding changes which unnamed statement there is, if it is not skipped.
+    pub(super) fn has_unnamed_change(&self) -> bool {
+        self.queue.iter().any(|expect| expect.may_change_unnamed())
     }
 
     pub(super) fn push(&mut self, expect: Expect) {

@@ -33,7 +33,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use super::exchange::Exchange;
-use super::lexer::{ChannelStep, StateKind, Traces, channel_steps};
+use super::lexer::{ChannelStep, MAX_CHANNEL_STEPS, StateKind, Traces, channel_steps};
 use super::sink::Sink;
 use super::state::{ClientState, ServerState, TxStatus};
 use super::upstream::Parties;
@@ -387,7 +387,9 @@ impl Exchange {
 
     fn note_steps(&mut self, steps: Vec<ChannelStep>) {
         let request = self.request_number();
-        self.channel_steps.extend(steps.into_iter().map(|step| (request, step)));
+        // Who says more in one transaction goes on hearing what it has unlistened to.
+        let room = MAX_CHANNEL_STEPS.saturating_sub(self.channel_steps.len());
+        self.channel_steps.extend(steps.into_iter().take(room).map(|step| (request, step)));
     }
 
     /// A command of this tag is done.

@@ -40,7 +40,7 @@ mod tokens;
 mod verdict;
 
 pub use bodies::{Left, Made, left_by_body, makes_functions};
-pub use channels::{ChannelStep, channel_steps};
+pub use channels::{ChannelStep, MAX_CHANNEL_STEPS, channel_steps};
 pub use mentions::{Mention, Mentioned, mentions};
 pub use path::{MakesTemp, Path, makes_temp, path, split_path};
 pub use reach::Reach;
@@ -114,6 +114,8 @@ pub struct Sequences {
     pub may_ask: bool,
     /// It draws from one, or sets it (`nextval`, `setval`).
     pub draws: bool,
+    /// What it runs may commit (CALL, DO), outside a transaction.
+    pub may_commit: bool,
 }
 
 /// What a text does with sequences by name; nothing, for [plain](is_plain) ones.
@@ -124,6 +126,7 @@ pub fn sequences(sql: &[u8]) -> Sequences {
         return found;
     }
     found.may_ask = classify(sql) == Effect::SessionState(StateKind::Unknown);
+    found.may_commit = Tokens::new(sql).eat_word(&[b"call", b"do"]);
     for token in Tokens::new(sql) {
         if let tokens::Token::Word(name) | tokens::Token::Name(name) = token {
             found.asks |= tokens::is(name, b"currval") || tokens::is(name, b"lastval");

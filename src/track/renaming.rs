@@ -162,8 +162,8 @@ impl Exchange {
         if self.is_held(parties, name) {
             return Ok(Next::Hold);
         }
-        let traces = if name.is_empty() && !self.unnamed_here && self.expect.has_unnamed_parse() {
-            // If the Parse before the last Sync is skipped, this binds the one before it.
+        let traces = if name.is_empty() && !self.unnamed_here && self.expect.has_unnamed_change() {
+            // If the Parse or the Close before the last Sync is skipped, this binds the one before it.
             Some(Rc::new(Traces::unknown()))
         } else if name.is_empty() {
             parties.client.unnamed_leaves.clone()
@@ -230,13 +230,23 @@ impl Exchange {
                 if named.statement.asks {
                     parties.server.is_asked_for_numbers();
                 }
+                self.looked_at = self.looked_at.saturating_add(named.statement.body.len());
                 parties.look_for_ends(named.statement.text());
                 parties.look_for_functions(named.statement.text(), named.statement.is_plain);
                 self.note_channels(parties, named.statement.text(), sink);
                 self.bound = Some(Bound { portal: portal.into(), named, place });
                 Name::Ours(place.serial)
             }
-            None => self.foreign(parties, name, sink),
+            None => {
+                let name = self.foreign(parties, name, sink);
+                if matches!(name, Name::Own(_)) {
+                    // As EXECUTE does.
+                    parties.leave_behind(&Traces::unknown());
+                    parties.server.blind = true;
+                    self.forgets_here = true;
+                }
+                name
+            }
         };
         let names = (portal, name, new_name);
         Ok(self.bind_under((header, message), names, parties.server, (Expect::Bind, sink)))
@@ -333,6 +343,11 @@ impl Exchange {
         if self.is_undecided(name, parties.server) {
             return Ok(Next::Hold);
         }
+        if parties.client.statements.find(name).is_none() && parties.may_have_prepared(name) {
+            parties.server.doubted = true;
+            self.expect_extended(Expect::Close);
+            return Ok(self.forward(header, message, sink));
+        }
         sink.drop_input(header.total_len());
         self.rename(parties.client, name, None);
         self.expect_extended(Expect::SynthClose);
@@ -367,11 +382,7 @@ impl Exchange {
             self.expect_extended(Expect::OwnClose { serial: UNNAMED });
             parties.server.unnamed_of = None;
         }
-        if parties.server.pinned && !name.starts_with(SERVER_NAME_PREFIX) {
-            // It may have said PREPARE.
-            return Name::Own(name);
-        }
-        Name::Foreign(name)
+        if parties.may_have_prepared(name) { Name::Own(name) } else { Name::Foreign(name) }
     }
 
     /// An unnamed portal that the client cannot have bound is closed before it is used: it would be one that a simple query
@@ -500,6 +511,11 @@ impl Parties<'_> {
             return self.cache.alone(settings, body);
         }
         self.cache.intern(settings, body)
+    }
+
+    /// Whether the client may have said PREPARE with that name, to this server.
+    fn may_have_prepared(&self, name: &[u8]) -> bool {
+        self.server.pinned && !name.starts_with(SERVER_NAME_PREFIX)
     }
 
     /// What a name of the client's means now: with another search_path than its text was read with, it is read anew, as

@@ -15,11 +15,12 @@ use crate::wire::frame;
 use crate::wire::messages;
 
 impl Exchange {
-    /// Appends, behind a request that makes these settings go back, what makes them the client's startup settings.
-    pub(super) fn put_restore(&mut self, reset: &Names, client: &ClientState, out: &mut Vec<u8>) {
+    /// Appends, behind a request that makes these settings go back, what makes them the client's startup settings. Returns
+    /// whether that is something.
+    pub(super) fn put_restore(&mut self, reset: &Names, client: &ClientState, out: &mut Vec<u8>) -> bool {
         let mut due: Vec<_> = client.startup.iter().filter(|(name, _)| is_among(name, reset)).collect();
         if due.is_empty() {
-            return;
+            return false;
         }
         due.sort_by_key(|(name, _)| rank(name));
         let mut sql = String::new();
@@ -34,6 +35,7 @@ impl Exchange {
             body.push(0);
         });
         self.expect.push(Expect::Restore);
+        true
     }
 
     /// The ReadyForQuery of our query: what the client is told instead, behind the answer to its own request.

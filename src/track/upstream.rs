@@ -24,7 +24,9 @@ use super::sink::Sink;
 use super::state::{ClientState, ServerState, TxStatus};
 use super::statement::StatementCache;
 use super::unread::Unread;
-use super::violation::{MAX_ASSEMBLED_BYTES, MAX_INSPECTED_BYTES, Violation, checked_header, whole_body};
+use super::violation::{
+    MAX_ASSEMBLED_BYTES, MAX_INSPECTED_BYTES, MAX_LOOKED_AT_BYTES, Violation, checked_header, whole_body,
+};
 use crate::error::ClientError;
 use crate::wire::frame::{self, HEADER_BYTES, Header};
 
@@ -84,6 +86,7 @@ impl Exchange {
     ) -> Result<Fed, Violation> {
         let mut parties = Parties { client, server, cache, unnamed: None, unnamed_is_bound: false };
         let begins = self.begin_request(parties.server);
+        self.looked_at = 0;
         let rest = self.client_rest.min(input.len());
         if self.drops_rest {
             sink.drop_input(rest);
@@ -114,8 +117,8 @@ impl Exchange {
                     break;
                 }
             }
-            if sink.assembled() > MAX_ASSEMBLED_BYTES {
-                // Short messages may each make us prepare a long statement again.
+            if sink.assembled() > MAX_ASSEMBLED_BYTES || self.looked_at > MAX_LOOKED_AT_BYTES {
+                // Short messages may each make us read a long statement again, or prepare it.
                 fed.paused = true;
                 break;
             }
@@ -181,7 +184,13 @@ impl Exchange {
         Ok(self.forward(header, message, sink))
     }
 
-    fn sync(&mut self, parties: &Parties<'_>, header: Header, message: &[u8], sink: &mut Sink<'_>) -> Next {
+    fn sync(
+        &mut self,
+        parties: &mut Parties<'_>,
+        header: Header,
+        message: &[u8],
+        sink: &mut Sink<'_>,
+    ) -> Next {
         if self.copy_in {
             self.copy_syncs = true;
             return self.forward(header, message, sink);
@@ -196,8 +205,12 @@ impl Exchange {
         self.forgets_earlier |= std::mem::take(&mut self.forgets_here);
         let reset = std::mem::take(&mut self.reset_here);
         let next = self.forward(header, message, sink);
-        if !reset.is_none() && self.client_rest == 0 {
-            self.put_restore(&reset, parties.client, sink.insert());
+        if !reset.is_none()
+            && self.client_rest == 0
+            && self.put_restore(&reset, parties.client, sink.insert())
+        {
+            // A simple query destroys the unnamed statement.
+            parties.server.unnamed_of = None;
         }
         next
     }
@@ -290,6 +303,8 @@ impl Exchange {
             }
             None => self.forward_query(parties, expect, header, message, sink),
         };
+        // It ends the segment in front of it.
+        reset.merge(&std::mem::take(&mut self.reset_here));
         if !reset.is_none() {
             self.put_restore(&reset, parties.client, sink.insert());
         }
@@ -345,7 +360,9 @@ impl Exchange {
             parties.client.functions.reads_sequences.set(true);
             parties.server.is_asked_for_numbers();
         }
-        if (sequences.asks || sequences.may_ask) && self.forget_sequences(parties, is_extended, sink) {
+        if (sequences.asks || sequences.may_ask)
+            && self.forget_sequences(parties, (is_extended, sequences.may_commit), sink)
+        {
             return true;
         }
         if sequences.draws {
@@ -362,7 +379,7 @@ impl Exchange {
     fn forget_sequences(
         &mut self,
         parties: &mut Parties<'_>,
-        is_extended: bool,
+        (is_extended, may_commit): (bool, bool),
         sink: &mut Sink<'_>,
     ) -> bool {
         // Nobody knows how a suspect one stands.
@@ -377,7 +394,10 @@ impl Exchange {
             // In a transaction that has failed by then it must not be said.
             return true;
         }
-        if is_extended || self.unsynced {
+        // Behind others in a segment a procedure could not commit. Else one is better: a simple query destroys the unnamed
+        // statement.
+        let in_segment = self.unsynced || is_extended && !may_commit;
+        if in_segment {
             put_run("DISCARD SEQUENCES", &parties.server.statements, sink.insert());
             self.expect_run();
         } else {

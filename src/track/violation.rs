@@ -83,6 +83,8 @@ pub(super) const MAX_NAMED_PARSE_BYTES: usize = 16 * 1024 * 1024;
 pub(super) const MAX_NAME_BYTES: usize = 256;
 /// When one pass over a client's bytes has become more than this on its way to the server, it pauses.
 pub(super) const MAX_ASSEMBLED_BYTES: usize = 1024 * 1024;
+/// When so much of prepared texts was read once more in one pass, it pauses.
+pub(super) const MAX_LOOKED_AT_BYTES: usize = 4 * 1024 * 1024;
 
 /// The header of a client's message, once it is there; its length is one that the type may have.
 pub(super) fn checked_header(message: &[u8]) -> Result<Option<Header>, Violation> {

@@ -14,6 +14,7 @@ mod copying;
 mod faults;
 mod functions;
 mod hostile;
+mod leaks;
 mod limits;
 mod listen;
 mod logins;

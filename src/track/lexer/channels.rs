@@ -26,7 +26,9 @@ pub fn channel_steps(sql: &[u8]) -> Vec<ChannelStep> {
     }
     let mut tokens = Tokens::new(sql);
     let mut begins = true;
-    while let Some(token) = tokens.next() {
+    while steps.len() < MAX_CHANNEL_STEPS
+        && let Some(token) = tokens.next()
+    {
         if begins && let Token::Word(word) = token {
             let name = tokens.peek();
             let step = if is(word, b"listen") {
@@ -44,6 +46,9 @@ pub fn channel_steps(sql: &[u8]) -> Vec<ChannelStep> {
     }
     steps
 }
+
+/// What more a text says is not seen.
+pub const MAX_CHANNEL_STEPS: usize = 4 * 1024;
 
 fn channel(token: Token<'_>) -> Option<Vec<u8>> {
     match token {
