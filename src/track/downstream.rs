@@ -342,6 +342,7 @@ impl Exchange {
     /// The server skips everything before the next Sync. Returns whether that Sync has been sent already.
     fn skip_to_sync(&mut self, client: &mut ClientState, server: &mut ServerState) -> bool {
         let mut skipped = Vec::new();
+        let mut unnamed_may_be_back = false;
         while let Some(head) = self.expect.head().filter(|head| *head != Expect::Sync) {
             self.expect.pop();
             if head.has_note() {
@@ -362,9 +363,11 @@ impl Exchange {
                 Expect::Parse { version } if version == client.unnamed_version => client.unnamed = None,
                 _ => {}
             }
-            if head.may_change_unnamed() {
-                client.unnamed_leaves = Some(Rc::new(Traces::unknown()));
-            }
+            unnamed_may_be_back |= head.may_change_unnamed();
+        }
+        // Unless the newest is still to come.
+        if unnamed_may_be_back && !self.expect.has_unnamed_parse_of(client.unnamed_version) {
+            client.unnamed_leaves = Some(Rc::new(Traces::unknown()));
         }
         for note in skipped.into_iter().rev() {
             note.undo(&mut self.notes, client, server);

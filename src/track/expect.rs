@@ -272,6 +272,11 @@ impl Expectations {
         self.queue.iter().any(|expect| matches!(expect, Expect::Parse { .. }))
     }
 
+    /// Whether the Parse of that unnamed statement is outstanding.
+    pub(super) fn has_unnamed_parse_of(&self, version: u32) -> bool {
+        self.queue.iter().any(|expect| *expect == Expect::Parse { version })
+    }
+
     /// Whether something outstanding changes which unnamed statement there is, if it is not skipped.
     pub(super) fn has_unnamed_change(&self) -> bool {
         self.queue.iter().any(|expect| expect.may_change_unnamed())

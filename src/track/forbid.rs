@@ -8,6 +8,7 @@ use super::exchange::Exchange;
 use super::expect::Expect;
 use super::lexer::{self, Path, StateKind, Traces};
 use super::notes::Note;
+use super::reading::Read;
 use super::sink::Sink;
 use super::state::ClientState;
 use super::upstream::{Next, Parties};
@@ -54,7 +55,8 @@ impl Bounds {
 
 impl Exchange {
     /// The refusal of a text that is about to be sent as a simple query or prepared, if there is one.
-    pub(super) fn text_refusal(parties: &Parties<'_>, text: &[u8]) -> Option<ClientError> {
+    pub(super) fn text_refusal(parties: &Parties<'_>, read: &Read<'_>) -> Option<ClientError> {
+        let text = read.text()?;
         if lexer::is_plain(text) { None } else { parties.client.bounds.refusal(text) }
     }
 

@@ -19,7 +19,7 @@ use super::answers::{Row, bytes, text_of};
 use super::exchange::Exchange;
 use super::expect::Expect;
 use super::lexer::{self, Left, Made, MakesTemp, Names, Reach, StateKind};
-use super::reading::DECIDING;
+use super::reading::{DECIDING, Read};
 use super::state::{ClientState, ServerState};
 use super::upstream::Parties;
 
@@ -184,8 +184,14 @@ impl Functions {
 
 impl Parties<'_> {
     /// Takes note of what a text and the functions in it may do.
-    pub(super) fn look_for_functions(&mut self, text: &[u8], is_plain: bool) -> Says {
+    pub(super) fn look_for_functions(&mut self, (read, text): (&Read<'_>, &[u8]), is_plain: bool) -> Says {
         let hidden = self.client.functions.hidden();
+        let Some(text) = read.text() else {
+            let says = Says::anything().making(self.client.functions.is_watched && lexer::says_make(text));
+            self.server.doubted = true;
+            self.runs(says);
+            return says;
+        };
         let decides = !is_plain && lexer::may_change(text, &DECIDING);
         let is_loud = hidden.as_ref().is_some_and(|hidden| hidden.reach.has(text));
         let is_watched = self.client.functions.is_watched;

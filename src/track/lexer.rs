@@ -16,8 +16,8 @@
 //! on the server's version:
 //!
 //! - A backslash right before the quote of an ordinary `'..'` (an odd number of them). With
-//!   `standard_conforming_strings = off` it hides the quote, with `on` it does not. Elsewhere in a string a backslash
-//!   changes nothing that matters here.
+//!   `standard_conforming_strings = off` it hides the quote, with `on` it does not ([`in_one_way`]). Elsewhere in a string
+//!   a backslash changes nothing that matters here.
 //! - A number running into a word with `$` (`1_0$a$`): one word up to Postgres 14, a dollar quote from 16.
 //! - A vertical tab outside quotes and comments: whitespace from Postgres 16, an error before.
 //! - `U&"name"`, whose escapes (and `UESCAPE`) could spell any function.
@@ -34,18 +34,20 @@ mod quiet;
 mod reach;
 mod settings;
 mod skim;
+mod standard;
 #[cfg(test)]
 mod tests;
 mod tokens;
 mod verdict;
 
-pub use bodies::{Left, Made, left_by_body, makes_functions};
+pub use bodies::{Left, Made, left_by_body, makes_functions, says_make};
 pub use channels::{ChannelStep, MAX_CHANNEL_STEPS, channel_steps};
 pub use mentions::{Mention, Mentioned, mentions};
-pub use path::{MakesTemp, Path, makes_temp, path, split_path};
+pub use path::{MakesTemp, Path, is_temp_schema, makes_temp, path, split_path};
 pub use reach::Reach;
 pub use settings::{Changes, MAX_NAME_BYTES, Names, may_change};
 pub use skim::{MAX_NAMES as MAX_CUSTOM_NAMES, Skim, custom_names};
+pub use standard::in_one_way;
 use std::collections::BTreeSet;
 use tokens::Tokens;
 

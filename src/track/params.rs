@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use super::lexer::{MAX_NAME_BYTES, split_path};
+use super::lexer::{MAX_NAME_BYTES, is_temp_schema, split_path};
 
 /// Reported settings that a session may change. The others (`server_version`, ...) describe the server.
 pub const SETTABLE: [&str; 9] = [
@@ -91,15 +91,13 @@ impl Settings {
         Rc::ptr_eq(&self.params, &other.params) && Rc::ptr_eq(&self.extras, &other.extras)
     }
 
-    /// Whether what is made without saying where is temporary: `pg_temp` is the first schema of the search_path, apart from
-    /// the one that may not exist.
+    /// Whether what is made without saying where may be temporary: `pg_temp` is in the search_path, and who knows whether the
+    /// schemas before it are there and may be used.
     pub(super) fn make_temp(&self) -> bool {
         let silent = self.extras.iter().find(|(name, _)| &**name == "search_path").map(|(_, value)| &**value);
         let Some(path) = silent.or_else(|| self.params.value("search_path")) else { return false };
         memchr::memmem::find(path.as_bytes(), b"pg_temp").is_some()
-            && split_path(path).is_none_or(|path| {
-                path.iter().find(|schema| *schema != "$user").is_some_and(|first| first == "pg_temp")
-            })
+            && split_path(path).is_none_or(|path| path.iter().any(|schema| is_temp_schema(schema)))
     }
 
     /// Appends SQL statements, each ended by `;`, that give a server with these settings those of `client`.

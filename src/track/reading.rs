@@ -4,13 +4,14 @@
 //! statement that is prepared. So a server that lacks the statement is given the settings of that time for as long as it
 //! prepares it. Only with another search_path Postgres analyses it anew by itself, under whatever settings hold then.
 //!
-//! Owns those settings ([`put_context`]) and the queries that give and take them. Must not know clients, or
-//! what a server has prepared.
+//! Owns those settings ([`put_context`]), the queries that give and take them, and which texts can be read at all
+//! ([`Read`]). Must not know clients, or what a server has prepared.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use super::expect::Expect;
-use super::lexer;
+use super::lexer::{self, Effect, StateKind};
 use super::params::{Settings, literal};
 use super::prepared::ServerStatements;
 use crate::wire::frame;
@@ -74,6 +75,46 @@ fn value<'a>(settings: &'a Settings, name: &str) -> Option<&'a str> {
     let silent = settings.extras.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
     silent.map(|(_, value)| &**value).or_else(|| settings.params.value(name))
 }
+
+/// A text as Postgres reads it.
+#[derive(Clone, Debug)]
+pub(super) struct Read<'t>(Option<Cow<'t, [u8]>>);
+
+impl<'t> Read<'t> {
+    /// Under these settings.
+    pub(super) fn under(settings: &Settings, text: &'t [u8]) -> Self {
+        let value = |name| settings.params.value(name);
+        if !text.is_ascii() && value("client_encoding").is_some_and(|encoding| MIXED.contains(&encoding)) {
+            return Self(None);
+        }
+        let is_standard = || value("standard_conforming_strings") == Some("on");
+        let may_depend = memchr::memchr(b'\\', text).is_some() && is_standard();
+        let other = if may_depend { lexer::in_one_way(text) } else { None };
+        Self(Some(other.map_or(Cow::Borrowed(text), Cow::Owned)))
+    }
+
+    /// Under settings of which nobody knows.
+    pub(super) fn in_doubt(text: &'t [u8]) -> Self {
+        Self(text.is_ascii().then_some(Cow::Borrowed(text)))
+    }
+
+    /// The text, in a notation that can be read in one way only where there is one; `None` if nobody can read it.
+    pub(super) fn text(&self) -> Option<&[u8]> {
+        self.0.as_deref()
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        self.text().is_some_and(lexer::is_plain)
+    }
+
+    pub(super) fn effect(&self) -> Effect {
+        self.text().map_or(Effect::SessionState(StateKind::Unknown), lexer::classify)
+    }
+}
+
+/// Encodings in which the second byte of a letter may be that of a backslash, or of an ASCII letter. No database has them,
+/// so what Postgres keeps can always be read.
+const MIXED: [&str; 7] = ["SJIS", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "GB18030", "JOHAB"];
 
 /// What a server is told before and after it prepares a text, so that it reads it as it was read first.
 #[derive(Debug, PartialEq, Eq)]

@@ -64,10 +64,10 @@ impl Exchange {
         if is_unread || self.is_undecided(name, parties.server) {
             return Ok(Next::Hold);
         }
-        if let Some(error) = frame::split_cstr(body).and_then(|(text, _)| Self::text_refusal(parties, text)) {
-            return Ok(self.refuse_extended(header, message, error, sink));
-        }
         if let Some((text, _)) = frame::split_cstr(body) {
+            if let Some(error) = Self::text_refusal(parties, &self.read(parties, text)) {
+                return Ok(self.refuse_extended(header, message, error, sink));
+            }
             if self.look_for_sequences(parties, text, true, sink) {
                 return Ok(Next::Hold);
             }
@@ -127,7 +127,7 @@ impl Exchange {
                 };
                 says = looked.says;
                 self.prepare_channels(parties, (b"", text), sink);
-                if looked.is_plain { None } else { traces(text) }
+                if looked.is_plain { None } else { traces(&looked.read, text) }
             }
             None if header.body_len <= MAX_INSPECTED_BYTES => return Ok(Next::Wait),
             None => {
@@ -232,7 +232,8 @@ impl Exchange {
                 }
                 self.looked_at = self.looked_at.saturating_add(named.statement.body.len());
                 parties.look_for_ends(named.statement.text());
-                parties.look_for_functions(named.statement.text(), named.statement.is_plain);
+                let statement = &named.statement;
+                parties.look_for_functions((&statement.read(), statement.text()), statement.is_plain);
                 self.note_channels(parties, named.statement.text(), sink);
                 self.bound = Some(Bound { portal: portal.into(), named, place });
                 Name::Ours(place.serial)

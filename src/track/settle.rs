@@ -353,7 +353,7 @@ fn take_settings(asked: &Asked, client: &mut ClientState, server: &mut ServerSta
         if (now != default || is_there)
             && let Some(now) = now
         {
-            match value(now) {
+            match carried(name, now) {
                 Some(value) => extras.push((name.clone(), value)),
                 None => drop(server.too_long.insert(name.clone())),
             }
@@ -375,7 +375,7 @@ fn take_all_settings(rows: Vec<Row>, client: &mut ClientState, server: &mut Serv
             server.stray();
             continue;
         }
-        match value(now) {
+        match carried(name, now) {
             Some(value) => extras.push((name.into(), value)),
             None => drop(server.too_long.insert(name.into())),
         }
@@ -417,6 +417,12 @@ fn take_pins(row: Option<&Row>, server: &mut ServerState) {
     if !server.pinned && server.left_behind < Some(StateKind::Unknown) {
         server.left_behind = None;
     }
+}
+
+/// The value of a setting that can be given to other servers. One that has had temporary tables does not take
+/// `temp_buffers` any more.
+fn carried(name: &str, hex: &[u8]) -> Option<Box<str>> {
+    value(hex).filter(|_| name != "temp_buffers")
 }
 
 /// A setting's value from its hexadecimal digits.

@@ -9,9 +9,9 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use super::lexer::{Changes, Effect, Traces, classify, is_plain, sequences};
+use super::lexer::{Changes, Effect, Traces, sequences};
 use super::params::Settings;
-use super::reading::put_context;
+use super::reading::{Read, put_context};
 use super::rows::RowType;
 use crate::wire::frame;
 
@@ -40,6 +40,11 @@ impl Statement {
     /// The text of the query.
     pub(super) fn text(&self) -> &[u8] {
         frame::split_cstr(&self.body).map_or(&self.body, |(text, _)| text)
+    }
+
+    /// The same as it was read.
+    pub(super) fn read(&self) -> Read<'_> {
+        Read::under(&self.settings, self.text())
     }
 }
 
@@ -151,12 +156,13 @@ impl StatementCache {
         self.last_id = self.last_id.saturating_add(1);
         self.held.set(self.held_with(body));
         let text = frame::split_cstr(body).map_or(body, |(text, _)| text);
+        let read = Read::under(settings, text);
         Rc::new(Statement {
             id: self.last_id,
             body: body.into(),
-            leaves: traces(text),
-            is_plain: is_plain(text),
-            asks: sequences(text).asks,
+            leaves: traces(&read, text),
+            is_plain: read.is_plain(),
+            asks: sequences(read.text().unwrap_or(text)).asks,
             is_alone,
             settings: settings.clone(),
             held: self.held.clone(),
@@ -185,10 +191,10 @@ const fn cost(body: &[u8]) -> usize {
 pub(super) const MAX_TENANT_BYTES: usize = 64 * 1024 * 1024;
 
 /// What a text leaves on a server when it runs as a prepared statement.
-pub(super) fn traces(text: &[u8]) -> Option<Rc<Traces>> {
-    Some(Rc::new(match classify(text) {
+pub(super) fn traces(read: &Read<'_>, text: &[u8]) -> Option<Rc<Traces>> {
+    Some(Rc::new(match read.effect() {
         Effect::Transient => return None,
-        Effect::SessionState(kind) => Traces::of(text, kind),
+        Effect::SessionState(kind) => Traces::of(read.text().unwrap_or(text), kind),
         Effect::Deallocate(name) => Traces::deallocation(name),
         // As a prepared statement this runs as it is written: on whatever the server has.
         // It only takes away, so it keeps no client at its server, but what is left is not known.

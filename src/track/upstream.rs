@@ -19,6 +19,7 @@ use super::exchange::Exchange;
 use super::expect::Expect;
 use super::functions::Says;
 use super::lexer::{self, Effect, Names, Skim, StateKind, Traces, classify};
+use super::reading::Read;
 use super::reading::put_run;
 use super::sink::Sink;
 use super::state::{ClientState, ServerState, TxStatus};
@@ -55,7 +56,9 @@ pub(super) struct Parties<'a> {
 }
 
 /// What was found in a text.
-pub(super) struct Looked {
+pub(super) struct Looked<'t> {
+    /// The text.
+    pub(super) read: Read<'t>,
     /// It is what applications usually say: nothing stays behind it.
     pub(super) is_plain: bool,
     pub(super) says: Says,
@@ -249,19 +252,19 @@ impl Exchange {
             return Ok(self.forward_query(parties, Expect::Query, header, message, sink));
         };
         let Some((text, [])) = frame::split_cstr(body) else { return Err(Violation::Malformed(b'Q')) };
-        let is_plain = match self.look_through(parties, text, false, sink) {
-            Ok(looked) => looked.is_plain,
+        let looked = match self.look_through(parties, text, false, sink) {
+            Ok(looked) => looked,
             Err(None) => return Ok(Next::Hold),
             Err(Some(error)) => return Ok(self.refuse_query(parties, header, error, sink)),
         };
         self.note_channels(parties, text, sink);
-        let effect = if is_plain { Effect::Transient } else { classify(text) };
+        let effect = if looked.is_plain { Effect::Transient } else { looked.read.effect() };
         let rewritten =
             if effect == Effect::Transient { Ok(None) } else { self.rewrite(parties, text, sink) };
         let Ok(rewritten) = rewritten else { return Ok(Next::Hold) };
         let (text, effect) = match &rewritten {
             Some(rewritten) => (&*rewritten.rest, classify(&rewritten.rest)),
-            None => (text, effect),
+            None => (looked.read.text().unwrap_or(text), effect),
         };
         let mut reset = Names::None;
         let mut expect = Expect::Query;
@@ -325,16 +328,17 @@ impl Exchange {
 
     /// What a text that is run as it comes may do. `Err`: it is refused for this reason, or held until what was asked before
     /// has been answered.
-    pub(super) fn look_through(
+    pub(super) fn look_through<'t>(
         &mut self,
         parties: &mut Parties<'_>,
-        text: &[u8],
+        text: &'t [u8],
         is_extended: bool,
         sink: &mut Sink<'_>,
-    ) -> Result<Looked, Option<ClientError>> {
-        let is_plain = lexer::is_plain(text);
+    ) -> Result<Looked<'t>, Option<ClientError>> {
+        let read = self.read(parties, text);
+        let is_plain = read.is_plain();
         if !is_plain {
-            if let Some(error) = Self::text_refusal(parties, text) {
+            if let Some(error) = Self::text_refusal(parties, &read) {
                 return Err(Some(error));
             }
             if self.look_for_sequences(parties, text, is_extended, sink) {
@@ -342,7 +346,17 @@ impl Exchange {
             }
             parties.look_for_ends(text);
         }
-        Ok(Looked { is_plain, says: parties.look_for_functions(text, is_plain) })
+        let says = parties.look_for_functions((&read, text), is_plain);
+        Ok(Looked { read, is_plain, says })
+    }
+
+    /// A text as the server reads it. The settings that this needs are reported, so they are known when everything is answered.
+    pub(super) fn read<'t>(&self, parties: &Parties<'_>, text: &'t [u8]) -> Read<'t> {
+        if parties.server.reads_otherwise && !self.is_answered() {
+            Read::in_doubt(text)
+        } else {
+            Read::under(&parties.client.settings, text)
+        }
     }
 
     /// A text that asks what a sequence gave last must not be told what it gave another client. From the first such text of
@@ -355,7 +369,9 @@ impl Exchange {
         is_extended: bool,
         sink: &mut Sink<'_>,
     ) -> bool {
-        let sequences = lexer::sequences(text);
+        let read = self.read(parties, text);
+        let mut sequences = lexer::sequences(read.text().unwrap_or(text));
+        sequences.may_ask |= read.text().is_none();
         if sequences.asks {
             parties.client.functions.reads_sequences.set(true);
             parties.server.is_asked_for_numbers();
@@ -465,7 +481,9 @@ impl<'a> Parties<'a> {
 
     /// A text that may take away what keeps the client at its server, in a way that its command tag will not show.
     pub(super) fn look_for_ends(&mut self, text: &[u8]) {
-        if self.server.pinned && memchr::memmem::find(text, b"advisory_unlock").is_some() {
+        // What is being asked may be answered before it is taken away.
+        let may_keep = self.server.pinned || self.server.is_asked();
+        if may_keep && memchr::memmem::find(text, b"advisory_unlock").is_some() {
             self.server.doubted = true;
         }
     }

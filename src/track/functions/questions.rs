@@ -121,7 +121,7 @@ const FIRST_OWN_OID: u32 = 16384;
 
 /// What a body says that leaves something behind; less is sent then.
 const SUSPICIOUS: &str = "set_config|pg_settings|advisory_lock|pg_temp|(last|curr)val\
-     |to_xml|ts_stat|ts_rewrite\
+     |to_xml|ts_stat|ts_rewrite|u&\
      |\\\\m(set|reset|discard|listen|temp|temporary|hold|prepare|deallocate|execute|create|alter)\\\\M";
 
 /// A client's limits are for its own statements.

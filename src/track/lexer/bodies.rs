@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::path::{self, MakesTemp};
 use super::settings::{self, Changes, Names};
-use super::skim::custom_names;
+use super::skim::{Skim, custom_names};
 use super::tokens::{Statements, Token, Tokens, is};
 use super::verdict;
 
@@ -158,8 +158,7 @@ fn made_by_body(small: &[u8]) -> Made {
 /// What the text leaves that EXECUTE runs: one that is written there whole, or put together of names and constants.
 fn left_by_text(mut after: Tokens<'_>) -> Left {
     let is_formatted = after.eat_word(&[b"format"]) && after.eat_symbol(b'(');
-    if after.eat_word(&[b"function", b"procedure"]) {
-        // Of a trigger that is made here.
+    if is_of_a_trigger(after.clone()) {
         return Left::default();
     }
     let Some(text) = after.text() else { return Left::anything() };
@@ -193,6 +192,17 @@ fn left_by_text(mut after: Tokens<'_>) -> Left {
         Some(text) => left_by_body(&text),
         None => Left::anything(),
     }
+}
+
+/// Whether what follows EXECUTE is that of a trigger that is made here, `FUNCTION name(..)`, and no variable.
+fn is_of_a_trigger(mut after: Tokens<'_>) -> bool {
+    after.eat_word(&[b"function", b"procedure"])
+        && match after.next() {
+            Some(Token::Word(word)) => ![b"using".as_slice(), b"into"].iter().any(|next| is(word, next)),
+            Some(Token::Name(_)) => true,
+            Some(Token::Text | Token::Number | Token::Symbol(_) | Token::Doubt) | None => false,
+        }
+        && matches!(after.peek(), Some(Token::Symbol(b'(' | b'.')))
 }
 
 /// A text for `format` with something in the place of each name and constant; `None` if what stands there may be more, or
@@ -249,13 +259,24 @@ const STARTS: [&[u8]; 4] = [b"begin", b"then", b"else", b"loop"];
 /// them (a view, a policy, an operator).
 #[must_use]
 pub fn makes_functions(sql: &[u8], are_there: bool) -> bool {
-    let is_alter = || sql.get(..5).is_some_and(|start| is(start, b"alter"));
-    if !are_there && super::is_plain(sql) && !is_alter() {
+    // COMMIT PREPARED brings what was made long ago.
+    let is_other = || Tokens::new(sql).eat_word(&[b"alter", b"commit"]);
+    if !are_there && super::is_plain(sql) && !is_other() {
         return false;
     }
     let mut statements = Statements::of(sql);
     while let Some((token, is_first)) = statements.next() {
         let tokens = &mut statements.tokens;
+        if token == Token::Doubt {
+            return says_make(sql);
+        }
+        if let Token::Word(word) = token
+            && is_first
+            && is(word, b"commit")
+            && tokens.eat_word(&[b"prepared"])
+        {
+            return true;
+        }
         if let Token::Word(word) = token
             && is_first
             && is(word, b"do")
@@ -278,6 +299,14 @@ pub fn makes_functions(sql: &[u8], are_there: bool) -> bool {
         }
     }
     false
+}
+
+/// Whether a text that cannot be read may make functions, or what runs them.
+#[must_use]
+pub fn says_make(sql: &[u8]) -> bool {
+    let mut skim = Skim::default();
+    skim.feed(sql);
+    skim.makes()
 }
 
 /// What functions and triggers come with.
@@ -378,6 +407,13 @@ mod tests {
         }
         let trigger = left_by_body(b"BEGIN CREATE TRIGGER t AFTER INSERT ON x EXECUTE FUNCTION f(); END");
         assert_eq!(trigger, Left { makes: Made::New, ..Left::default() });
+        for variable in ["EXECUTE function", "EXECUTE procedure USING (a)", "EXECUTE function || b"] {
+            assert_eq!(
+                left_by_body(format!("BEGIN {variable}; END").as_bytes()).settings,
+                Names::Any,
+                "{variable}"
+            );
+        }
         assert_eq!(settings("BEGIN EXECUTE 'SET my.a = 1'; END"), Names::Any);
     }
 
@@ -449,12 +485,19 @@ mod tests {
             "DO $$ BEGIN CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'; END $$",
             "CREATE EXTENSION tablefunc",
             "CREATE CONSTRAINT TRIGGER t AFTER INSERT ON x EXECUTE FUNCTION f()",
+            " /* moved */ ALTER FUNCTION f() SET SCHEMA b",
+            "COMMIT PREPARED 'x'",
+            r"INSERT INTO paths VALUES ('C:\'); CREATE OR REPLACE FUNCTION f() RETURNS int AS 'SELECT 1'",
         ] {
             assert!(makes_functions(sql.as_bytes(), false), "{sql}");
         }
-        for sql in
-            ["CREATE TABLE function (a int)", "SELECT 'CREATE FUNCTION'", "DROP FUNCTION f", "SELECT 1"]
-        {
+        for sql in [
+            "CREATE TABLE function (a int)",
+            "SELECT 'CREATE FUNCTION'",
+            "DROP FUNCTION f",
+            "COMMIT",
+            r"SELECT '\'",
+        ] {
             assert!(!makes_functions(sql.as_bytes(), false), "{sql}");
         }
         for sql in ["CREATE VIEW v AS SELECT f()", "BEGIN; ALTER TABLE t ALTER a SET DEFAULT f()"] {

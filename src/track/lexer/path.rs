@@ -3,6 +3,7 @@
 //! Owns the notations: SET, SET LOCAL, SET SCHEMA and `set_config` with constants. What is computed is not seen.
 
 use super::tokens::{Statements, Token, Tokens, is};
+use super::verdict::{Case, identifier};
 
 /// What a text makes of search_path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +36,13 @@ pub fn path(sql: &[u8]) -> Path {
 #[must_use]
 pub fn makes_temp(sql: &[u8]) -> MakesTemp {
     let found = read(sql);
-    if found.schemas.iter().any(|schema| schema == "pg_temp") { MakesTemp::Maybe } else { found.unread }
+    if found.schemas.iter().any(|schema| is_temp_schema(schema)) { MakesTemp::Maybe } else { found.unread }
+}
+
+/// Whether that is the session's schema for temporary objects: `pg_temp`, or by its number `pg_temp_3`.
+#[must_use]
+pub fn is_temp_schema(name: &str) -> bool {
+    name.strip_prefix("pg_temp").is_some_and(|number| number.is_empty() || number.starts_with('_'))
 }
 
 /// What has been read of a text.
@@ -64,25 +71,51 @@ fn read(sql: &[u8]) -> Found {
     found
 }
 
-/// The schemas in a value of search_path, as Postgres' `SplitIdentifierString` reads it; `None` if it cannot be read.
+/// The schemas in a value of search_path, as Postgres' `SplitIdentifierString` (`src/backend/utils/adt/varlena.c`) reads it:
+/// what has no quotes goes to the next comma or blank, whatever is in it. `None` if it cannot be read.
 #[must_use]
 pub fn split_path(value: &str) -> Option<Vec<String>> {
+    // A blank since Postgres 16, and before it part of a name.
+    if value.contains('\u{b}') {
+        return None;
+    }
+    let is_blank = |letter: char| matches!(letter, ' ' | '\t' | '\n' | '\r' | '\u{c}');
     let mut schemas = Vec::new();
-    let mut tokens = Tokens::new(value.as_bytes());
+    let mut rest = value.trim_start_matches(is_blank);
+    if rest.is_empty() {
+        return Some(schemas);
+    }
     loop {
-        match tokens.next() {
-            None if schemas.is_empty() => return Some(schemas),
-            Some(Token::Word(name)) => schemas.push(plain(name)?.to_ascii_lowercase()),
-            Some(Token::Name(name)) => schemas.push(quoted(name)?),
-            // `$user` without quotes is two tokens.
-            Some(Token::Symbol(b'$')) if tokens.eat_word(&[b"user"]) => schemas.push("$user".to_owned()),
-            Some(Token::Text | Token::Number | Token::Symbol(_) | Token::Doubt) | None => return None,
+        let (name, behind) = match rest.strip_prefix('"') {
+            Some(inside) => {
+                let (name, behind) = split_quoted(inside)?;
+                (identifier(name.as_bytes(), Case::Kept), behind)
+            }
+            None => {
+                let len = rest.find(|letter| letter == ',' || is_blank(letter)).unwrap_or(rest.len());
+                let (name, behind) = rest.split_at_checked(len).filter(|(name, _)| !name.is_empty())?;
+                (identifier(name.as_bytes(), Case::Folded), behind)
+            }
+        };
+        schemas.push(String::from_utf8(name).ok()?);
+        let behind = behind.trim_start_matches(is_blank);
+        if behind.is_empty() {
+            return Some(schemas);
         }
-        match tokens.next() {
-            None => return Some(schemas),
-            Some(Token::Symbol(b',')) => {}
-            Some(_) => return None,
+        rest = behind.strip_prefix(',')?.trim_start_matches(is_blank);
+    }
+}
+
+/// A name as it stands between quotes, and what follows them; a quote inside is doubled.
+fn split_quoted(inside: &str) -> Option<(&str, &str)> {
+    let mut from = 0_usize;
+    loop {
+        let end = from.checked_add(inside.get(from..)?.find('"')?)?;
+        let behind = inside.get(end..)?.strip_prefix('"')?;
+        if !behind.starts_with('"') {
+            return Some((inside.get(..end)?, behind));
         }
+        from = end.checked_add(2)?;
     }
 }
 
@@ -90,7 +123,7 @@ pub fn split_path(value: &str) -> Option<Vec<String>> {
 fn set(tokens: &mut Tokens<'_>, found: &mut Found) {
     while tokens.eat_word(&[b"session", b"local"]) {}
     if tokens.eat_word(&[b"schema"]) {
-        match tokens.text().and_then(plain) {
+        match tokens.constant().and_then(plain) {
             Some(schema) => found.schemas.push(schema),
             None => found.unread = MakesTemp::Maybe,
         }
@@ -108,7 +141,7 @@ fn set(tokens: &mut Tokens<'_>, found: &mut Found) {
         return;
     }
     loop {
-        if let Some(text) = tokens.text() {
+        if let Some(text) = tokens.constant() {
             found.schemas.extend(plain(text));
         } else {
             match tokens.next() {
@@ -149,7 +182,7 @@ fn call(after: &Tokens<'_>, found: &mut Found) {
     }
     if !ahead.eat_symbol(b',') {
         found.unread = MakesTemp::Maybe;
-    } else if let Some(value) = ahead.text().and_then(plain) {
+    } else if let Some(value) = ahead.constant().and_then(plain) {
         found.schemas.extend(split_path(&value).unwrap_or_else(|| vec![value]));
         if !matches!(ahead.peek(), Some(Token::Symbol(b',' | b')'))) {
             found.unread = MakesTemp::Maybe;
@@ -193,6 +226,9 @@ mod tests {
             ("SET SCHEMA 'a'", &["a"]),
             ("SELECT set_config('search_path', 'a, \"B\"', true), 1", &["a", "B"]),
             ("SET \"search_path\" = a", &["a"]),
+            ("SET search_path = $$a$$, E'b', $x$C$x$", &["a", "b", "C"]),
+            ("SELECT set_config('search_path', $$a, b$$, false)", &["a", "b"]),
+            ("SET SCHEMA $$a$$", &["a"]),
         ] {
             assert_eq!(
                 path(sql.as_bytes()),
@@ -222,7 +258,8 @@ mod tests {
         for (sql, expected) in [
             ("SET LOCAL search_path = 'pg_temp', a", Maybe),
             (r"SET LOCAL search_path = U&'pg\005ftemp', a", Maybe),
-            ("SET search_path = E'a'", Maybe),
+            ("SET search_path = E'\\x61'", Maybe),
+            ("SET search_path = a, pg_temp_3", Maybe),
             ("SELECT set_config('search_path', 'PG_TEMP, a', true)", Maybe),
             ("SELECT set_config('search_path', 'pg_' || 'temp', true)", Maybe),
             ("SELECT set_config('search' || '_path', $1, true)", Maybe),
@@ -245,6 +282,19 @@ mod tests {
         assert_eq!(split_path("a, \"B c\",D"), Some(vec!["a".into(), "B c".into(), "d".into()]));
         assert_eq!(split_path("\"$user\", $user"), Some(vec!["$user".into(), "$user".into()]));
         assert_eq!(split_path(""), Some(vec![]));
-        assert_eq!(split_path("a b"), None);
+        for (value, expected) in [
+            ("", [].as_slice()),
+            ("mine--,theirs", &["mine--", "theirs"]),
+            ("mine/*,theirs,x*/", &["mine/*", "theirs", "x*/"]),
+            ("Tenant-A ,550e8400", &["tenant-a", "550e8400"]),
+            ("\"a\"\"b, c\",$user", &["a\"b, c", "$user"]),
+            ("\"\"", &[""]),
+            ("'a'", &["'a'"]),
+        ] {
+            assert_eq!(split_path(value).unwrap(), expected, "{value}");
+        }
+        for value in ["a b", "a,", ",a", "a,,b", "\"a", "\"a\"b", "a\u{b}"] {
+            assert_eq!(split_path(value), None, "{value}");
+        }
     }
 }

@@ -25,11 +25,18 @@ pub(super) struct Tokens<'a> {
     rest: &'a [u8],
     /// Whether `rest` directly follows a [`Token::Number`].
     is_after_number: bool,
+    /// Whether a backslash in an ordinary string certainly escapes nothing.
+    is_standard: bool,
 }
 
 impl<'a> Tokens<'a> {
     pub(super) const fn new(sql: &'a [u8]) -> Self {
-        Self { rest: sql, is_after_number: false }
+        Self { rest: sql, is_after_number: false, is_standard: false }
+    }
+
+    /// The same where `standard_conforming_strings` is on.
+    pub(super) const fn standard(sql: &'a [u8]) -> Self {
+        Self { is_standard: true, ..Self::new(sql) }
     }
 
     /// How many bytes have not been read.
@@ -80,6 +87,32 @@ impl<'a> Tokens<'a> {
         })
     }
 
+    /// The same for a constant of any notation: `'..'`, `E'..'`, `$$..$$`.
+    pub(super) fn constant(&mut self) -> Option<&'a [u8]> {
+        let start = after_blanks(self.rest)?;
+        let mut ahead = self.clone();
+        if let Some(text) = ahead.text() {
+            *self = ahead;
+            return Some(text);
+        }
+        let ends = ahead.next() == Some(Token::Text) && ahead.peek() != Some(Token::Text);
+        let written = start.get(..start.len().checked_sub(ahead.left())?).filter(|_| ends)?;
+        let text = match written {
+            [b'e' | b'E', b'\'', text @ .., b'\'']
+                if !text.iter().any(|byte| matches!(byte, b'\\' | b'\'')) =>
+            {
+                text
+            }
+            [b'$', tail @ ..] => {
+                let tag = memchr::memchr(b'$', tail)?.checked_add(2)?;
+                written.get(tag..written.len().checked_sub(tag)?)?
+            }
+            _ => return None,
+        };
+        *self = ahead;
+        Some(text)
+    }
+
     fn doubt(&mut self) -> Token<'a> {
         self.rest = &[];
         Token::Doubt
@@ -100,7 +133,7 @@ impl<'a> Tokens<'a> {
         let (word, after) = split_while(self.rest, is_word_byte);
         match (word, after) {
             (b"e" | b"E", [b'\'', inside @ ..]) => self.at(Token::Text, after_escape_text(inside)),
-            (b"u" | b"U", [b'&', b'\'', inside @ ..]) => self.at(Token::Text, after_text(inside)),
+            (b"u" | b"U", [b'&', b'\'', inside @ ..]) => self.at(Token::Text, after_text(inside, false)),
             (b"u" | b"U", [b'&', b'"', ..]) => self.doubt(),
             _ if is_after_number && word.contains(&b'$') => self.doubt(),
             _ => {
@@ -158,7 +191,7 @@ impl<'a> Iterator for Tokens<'a> {
         self.rest = rest;
         let (&byte, after) = rest.split_first()?;
         Some(match byte {
-            b'\'' => self.at(Token::Text, after_text(after)),
+            b'\'' => self.at(Token::Text, after_text(after, self.is_standard)),
             b'"' => self.name(after),
             b'$' => self.dollar(after),
             b'0'..=b'9' => self.number(rest),
@@ -258,12 +291,11 @@ fn after_comment(mut inside: &[u8]) -> Option<&[u8]> {
 /// `None` if it does not end, or if where it ends depends on whether a backslash escapes. The parts of a constant that
 /// is continued on the next line are read as constants of their own: a part of an `E'..'` comes here too, and ends at
 /// the same place either way or is refused.
-fn after_text(mut inside: &[u8]) -> Option<&[u8]> {
+fn after_text(mut inside: &[u8], is_standard: bool) -> Option<&[u8]> {
     loop {
         let (text, rest) = split_at_byte(inside, b'\'')?;
         let backslashes = text.iter().rev().take_while(|&&byte| byte == b'\\').count();
-        let before = text.iter().rev().nth(backslashes);
-        if !backslashes.is_multiple_of(2) || backslashes > 0 && before.is_some_and(|byte| !byte.is_ascii()) {
+        if !is_standard && !backslashes.is_multiple_of(2) {
             return None;
         }
         match rest {
@@ -273,16 +305,11 @@ fn after_text(mut inside: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// A backslash behind a byte beyond ASCII may be the second half of a letter (SJIS, BIG5, GBK, GB18030), or none.
-///
 /// What follows an `E'..'`, given what follows its opening quote; `None` if it does not end.
 fn after_escape_text(mut inside: &[u8]) -> Option<&[u8]> {
     loop {
         let at = memchr::memchr2(b'\'', b'\\', inside)?;
-        let is_in_doubt =
-            at.checked_sub(1).and_then(|before| inside.get(before)).is_some_and(|byte| !byte.is_ascii());
         match inside.get(at..)? {
-            [b'\\', ..] if is_in_doubt => return None,
             [b'\\', _, rest @ ..] | [b'\'', b'\'', rest @ ..] => inside = rest,
             [b'\'', rest @ ..] => return Some(rest),
             _ => return None,

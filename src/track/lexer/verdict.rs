@@ -37,7 +37,7 @@ pub(super) fn next(tokens: &mut Tokens<'_>) -> Option<Verdict> {
 pub(super) enum Verb {
     /// Leaves nothing, unless it calls a function that does.
     Plain,
-    /// May be a `SELECT .. INTO TEMP`, else [`Verb::Plain`].
+    /// May be a `SELECT .. INTO TEMP`, or hold an update, else [`Verb::Plain`].
     Query,
     /// Sets for the session if it updates `pg_settings`, else [`Verb::Plain`].
     Update,
@@ -60,12 +60,13 @@ pub(super) fn verb(word: &[u8]) -> Verb {
     lower.copy_from_slice(word);
     lower.make_ascii_lowercase();
     match &*lower {
-        b"select" | b"with" => Verb::Query,
+        // What is in the parentheses of a COPY may update.
+        b"select" | b"with" | b"copy" => Verb::Query,
         b"update" => Verb::Update,
         b"insert" | b"delete" | b"merge" | b"values" | b"table" | b"begin" | b"start" | b"commit"
-        | b"end" | b"rollback" | b"abort" | b"savepoint" | b"release" | b"copy" | b"fetch" | b"move"
-        | b"close" | b"lock" | b"truncate" | b"show" | b"vacuum" | b"analyze" | b"analyse" | b"alter"
-        | b"drop" | b"grant" | b"revoke" | b"comment" | b"refresh" | b"reindex" | b"cluster" | b"notify"
+        | b"end" | b"rollback" | b"abort" | b"savepoint" | b"release" | b"fetch" | b"move" | b"close"
+        | b"lock" | b"truncate" | b"show" | b"vacuum" | b"analyze" | b"analyse" | b"alter" | b"drop"
+        | b"grant" | b"revoke" | b"comment" | b"refresh" | b"reindex" | b"cluster" | b"notify"
         | b"checkpoint" => Verb::Plain,
         // Only takes away; drivers' pools say it, with RESET ALL, whenever a connection comes back.
         b"unlisten" => Verb::Plain,

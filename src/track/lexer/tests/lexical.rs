@@ -120,17 +120,3 @@ fn hostile_lengths_take_linear_time_and_no_stack() {
         let _ = classify(format!("SELECT {}", fragment.repeat(50_000)).as_bytes());
     }
 }
-
-/// C3 83 5C are a letter and a backslash in UTF-8, half a letter and another one in SJIS. Which the server reads is not
-/// known here.
-#[test]
-fn a_backslash_that_may_be_half_a_letter_leaves_nothing_certain() {
-    for text in [
-        r"SELECT E'Ã\', pg_advisory_lock(1) --'",
-        r"SELECT E'x' 'Ã\\', pg_advisory_lock(1) --'",
-        r"SELECT E'a\\Ã\', pg_advisory_lock(1) --'",
-    ] {
-        assert_eq!(classify(text.as_bytes()), Effect::SessionState(StateKind::Unknown), "{text}");
-    }
-    assert_eq!(classify(r"SELECT E'Ã x\n', 'Ã'".as_bytes()), Effect::Transient);
-}

@@ -88,6 +88,11 @@ const FRAGMENTS: &[&str] = &[
     "currval",
     "NextVal (",
     "\"lastval\"",
+    "\"table_to_xml\"(",
+    "\"schema_to_xml\"",
+    "\"database_to_xml\"",
+    "COPY (",
+    "pg_settings",
     "\"setval\"(",
 ];
 
