@@ -186,7 +186,7 @@ impl Exchange {
             b'G' => self.copy_begins()?,
             b'S' => {
                 let (name, value) = parameter(body).ok_or(ServerFault::Protocol(header.tag))?;
-                // PostgreSQL 18 reports it. What no text showed, a block or a function did: the client does not take it along.
+                // PostgreSQL 18 reports it. What no text showed, a block or a function did: the client goes on without it.
                 if name == "search_path" && !allows_path(client, value) {
                     server.stray();
                     return Ok(!self.expect.head_is_held());

@@ -91,8 +91,8 @@ impl Settings {
         Rc::ptr_eq(&self.params, &other.params) && Rc::ptr_eq(&self.extras, &other.extras)
     }
 
-    /// Whether what is made without saying where may be temporary: `pg_temp` is in the search_path, and who knows whether the
-    /// schemas before it are there and may be used.
+    /// Whether what is made without saying where may be temporary: `pg_temp` is in the search_path, and who knows whether
+    /// the schemas before it are there and may be used.
     pub(super) fn make_temp(&self) -> bool {
         let silent = self.extras.iter().find(|(name, _)| &**name == "search_path").map(|(_, value)| &**value);
         let Some(path) = silent.or_else(|| self.params.value("search_path")) else { return false };

@@ -201,9 +201,7 @@ impl Exchange {
             // Not only when it is prepared: it outlives a DISCARD ALL that is not a simple query, and what that took away
             // is left behind anew.
             if let Some(traces) = traces {
-                parties.leave_behind(&traces);
-                self.forgets_here |= traces.may_forget();
-                self.reset_here.merge(&traces.changes.reset);
+                self.leaves(parties, &traces);
             }
             self.expect_extended(Expect::Bind);
             return Ok(self.forward(header, message, sink));
@@ -222,19 +220,7 @@ impl Exchange {
                         None => return Ok(Next::Hold),
                     }
                 }
-                if let Some(traces) = &named.statement.leaves {
-                    parties.leave_behind(traces);
-                    self.forgets_here |= traces.may_forget();
-                    self.reset_here.merge(&traces.changes.reset);
-                }
-                if named.statement.asks {
-                    parties.server.is_asked_for_numbers();
-                }
-                self.looked_at = self.looked_at.saturating_add(named.statement.body.len());
-                parties.look_for_ends(named.statement.text());
-                let statement = &named.statement;
-                parties.look_for_functions((&statement.read(), statement.text()), statement.is_plain);
-                self.note_channels(parties, named.statement.text(), sink);
+                self.runs_named(parties, &named.statement, sink);
                 self.bound = Some(Bound { portal: portal.into(), named, place });
                 Name::Ours(place.serial)
             }
@@ -242,15 +228,36 @@ impl Exchange {
                 let name = self.foreign(parties, name, sink);
                 if matches!(name, Name::Own(_)) {
                     // As EXECUTE does.
-                    parties.leave_behind(&Traces::unknown());
+                    self.leaves(parties, &Traces::unknown());
                     parties.server.blind = true;
-                    self.forgets_here = true;
                 }
                 name
             }
         };
         let names = (portal, name, new_name);
         Ok(self.bind_under((header, message), names, parties.server, (Expect::Bind, sink)))
+    }
+
+    /// A statement that leaves this is about to be run.
+    fn leaves(&mut self, parties: &mut Parties<'_>, traces: &Traces) {
+        parties.leave_behind(traces);
+        self.forgets_here |= traces.may_forget();
+        self.reset_here.merge(&traces.changes.reset);
+    }
+
+    /// A named statement is about to be run.
+    fn runs_named(&mut self, parties: &mut Parties<'_>, statement: &Statement, sink: &mut Sink<'_>) {
+        if let Some(traces) = &statement.leaves {
+            self.leaves(parties, traces);
+        }
+        if statement.asks {
+            parties.server.is_asked_for_numbers();
+        }
+        let text = statement.text();
+        self.looked_at = self.looked_at.saturating_add(text.len());
+        parties.look_for_ends(text);
+        parties.look_for_functions((&statement.read(), text), statement.is_plain);
+        self.note_channels(parties, text, sink);
     }
 
     /// Forwards a Bind with another statement name. Its parameters may still be on their way.

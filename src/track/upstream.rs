@@ -350,7 +350,7 @@ impl Exchange {
         Ok(Looked { read, is_plain, says })
     }
 
-    /// A text as the server reads it. The settings that this needs are reported, so they are known when everything is answered.
+    /// A text as the server reads it. The settings that this needs are reported: they are known when everything is answered.
     pub(super) fn read<'t>(&self, parties: &Parties<'_>, text: &'t [u8]) -> Read<'t> {
         if parties.server.reads_otherwise && !self.is_answered() {
             Read::in_doubt(text)
