@@ -194,6 +194,7 @@ static TEXTS: Hidden = Hidden {
     tenants: &["cosmo"],
     fixture: "
     CREATE FUNCTION run_first(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN EXECUTE $1; RETURN ''; END $$;
+    CREATE FUNCTION run_spelled(text) RETURNS text LANGUAGE sql AS $$ SELECT U&\"set\\005fconfig\"('work_mem', $1, false) $$;
     CREATE FUNCTION run_named(what text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN EXECUTE what; END $$;
     CREATE FUNCTION run_whole(what text) RETURNS void LANGUAGE plpgsql AS
         $$ BEGIN EXECUTE format('%s', what); END $$;
@@ -209,6 +210,7 @@ static TEXTS: Hidden = Hidden {
     CREATE TRIGGER run_body BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION run_body();",
     messes: &[
         work_mem("SELECT run_first('SET work_mem = ''{odd}kB''')"),
+        work_mem("SELECT run_spelled('{odd}kB')"),
         work_mem("SELECT run_named('SELECT set_config(''work_mem'', ''{odd}kB'', false)')"),
         work_mem("SELECT run_named('SET work' || '_mem = ''{odd}kB''')"),
         work_mem("SELECT run_whole('SET work_mem = ''{odd}kB''')"),

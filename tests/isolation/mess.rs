@@ -85,6 +85,8 @@ pub(crate) const MESSES: &[Mess] = &[
     work_mem("VALUES (set_config('work_mem', '{odd}kB', false))"),
     work_mem("EXPLAIN (ANALYZE, TIMING off) SELECT set_config('work_mem', '{odd}kB', false)"),
     work_mem("COPY (SELECT set_config('work_mem', '{odd}kB', false)) TO STDOUT"),
+    work_mem("COPY (UPDATE pg_settings SET setting = '{odd}' WHERE name = 'work_mem') TO STDOUT"),
+    work_mem("SELECT 'C:\\', set_config('work_mem', '{odd}kB', false)"),
     work_mem("DO $$ BEGIN SET work_mem = '{odd}kB'; END $$"),
     work_mem("DO $$ BEGIN PERFORM set_config('work_mem', '{odd}kB', false); END $$"),
     work_mem("DO $$ BEGIN EXECUTE 'SET work' || '_mem = ''{odd}kB'''; END $$"),
