@@ -165,7 +165,8 @@ impl Exchange {
                 sum.saturating_add(seat.bound.saturating_sub(seat.capacity))
             });
         while coming < need.slots {
-            let Some((donor, slots)) = self.donor(needy, need.band, capacity) else { return };
+            let expected = capacity.saturating_add(coming);
+            let Some((donor, slots)) = self.donor(needy, need.band, expected) else { return };
             let slots = slots.min(need.slots.saturating_sub(coming)).max(1);
             coming = coming.saturating_add(slots);
             self.instruct(donor, self.capacity(donor).saturating_sub(slots), out);
@@ -196,23 +197,23 @@ impl Exchange {
 
     /// Who can give, and how much: who needs nothing, or only something less urgent, or has more for the same. At most
     /// an eighth of its capacity at a time (one, at least), never below half of an even share or what is under reserves,
-    /// and for the same need no more than makes both equal: else it would go to and fro.
+    /// and for the same need no more than makes both equal: else it would go to and fro. One that has nothing, and will have
+    /// nothing, takes turns with those that have one.
     fn donor(&self, needy: usize, band: Band, capacity: u32) -> Option<(usize, u32)> {
         let workers = u32::try_from(self.seats.len()).unwrap_or(u32::MAX).max(1);
         let least = |seat: &Seat| (self.total / workers / 2).max(seat.standing.reserved);
+        let has_more = |seat: &Seat| seat.capacity > capacity.saturating_add(1);
         let givers = self.seats.iter().enumerate().filter(|(worker, seat)| {
             let less_urgent = match seat.standing.need {
                 None => true,
                 Some(need) if need.band > band => true,
-                Some(need) => {
-                    need.band == band && (seat.capacity > capacity.saturating_add(1) || capacity == 0)
-                }
+                Some(need) => need.band == band && (has_more(seat) || capacity == 0),
             };
             *worker != needy && seat.settled && seat.capacity > least(seat) && less_urgent
         });
         let spare = |seat: &Seat| seat.capacity.saturating_sub(seat.standing.committed);
-        let (donor, seat) =
-            givers.max_by_key(|(worker, seat)| (urgency(seat), spare(seat), Reverse(*worker)))?;
+        let (donor, seat) = givers
+            .max_by_key(|(worker, seat)| (urgency(seat), has_more(seat), spare(seat), Reverse(*worker)))?;
         let has_the_same = seat.standing.need.is_some_and(|need| need.band == band);
         let fair = if has_the_same { seat.capacity.saturating_sub(capacity) / 2 } else { seat.capacity };
         Some((donor, (seat.capacity / 8).min(fair).max(1).min(seat.capacity.saturating_sub(least(seat)))))
@@ -349,6 +350,36 @@ mod tests {
             told.extend(out.drain(..));
         }
         assert_eq!([0, 1].map(|worker| exchange.capacity(worker)), [40, 40]);
+    }
+
+    #[test]
+    fn tiny_budgets_come_to_rest_where_there_is_one_for_each() {
+        for (workers, total) in [(2, 2), (3, 3), (7, 7), (8, 8), (8, 9), (8, 15)] {
+            for rich in 0..workers {
+                let (mut exchange, mut told) = (Exchange::new(total, workers), VecDeque::new());
+                for (worker, seat) in exchange.seats.iter_mut().enumerate() {
+                    seat.capacity = if worker == rich { total } else { 0 };
+                    seat.bound = seat.capacity;
+                }
+                let mut out = Vec::new();
+                for worker in 0..workers {
+                    exchange.handle_standing(worker, need(Band::Burst, [4, 2][worker % 2]), &mut out);
+                    // Some are late.
+                    told.extend(out.drain(..).rev());
+                }
+                let mut orders = 0;
+                while let Some(Instruction { worker, capacity }) = told.pop_front() {
+                    orders += 1;
+                    assert!(orders < 200, "{workers} workers, {total}");
+                    exchange.handle_settled(worker, capacity, &mut out);
+                    told.extend(out.drain(..).rev());
+                }
+                assert!(
+                    (0..workers).all(|worker| exchange.capacity(worker) > 0),
+                    "{workers} workers, {total}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -10,8 +10,9 @@ use super::expect::Expect;
 use super::forbid::allows_path;
 use super::lexer::Traces;
 use super::names_in_errors::is_of_a_statement;
+use super::naming::FOREIGN_PREFIX;
 use super::prepared::SERVER_NAME_PREFIX;
-use super::renaming::{FOREIGN_PREFIX, UNNAMED};
+use super::renaming::UNNAMED;
 use super::sink::Sink;
 use super::state::{ClientState, ServerState, TxStatus};
 use super::statement::ClientStatements;
@@ -404,6 +405,7 @@ impl Exchange {
                 server.has_run_all(&client.functions);
             }
             server.reads_otherwise &= server.status != TxStatus::Idle || server.is_asked() || self.unsynced;
+            server.reencodes &= server.reads_otherwise;
         }
         if self.expect.head().is_some_and(Expect::is_request) {
             self.pop();

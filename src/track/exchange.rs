@@ -173,7 +173,7 @@ impl Exchange {
         server.last_client = Some(client.id);
         server.drawn = client.draws;
         (server.has_drawn, server.may_ask, server.has_asked) = (false, false, false);
-        server.reads_otherwise = false;
+        (server.reads_otherwise, server.reencodes) = (false, false);
         server.read_behind = None;
         server.blind = client.functions.are_unknown();
         if reset || !server.settings.serves(&client.settings) {

@@ -55,8 +55,9 @@ impl Bounds {
 
 impl Exchange {
     /// The refusal of a text that is about to be sent as a simple query or prepared, if there is one.
-    pub(super) fn text_refusal(parties: &Parties<'_>, read: &Read<'_>) -> Option<ClientError> {
-        let text = read.text()?;
+    pub(super) fn text_refusal(parties: &Parties<'_>, read: &Read<'_>, text: &[u8]) -> Option<ClientError> {
+        // In one that cannot be read it may still be found.
+        let text = read.text().unwrap_or(text);
         if lexer::is_plain(text) { None } else { parties.client.bounds.refusal(text) }
     }
 

@@ -19,7 +19,8 @@ use super::answers::{Row, bytes, text_of};
 use super::exchange::Exchange;
 use super::expect::Expect;
 use super::lexer::{self, Left, Made, MakesTemp, Names, Reach, StateKind};
-use super::reading::{DECIDING, Read};
+use super::params::MadeTemp;
+use super::reading::{DECIDING, ENCODING, Read};
 use super::state::{ClientState, ServerState};
 use super::upstream::Parties;
 
@@ -54,11 +55,11 @@ pub(super) type Newest = Option<Rc<[u8]>>;
 pub(super) struct Knowledge(u32);
 
 impl Knowledge {
-    /// It starts again after half a billion changes.
-    const MASK: u32 = (1 << 29) - 1;
+    /// It starts again after a hundred million changes.
+    const MASK: u32 = (1 << 27) - 1;
 }
 
-/// What a text may do that is run again without being read again: three marks and, below them, what was known when it was
+/// What a text may do that is run again without being read again: five marks and, below them, what was known when it was
 /// read. Every client has one, so it is no larger than that.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Says(u32);
@@ -70,10 +71,14 @@ impl Says {
     const DECIDES: u32 = 1 << 30;
     /// It makes functions, or what runs them.
     const MAKES: u32 = 1 << 29;
+    /// It may change settings that decide how the texts behind it are read.
+    const REENCODES: u32 = 1 << 28;
+    /// It may make a table without saying where.
+    const CREATES: u32 = 1 << 27;
 
     /// What may be said of a text that nobody has read.
     pub(super) const fn anything() -> Self {
-        Self(Self::LOUD | Self::DECIDES)
+        Self(Self::LOUD | Self::DECIDES | Self::REENCODES | Self::CREATES)
     }
 
     const fn nothing(behind: Knowledge) -> Self {
@@ -203,6 +208,8 @@ impl Parties<'_> {
         let says = Says::nothing(self.client.functions.knowledge())
             .and(Says::LOUD, is_loud)
             .and(Says::DECIDES, decides)
+            .and(Says::REENCODES, decides && lexer::may_change(text, &ENCODING))
+            .and(Says::CREATES, !is_plain || self.server.makes_temp != MadeTemp::No && says_into(text))
             .and(Says::MAKES, makes);
         match if is_plain { MakesTemp::No } else { lexer::makes_temp(text) } {
             MakesTemp::No => {}
@@ -224,9 +231,14 @@ impl Parties<'_> {
         } else if is_news {
             self.server.may_make(&functions);
         }
-        // A table that it makes without saying where is a temporary one.
-        self.server.doubted |= self.server.makes_temp;
+        // A table that is made without saying where is a temporary one.
+        self.server.doubted |= match self.server.makes_temp {
+            MadeTemp::No => false,
+            MadeTemp::IfNothingElse => says.has(Says::CREATES),
+            MadeTemp::First => true,
+        };
         self.server.reads_otherwise |= says.decides();
+        self.server.reencodes |= says.has(Says::REENCODES);
         // Another client may have made some since this one has its server.
         self.server.blind |= functions.are_unknown();
         if let Some(hidden) = functions.hidden()
@@ -249,6 +261,11 @@ impl Parties<'_> {
     pub(super) fn runs_unnamed(&mut self) {
         self.runs(self.client.unnamed_says);
     }
+}
+
+/// `SELECT .. INTO` makes a table.
+fn says_into(text: &[u8]) -> bool {
+    text.windows(4).any(|word| word.eq_ignore_ascii_case(b"into"))
 }
 
 impl Hidden {

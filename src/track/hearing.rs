@@ -315,7 +315,7 @@ impl Exchange {
     /// Takes note of what a text that is about to be run does to channels that the listener has for the client.
     pub(super) fn note_channels(&mut self, parties: &mut Parties<'_>, text: &[u8], sink: &mut Sink<'_>) {
         if parties.client.hearing.is_some() {
-            let steps = channel_steps(text);
+            let steps = channel_steps(self.read(parties, text).text().unwrap_or_default());
             self.return_for(parties, &steps, sink);
             self.note_steps(steps);
         }
@@ -354,7 +354,7 @@ impl Exchange {
         if parties.client.hearing.is_none() {
             return;
         }
-        let steps = channel_steps(text);
+        let steps = channel_steps(self.read(parties, text).text().unwrap_or_default());
         self.return_for(parties, &steps, sink);
         if let Some(hearing) = parties.client.hearing.as_mut().filter(|_| name.is_empty()) {
             hearing.unnamed = (steps, has_word(text, b"notify"));

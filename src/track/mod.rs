@@ -22,6 +22,7 @@ mod heal;
 mod hearing;
 pub mod lexer;
 mod names_in_errors;
+mod naming;
 mod notes;
 pub mod params;
 mod prepared;

@@ -3,7 +3,8 @@
 //! Owns the way back to the name that the client gave it.
 
 use super::exchange::Exchange;
-use super::renaming::{FOREIGN_PREFIX, NOTHING};
+use super::naming::FOREIGN_PREFIX;
+use super::renaming::NOTHING;
 use super::state::{ClientState, ServerState};
 use super::statement::Statement;
 use crate::wire::messages::parse_error_fields;

@@ -66,6 +66,17 @@ impl Params {
     }
 }
 
+/// Whether what is made without saying where is a temporary object: by the place of `pg_temp` in the search_path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MadeTemp {
+    /// It is not there.
+    No,
+    /// Others come before it, but who knows whether they are there and may be used.
+    IfNothingElse,
+    /// It is the first, apart from the one that may not exist.
+    First,
+}
+
 /// Settings that Postgres does not report, as (name, value), sorted by name.
 pub type Extras = Vec<(Box<str>, Box<str>)>;
 
@@ -91,13 +102,19 @@ impl Settings {
         Rc::ptr_eq(&self.params, &other.params) && Rc::ptr_eq(&self.extras, &other.extras)
     }
 
-    /// Whether what is made without saying where may be temporary: `pg_temp` is in the search_path, and who knows whether
-    /// the schemas before it are there and may be used.
-    pub(super) fn make_temp(&self) -> bool {
+    /// Whether what is made without saying where is temporary.
+    pub(super) fn make_temp(&self) -> MadeTemp {
         let silent = self.extras.iter().find(|(name, _)| &**name == "search_path").map(|(_, value)| &**value);
-        let Some(path) = silent.or_else(|| self.params.value("search_path")) else { return false };
-        memchr::memmem::find(path.as_bytes(), b"pg_temp").is_some()
-            && split_path(path).is_none_or(|path| path.iter().any(|schema| is_temp_schema(schema)))
+        let Some(path) = silent.or_else(|| self.params.value("search_path")) else { return MadeTemp::No };
+        if memchr::memmem::find(path.as_bytes(), b"pg_temp").is_none() {
+            return MadeTemp::No;
+        }
+        let Some(path) = split_path(path) else { return MadeTemp::First };
+        match path.iter().filter(|schema| *schema != "$user").position(|schema| is_temp_schema(schema)) {
+            None => MadeTemp::No,
+            Some(0) => MadeTemp::First,
+            Some(_) => MadeTemp::IfNothingElse,
+        }
     }
 
     /// Appends SQL statements, each ended by `;`, that give a server with these settings those of `client`.

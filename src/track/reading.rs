@@ -31,6 +31,9 @@ pub(super) const DECIDING: [&str; 11] = [
     "xmloption",
 ];
 
+/// Those of them that decide where its words begin and end; both are reported.
+pub(super) const ENCODING: [&str; 2] = ["client_encoding", "standard_conforming_strings"];
+
 /// How many of them it reports.
 const REPORTED: usize = 5;
 
@@ -59,7 +62,7 @@ pub(super) fn have_same_path(one: &Settings, other: &Settings) -> bool {
 /// The settings of an analysis of what was read as words under those of `then`: not those that words are read under.
 pub(super) fn of_a_later_analysis(then: &Settings, now: &Settings) -> Settings {
     let mut settings = now.clone();
-    for name in ["client_encoding", "standard_conforming_strings"] {
+    for name in ENCODING {
         match then.params.value(name) {
             Some(value) if now.params.value(name) != Some(value) => {
                 Rc::make_mut(&mut settings.params).set(name, value);
@@ -91,6 +94,14 @@ impl<'t> Read<'t> {
         let may_depend = memchr::memchr(b'\\', text).is_some() && is_standard();
         let other = if may_depend { lexer::in_one_way(text) } else { None };
         Self(Some(other.map_or(Cow::Borrowed(text), Cow::Owned)))
+    }
+
+    /// One that may be prepared again under other settings, if it is not among those that are then read as at first.
+    pub(super) fn kept(settings: &Settings, text: &'t [u8]) -> Self {
+        match Self::under(settings, text) {
+            Self(Some(_)) if !lexer::is_analysed(text) => Self(Some(Cow::Borrowed(text))),
+            read => read,
+        }
     }
 
     /// Under settings of which nobody knows.

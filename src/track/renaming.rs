@@ -9,10 +9,10 @@ use super::exchange::Exchange;
 use super::expect::Expect;
 use super::functions::Says;
 use super::lexer::{Names, Skim, Traces};
+use super::naming::Name;
 use super::notes::Note;
-use super::params::Settings;
-use super::prepared::{Place, SERVER_NAME_PREFIX};
-use super::reading::{RUN_ANSWERS, Reading, have_same_path, of_a_later_analysis, reading};
+use super::prepared::Place;
+use super::reading::{RUN_ANSWERS, Reading, reading};
 use super::rows::{self, Bound};
 use super::sink::Sink;
 use super::state::{ClientState, ServerState, TxStatus};
@@ -65,7 +65,7 @@ impl Exchange {
             return Ok(Next::Hold);
         }
         if let Some((text, _)) = frame::split_cstr(body) {
-            if let Some(error) = Self::text_refusal(parties, &self.read(parties, text)) {
+            if let Some(error) = Self::text_refusal(parties, &self.read(parties, text), text) {
                 return Ok(self.refuse_extended(header, message, error, sink));
             }
             if self.look_for_sequences(parties, text, true, sink) {
@@ -162,6 +162,9 @@ impl Exchange {
         if self.is_held(parties, name) {
             return Ok(Next::Hold);
         }
+        if name.is_empty() {
+            self.read_unnamed_again(parties);
+        }
         let traces = if name.is_empty() && !self.unnamed_here && self.expect.has_unnamed_change() {
             // If the Parse or the Close before the last Sync is skipped, this binds the one before it.
             Some(Rc::new(Traces::unknown()))
@@ -236,6 +239,17 @@ impl Exchange {
         };
         let names = (portal, name, new_name);
         Ok(self.bind_under((header, message), names, parties.server, (Expect::Bind, sink)))
+    }
+
+    /// An unnamed statement of an earlier lease is prepared again, under other settings perhaps.
+    fn read_unnamed_again(&self, parties: &mut Parties<'_>) {
+        let is_here = self.unnamed_here || parties.server.unnamed_of == Some(parties.client.unnamed_now());
+        if !is_here
+            && let Some(body) = parties.client.unnamed.as_deref()
+            && let Some((text, _)) = frame::split_cstr(body)
+        {
+            parties.client.unnamed_leaves = traces(&self.read(parties, text), text);
+        }
     }
 
     /// A statement that leaves this is about to be run.
@@ -504,87 +518,11 @@ impl Exchange {
     }
 }
 
-impl Parties<'_> {
-    /// The statement of a text that the client prepares now.
-    ///
-    /// Shared with all clients whose settings read it in the same way; with nobody as soon as this client has changed
-    /// something that is not reported.
-    pub(super) fn statement(&mut self, body: &[u8]) -> Rc<Statement> {
-        let settings = self.client.settings.clone();
-        self.statement_under(&settings, body)
-    }
-
-    fn statement_under(&mut self, settings: &Settings, body: &[u8]) -> Rc<Statement> {
-        if self.server.is_in_doubt() || self.server.reads_otherwise {
-            return self.cache.alone(settings, body);
-        }
-        self.cache.intern(settings, body)
-    }
-
-    /// Whether the client may have said PREPARE with that name, to this server.
-    fn may_have_prepared(&self, name: &[u8]) -> bool {
-        self.server.pinned && !name.starts_with(SERVER_NAME_PREFIX)
-    }
-
-    /// What a name of the client's means now: with another search_path than its text was read with, it is read anew, as
-    /// Postgres itself does.
-    pub(super) fn named(&mut self, name: &[u8]) -> Option<Rc<Named>> {
-        let named = self.client.statements.find(name)?.clone();
-        let (then, now) = (&named.statement.settings, &self.client.settings);
-        if have_same_path(then, now) || self.server.is_asked() {
-            return Some(named);
-        }
-        let settings = of_a_later_analysis(then, now);
-        let named = named.reread(self.statement_under(&settings, &named.statement.body));
-        self.client.statements.set(name, Some(named.clone()));
-        Some(named)
-    }
-
-    /// What a statement is called on the server if it is prepared there now.
-    pub(super) const fn id_now(&self, statement: &Statement) -> u64 {
-        if !statement.is_alone && self.server.is_in_doubt() {
-            // Nobody else meets it: the server is reset for the next client.
-            statement.id | UNSHARED
-        } else {
-            statement.id
-        }
-    }
-}
-
 /// Stands for the number that the unnamed statement does not have.
 pub(super) const UNNAMED: u32 = 0;
 
 /// The body of a Parse that never fails: what is under a name only because it is taken.
 pub(super) const NOTHING: &[u8] = &[0; 3];
-
-/// Marks the number of a statement on a server that is its client's alone.
-const UNSHARED: u64 = 1 << 63;
-
-/// How a name begins that the client does not have, on its way to the server.
-pub(super) const FOREIGN_PREFIX: &[u8] = b"tenantry:";
-
-/// The name a statement gets on its way to the server.
-pub(super) enum Name<'a> {
-    Ours(u32),
-    /// A name that it may have prepared by SQL: on a server that it keeps, nobody else has.
-    Own(&'a [u8]),
-    /// A name that this client does not have. The server is to say so; it must not find somebody else's.
-    Foreign(&'a [u8]),
-}
-
-impl Name<'_> {
-    fn put(&self, server: &ServerState, out: &mut Vec<u8>) {
-        match self {
-            Self::Ours(serial) => server.statements.put_name(out, *serial),
-            Self::Own(name) => out.extend_from_slice(name),
-            Self::Foreign([]) => {}
-            Self::Foreign(name) => {
-                out.extend_from_slice(FOREIGN_PREFIX);
-                out.extend_from_slice(name);
-            }
-        }
-    }
-}
 
 fn kind_and_name(body: &[u8]) -> Option<(u8, &[u8])> {
     let (kind @ (b'S' | b'P'), rest) = body.split_first()? else { return None };

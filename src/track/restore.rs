@@ -45,6 +45,10 @@ impl Exchange {
         out: &mut Vec<u8>,
     ) -> Result<(), ServerFault> {
         self.forgets_earlier &= self.expect.requests() > 0;
+        if !self.expect.has_unnamed_parse() {
+            // A simple query destroys the unnamed statement.
+            server.unnamed_of = None;
+        }
         // In a failed transaction ours fails as well, and the rollback undoes both.
         if let Some(error) = self.own_error.take().filter(|_| server.status != TxStatus::Failed) {
             return Err(ServerFault::OwnQueryFailed(error));

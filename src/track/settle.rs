@@ -23,7 +23,7 @@ use super::functions::{take_functions, take_made, take_reach};
 use super::hearing::Channel;
 use super::lexer::{Changes, Names, StateKind};
 use super::params::{self, Extras, is_settable_reported};
-use super::reading::DECIDING;
+use super::reading::{DECIDING, ENCODING};
 use super::state::{ClientState, ServerState, TxStatus};
 use crate::wire::frame;
 use crate::wire::messages::parse_error_fields;
@@ -41,6 +41,7 @@ impl ServerState {
     /// Takes note of what a text does to settings. Those that Postgres reports need no question.
     pub(super) fn touch(&mut self, changes: &Changes, client: &ClientState) {
         self.reads_otherwise |= changes.touched.has_any_of(&DECIDING) || changes.reset == Names::Any;
+        self.reencodes |= changes.touched.has_any_of(&ENCODING) || changes.reset == Names::Any;
         match &changes.touched {
             Names::None => {}
             Names::Any => self.touch_any(),
@@ -237,6 +238,7 @@ impl Exchange {
         }
         let is_awaited = server.is_asked() || self.unsynced || self.expect.requests() > 0;
         server.reads_otherwise &= server.status != TxStatus::Idle || is_awaited;
+        server.reencodes &= server.reads_otherwise;
     }
 }
 

@@ -9,7 +9,7 @@ use super::forbid::Bounds;
 use super::functions::{Functions, Knowledge, Newest, Says};
 use super::hearing::{Channels, Hearing};
 use super::lexer::{Names, StateKind, Traces};
-use super::params::{Extras, Settings};
+use super::params::{Extras, MadeTemp, Settings};
 use super::prepared::ServerStatements;
 use super::statement::ClientStatements;
 use crate::ids::ClientId;
@@ -107,8 +107,10 @@ pub struct ServerState {
     /// Settings that decide what a text means may be others than the client's are known to be: a text that changes them is
     /// on its way, or has changed them for a transaction that goes on.
     pub(super) reads_otherwise: bool,
-    /// What its client makes without saying where is temporary: its search_path begins with pg_temp.
-    pub(super) makes_temp: bool,
+    /// The same of those that decide where its words begin and end.
+    pub(super) reencodes: bool,
+    /// Whether what its client makes without saying where is temporary.
+    pub(super) makes_temp: MadeTemp,
     /// How often its last client had drawn when it drew here last.
     pub(super) drawn: u32,
     /// What a client set on it is not known, and never will be.
@@ -162,7 +164,8 @@ impl ServerState {
             draws: 0,
             sequences_mixed: false,
             reads_otherwise: false,
-            makes_temp: false,
+            reencodes: false,
+            makes_temp: MadeTemp::No,
             drawn: 0,
             holds_more: false,
             too_long: BTreeSet::new(),
@@ -198,7 +201,7 @@ impl ServerState {
     pub(super) fn look_at_path(&mut self, client: &ClientState) {
         self.makes_temp = client.settings.make_temp();
         // It may have made something since.
-        self.doubted |= self.makes_temp;
+        self.doubted |= self.makes_temp != MadeTemp::No;
     }
 
     /// Whether a limit that its client has set may hit somebody else: the server ends when it has been idle for so long, or

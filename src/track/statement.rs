@@ -28,12 +28,29 @@ pub struct Statement {
     pub(super) is_plain: bool,
     /// Whether it asks what a sequence gave last.
     pub(super) asks: bool,
-    /// Whether nobody but the client that prepared it knows under which settings: not all of them were known.
-    pub(super) is_alone: bool,
+    /// Whether all settings were known when it was prepared: else it is the client's alone that did.
+    pub(super) known: Known,
     /// Those that were known.
     pub(super) settings: Settings,
     /// What all texts of the tenant cost.
     held: Rc<Cell<usize>>,
+}
+
+/// What is known of the settings that a statement was prepared under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// All of them.
+    All,
+    /// How its words are read.
+    Encoding,
+    /// Not even that.
+    Nothing,
+}
+
+impl Known {
+    fn read<'t>(self, settings: &Settings, text: &'t [u8]) -> Read<'t> {
+        if self == Self::Nothing { Read::in_doubt(text) } else { Read::kept(settings, text) }
+    }
 }
 
 impl Statement {
@@ -44,7 +61,7 @@ impl Statement {
 
     /// The same as it was read.
     pub(super) fn read(&self) -> Read<'_> {
-        Read::under(&self.settings, self.text())
+        self.known.read(&self.settings, self.text())
     }
 }
 
@@ -120,15 +137,15 @@ impl StatementCache {
             self.sweep_at = self.len.saturating_mul(2).max(256);
             self.sweep_at_bytes = self.held_with(body).saturating_mul(2).max(SWEEP_BYTES);
         }
-        let statement = self.make((settings, false), body);
+        let statement = self.make(settings, Known::All, body);
         self.contexts.entry(context.into()).or_default().insert(ByBody(statement.clone()));
         self.len = self.len.saturating_add(1);
         statement
     }
 
     /// A statement of its own, shared with nobody, of which not all settings are known.
-    pub(super) fn alone(&mut self, settings: &Settings, body: &[u8]) -> Rc<Statement> {
-        self.make((settings, true), body)
+    pub(super) fn alone(&mut self, settings: &Settings, known: Known, body: &[u8]) -> Rc<Statement> {
+        self.make(settings, known, body)
     }
 
     /// Whether there is room for a Parse body, if need be after forgetting what nobody holds.
@@ -152,18 +169,18 @@ impl StatementCache {
         self.len == 0
     }
 
-    fn make(&mut self, (settings, is_alone): (&Settings, bool), body: &[u8]) -> Rc<Statement> {
+    fn make(&mut self, settings: &Settings, known: Known, body: &[u8]) -> Rc<Statement> {
         self.last_id = self.last_id.saturating_add(1);
         self.held.set(self.held_with(body));
         let text = frame::split_cstr(body).map_or(body, |(text, _)| text);
-        let read = Read::under(settings, text);
+        let read = known.read(settings, text);
         Rc::new(Statement {
             id: self.last_id,
             body: body.into(),
             leaves: traces(&read, text),
             is_plain: read.is_plain(),
             asks: sequences(read.text().unwrap_or(text)).asks,
-            is_alone,
+            known,
             settings: settings.clone(),
             held: self.held.clone(),
         })
@@ -317,7 +334,8 @@ mod tests {
     fn texts_have_room_again_when_nobody_holds_them() {
         let mut cache = StatementCache::default();
         let long = vec![b'x'; MAX_TENANT_BYTES / 4 - cost(b"")];
-        let mut kept: Vec<_> = (0..3).map(|_| cache.alone(&Settings::default(), &long)).collect();
+        let mut kept: Vec<_> =
+            (0..3).map(|_| cache.alone(&Settings::default(), Known::Encoding, &long)).collect();
         kept.push(cache.intern(&Settings::default(), &long));
         assert!(!cache.has_room_for(b""), "an empty one costs something as well");
         kept.truncate(3);

@@ -259,8 +259,9 @@ impl Exchange {
         };
         self.note_channels(parties, text, sink);
         let effect = if looked.is_plain { Effect::Transient } else { looked.read.effect() };
-        let rewritten =
-            if effect == Effect::Transient { Ok(None) } else { self.rewrite(parties, text, sink) };
+        // Not one of which nobody knows where its words are.
+        let is_rewritten = effect != Effect::Transient && looked.read.text().is_some();
+        let rewritten = if is_rewritten { self.rewrite(parties, text, sink) } else { Ok(None) };
         let Ok(rewritten) = rewritten else { return Ok(Next::Hold) };
         let (text, effect) = match &rewritten {
             Some(rewritten) => (&*rewritten.rest, classify(&rewritten.rest)),
@@ -338,7 +339,7 @@ impl Exchange {
         let read = self.read(parties, text);
         let is_plain = read.is_plain();
         if !is_plain {
-            if let Some(error) = Self::text_refusal(parties, &read) {
+            if let Some(error) = Self::text_refusal(parties, &read, text) {
                 return Err(Some(error));
             }
             if self.look_for_sequences(parties, text, is_extended, sink) {
@@ -352,7 +353,7 @@ impl Exchange {
 
     /// A text as the server reads it. The settings that this needs are reported: they are known when everything is answered.
     pub(super) fn read<'t>(&self, parties: &Parties<'_>, text: &'t [u8]) -> Read<'t> {
-        if parties.server.reads_otherwise && !self.is_answered() {
+        if parties.server.reencodes && !self.is_answered() {
             Read::in_doubt(text)
         } else {
             Read::under(&parties.client.settings, text)

@@ -210,3 +210,46 @@ async fn a_function_that_writes_names_in_another_way_is_read() {
     assert_eq!(work_mem(&mut other).await, "4MB");
     assert_eq!(work_mem(&mut client).await, "7MB");
 }
+
+#[tokio::test]
+async fn a_text_is_read_under_the_settings_in_front_of_it() {
+    let (_stage, mut client, mut other) = two_clients().await;
+    let sets = r"SELECT '\' , $x$' , set_config('work_mem', '7MB', false) --$x$ --'";
+    let segment = Batch::new()
+        .run("SET standard_conforming_strings = off", &[])
+        .parse("s", sets)
+        .bind("", "s", &[])
+        .execute("")
+        .sync();
+    let reply = client.ask(segment).await;
+    assert!(reply.errors.is_empty(), "{reply:?}");
+    assert_eq!(work_mem(&mut other).await, "4MB");
+    assert_eq!(work_mem(&mut client).await, "7MB");
+    // Unnamed, and bound again when it is read otherwise.
+    all_right(&mut client, "RESET work_mem; SET standard_conforming_strings = on").await;
+    let reply = client.ask(Batch::new().parse("", sets).bind("", "", &[]).execute("").sync()).await;
+    assert!(reply.errors.is_empty(), "{reply:?}");
+    for _ in 0..2 {
+        all_right(&mut client, "SET standard_conforming_strings = off").await;
+        all_right(&mut other, "SELECT 1").await;
+        client.ask(Batch::new().bind("", "", &[]).execute("").sync()).await;
+        assert_eq!(work_mem(&mut other).await, "4MB");
+    }
+}
+
+#[tokio::test]
+async fn names_in_texts_that_cannot_be_read_stay_as_they_are() {
+    let (_stage, mut client, _other) = two_clients().await;
+    all_right(&mut client, "CREATE TABLE texts (text text)").await;
+    assert!(client.ask(Batch::new().parse("s", "SELECT 1").sync()).await.errors.is_empty());
+    all_right(&mut client, "SET client_encoding = 'SJIS'").await;
+    // The second byte of the letter is that of a backslash.
+    let text = b"INSERT INTO texts VALUES (E'\x95\x5c'), ('; EXECUTE s; DEALLOCATE s')\0";
+    assert!(client.ask(Batch::new().message(b'Q', text)).await.errors.is_empty());
+    let kept = client.query("SELECT text FROM texts WHERE text LIKE '; %'").await;
+    assert_eq!(kept.value(), "; EXECUTE s; DEALLOCATE s");
+    let runs = client.ask(Batch::new().bind("", "s", &[]).execute("").sync()).await;
+    assert_eq!(runs.value(), "1");
+    let path = b"SET search_path = public /* \x95\x5c */\0";
+    assert_eq!(client.ask(Batch::new().message(b'Q', path)).await.code(), "42501");
+}

@@ -259,9 +259,8 @@ const STARTS: [&[u8]; 4] = [b"begin", b"then", b"else", b"loop"];
 /// them (a view, a policy, an operator).
 #[must_use]
 pub fn makes_functions(sql: &[u8], are_there: bool) -> bool {
-    // COMMIT PREPARED brings what was made long ago.
-    let is_other = || Tokens::new(sql).eat_word(&[b"alter", b"commit"]);
-    if !are_there && super::is_plain(sql) && !is_other() {
+    let is_alter = || Tokens::new(sql).eat_word(&[b"alter"]);
+    if !are_there && super::is_plain(sql) && !is_alter() {
         return false;
     }
     let mut statements = Statements::of(sql);
@@ -269,13 +268,6 @@ pub fn makes_functions(sql: &[u8], are_there: bool) -> bool {
         let tokens = &mut statements.tokens;
         if token == Token::Doubt {
             return says_make(sql);
-        }
-        if let Token::Word(word) = token
-            && is_first
-            && is(word, b"commit")
-            && tokens.eat_word(&[b"prepared"])
-        {
-            return true;
         }
         if let Token::Word(word) = token
             && is_first
@@ -486,7 +478,6 @@ mod tests {
             "CREATE EXTENSION tablefunc",
             "CREATE CONSTRAINT TRIGGER t AFTER INSERT ON x EXECUTE FUNCTION f()",
             " /* moved */ ALTER FUNCTION f() SET SCHEMA b",
-            "COMMIT PREPARED 'x'",
             r"INSERT INTO paths VALUES ('C:\'); CREATE OR REPLACE FUNCTION f() RETURNS int AS 'SELECT 1'",
         ] {
             assert!(makes_functions(sql.as_bytes(), false), "{sql}");

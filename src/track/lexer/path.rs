@@ -167,7 +167,7 @@ fn call(after: &Tokens<'_>, found: &mut Found) {
     if !ahead.eat_symbol(b'(') {
         return;
     }
-    match ahead.text() {
+    match ahead.constant() {
         Some(name) if ahead.peek() == Some(Token::Symbol(b',')) => {
             if !is(name, b"search_path") {
                 return;
