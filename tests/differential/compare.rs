@@ -13,6 +13,7 @@
 //! | ErrorResponse | the name in `prepared statement "name"`, if sessions give it | of two for a text it may be either |
 //! | NoticeResponse 22P06 | whether it comes | a warning about a text comes where that text is prepared |
 //! | ErrorResponse 57014 | the context | how far the query had come when it was cancelled |
+//! | the answer behind a cancelled one | whether it is cancelled too | Postgres signals twice (`signal_child`) |
 //!
 //! In a failed transaction Postgres refuses most things with 25P02, and some with other errors before it comes to that: a
 //! Bind with too few values, for example. Where the server lacks the client's statement the proxy puts a Parse in front,
@@ -22,6 +23,11 @@
 use crate::author::NAMES;
 use crate::player::Transcript;
 use crate::support::Message;
+
+/// Whether a request was cancelled.
+fn is_cancelled(answer: &[Message]) -> bool {
+    answer.iter().any(|message| message.tag == b'E' && message.fields().code == "57014")
+}
 
 /// The first difference of two transcripts.
 #[derive(Debug)]
@@ -67,6 +73,7 @@ impl Judge {
     /// What differs in the answers to one step; `status` is that of the transaction before it, and behind it.
     fn in_step(self, direct: &[Message], proxied: &[Message], status: &mut u8) -> Option<String> {
         let is_end = |message: &Message| message.tag == b'Z';
+        let mut were_cancelled = false;
         let mut left = direct.split_inclusive(is_end);
         let mut right = proxied.split_inclusive(is_end);
         loop {
@@ -77,6 +84,14 @@ impl Judge {
             let is_failed = *status == b'E';
             *status = one.last().filter(|last| is_end(last)).map_or(*status, |last| last.body[0]);
             if is_failed && self.are_refused(one, other) {
+                continue;
+            }
+            let cancelled = [one, other].map(is_cancelled);
+            if std::mem::replace(&mut were_cancelled, cancelled == [true, true])
+                && cancelled[0] != cancelled[1]
+                && one.last() == other.last()
+            {
+                // The second signal came when the next request ran already.
                 continue;
             }
             let (one, other) = (by_name(one), by_name(other));
