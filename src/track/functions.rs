@@ -18,6 +18,7 @@ use std::rc::Rc;
 use super::answers::{Row, bytes, text_of};
 use super::exchange::Exchange;
 use super::expect::Expect;
+use super::hearing::has_word;
 use super::lexer::{self, Left, Made, MakesTemp, Names, Reach, StateKind};
 use super::params::MadeTemp;
 use super::reading::{DECIDING, ENCODING, Read};
@@ -209,7 +210,10 @@ impl Parties<'_> {
             .and(Says::LOUD, is_loud)
             .and(Says::DECIDES, decides)
             .and(Says::REENCODES, decides && lexer::may_change(text, &ENCODING))
-            .and(Says::CREATES, !is_plain || self.server.makes_temp != MadeTemp::No && says_into(text))
+            .and(
+                Says::CREATES,
+                !is_plain || self.server.makes_temp != MadeTemp::No && has_word(text, b"into"),
+            )
             .and(Says::MAKES, makes);
         match if is_plain { MakesTemp::No } else { lexer::makes_temp(text) } {
             MakesTemp::No => {}
@@ -261,11 +265,6 @@ impl Parties<'_> {
     pub(super) fn runs_unnamed(&mut self) {
         self.runs(self.client.unnamed_says);
     }
-}
-
-/// `SELECT .. INTO` makes a table.
-fn says_into(text: &[u8]) -> bool {
-    text.windows(4).any(|word| word.eq_ignore_ascii_case(b"into"))
 }
 
 impl Hidden {

@@ -531,7 +531,7 @@ pub fn quoted(channel: &[u8]) -> Vec<u8> {
     name
 }
 
-fn has_word(text: &[u8], word: &[u8]) -> bool {
+pub(super) fn has_word(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word))
 }
 

@@ -104,6 +104,11 @@ impl<'t> Read<'t> {
         }
     }
 
+    /// One that reads in the same way whatever the settings.
+    pub(super) const fn as_written(text: &'t [u8]) -> Self {
+        Self(Some(Cow::Borrowed(text)))
+    }
+
     /// Under settings of which nobody knows.
     pub(super) fn in_doubt(text: &'t [u8]) -> Self {
         Self(text.is_ascii().then_some(Cow::Borrowed(text)))

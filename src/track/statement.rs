@@ -61,6 +61,9 @@ impl Statement {
 
     /// The same as it was read.
     pub(super) fn read(&self) -> Read<'_> {
+        if self.is_plain {
+            return Read::as_written(self.text());
+        }
         self.known.read(&self.settings, self.text())
     }
 }
