@@ -220,6 +220,7 @@ impl Reception for Fleet {
                 protocol_minor: client.protocol_minor,
                 parameters: client.parameters,
                 unread: client.unread,
+                unsent: client.unsent,
             },
         })));
     }

@@ -36,6 +36,8 @@ pub struct Admitted {
     pub parameters: Vec<(String, String)>,
     /// Bytes read past the login: the client's first messages, or a part of them.
     pub unread: Vec<u8>,
+    /// The last words of the login, yet to be sent: they go out with the greeting.
+    pub unsent: Vec<u8>,
     /// Where it comes from; `None` on a Unix socket.
     pub peer: Option<SocketAddr>,
     /// Number of this connection in the logs.

@@ -33,10 +33,8 @@ impl Handshake<Introduced> {
     pub(super) async fn authenticate(mut self) -> Result<Handshake<Proved>, LoginFailure> {
         let user = self.state.introduction.user.clone();
         let proved = match self.begin() {
-            // Nothing is asked; but what was said of the protocol has to be sent.
-            Ok(Begun::Proved(authenticated)) => {
-                self.talk.send().await.map(|()| authenticated).map_err(Unproven::Other)
-            }
+            // Nothing is asked. What was said of the protocol goes out with the greeting.
+            Ok(Begun::Proved(authenticated)) => Ok(authenticated),
             Ok(Begun::Asked(claim, Way::Password(issuer))) => self.by_password(claim, &issuer).await,
             Ok(Begun::Asked(claim, Way::Sasl { scram, bearer })) => self.by_sasl(claim, scram, bearer).await,
             Err(failure) => Err(Unproven::Other(failure)),
@@ -144,19 +142,18 @@ impl Handshake<Introduced> {
                 if let Ok(_) | Err(Unproven::Scram(_)) = &answer {
                     self.visit.hold_back(claim.fingerprint, answer.is_ok()).await;
                 }
-                self.conclude(answer).await
+                self.conclude(answer)
             }
         }
     }
 
-    /// Gives the client the last word of a successful exchange.
-    async fn conclude(
+    /// The last word of a successful exchange, for the client to hear with its greeting: one write less.
+    fn conclude(
         &mut self,
         answer: Result<(Authenticated, String), Unproven>,
     ) -> Result<Authenticated, Unproven> {
         let (authenticated, server_final) = answer?;
         put_authentication_sasl_final(&mut self.talk.output, server_final.as_bytes());
-        self.talk.send().await?;
         Ok(authenticated)
     }
 }

@@ -127,9 +127,9 @@ impl Conversation {
         let _ = timeout(LINGER, farewell).await;
     }
 
-    /// The stream, and what was read past the login.
-    pub(super) fn into_parts(self) -> (Stream, Vec<u8>) {
-        (self.stream, self.input)
+    /// The stream, what was read past the login, and what has yet to be sent of it.
+    pub(super) fn into_parts(self) -> (Stream, Vec<u8>, Vec<u8>) {
+        (self.stream, self.input, self.output)
     }
 
     /// Looks at what has arrived, at least one byte.

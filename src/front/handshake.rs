@@ -237,7 +237,7 @@ impl Handshake<Proved> {
         let ends_sessions = visit.settings.issuer.as_ref().is_some_and(|issuer| issuer.ends_sessions);
         let valid_for = state.authenticated.valid_for().filter(|_| ends_sessions);
         let ends_at = valid_for.and_then(|span| Instant::now().checked_add(span));
-        let (stream, unread) = talk.into_parts();
+        let (stream, unread, unsent) = talk.into_parts();
         Ok(Admitted {
             tenant,
             user: state.authenticated.user().clone(),
@@ -249,6 +249,7 @@ impl Handshake<Proved> {
             protocol_minor: state.introduction.protocol_minor.into(),
             parameters: state.introduction.settings,
             unread,
+            unsent,
             peer: visit.peer,
             request_id: visit.request_id,
             slot: state.slot,

@@ -52,6 +52,8 @@ pub struct SessionWishes {
     pub parameters: Vec<(String, String)>,
     /// What it said behind its login.
     pub unread: Vec<u8>,
+    /// The last words of its login, which it has yet to hear: they go in front of the greeting, in one write.
+    pub unsent: Vec<u8>,
 }
 
 impl std::fmt::Debug for Newcomer {
@@ -73,7 +75,7 @@ pub(super) enum NotGreeted {
 
 /// Greets a client and makes its session; `None` if it was sent away. Not cancel-safe.
 pub async fn greet(admission: Admission, stream: Stream, wishes: SessionWishes) -> Option<Session> {
-    let SessionWishes { mode, replication, ends_at, protocol_minor, parameters, unread } = wishes;
+    let SessionWishes { mode, replication, ends_at, protocol_minor, parameters, unread, unsent } = wishes;
     if let Some(at) = ends_at {
         admission.floor.registry.ends_at(&admission.cell, admission.floor.pool.clock().moment(at));
     }
@@ -82,7 +84,7 @@ pub async fn greet(admission: Admission, stream: Stream, wishes: SessionWishes) 
         Ok(found) => found,
         Err(why) => {
             log_refusal(&arrival.admission.cell, &why);
-            send_away(&mut arrival.stream, &why).await;
+            send_away(&mut arrival.stream, unsent, &why).await;
             return None;
         }
     };
@@ -90,7 +92,7 @@ pub async fn greet(admission: Admission, stream: Stream, wishes: SessionWishes) 
     let (floor, cell) = (&admission.floor, &admission.cell);
     let server_pid = lease.as_mut().and_then(Lease::server).map(|server| server.pid);
     let key = floor.registry.key(cell, protocol_minor >= 2, server_pid);
-    if closing::say(&mut stream, &greeting(&settings, &key)).await.is_err() {
+    if closing::say(&mut stream, &greeting(unsent, &settings, &key)).await.is_err() {
         if let Some(lease) = lease {
             give_back_after_greeting(lease);
         }
@@ -108,7 +110,7 @@ pub async fn greet(admission: Admission, stream: Stream, wishes: SessionWishes) 
         // From here on a reload asks it to leave; one that came while it was greeted did not.
         if let Err(why) = replication::may_replicate(&session.cell.tenant) {
             log_refusal(&session.cell, &why);
-            send_away(&mut session.stream, &why).await;
+            send_away(&mut session.stream, Vec::new(), &why).await;
             return None;
         }
         session.begin_replication(lease, unread);
@@ -182,12 +184,11 @@ fn log_refusal(cell: &ClientCell, why: &NotGreeted) {
 }
 
 /// Tells a client why it cannot stay, without a greeting.
-async fn send_away_with(stream: &mut Stream, error: ClientError) {
-    send_away(stream, &NotGreeted::Told(Box::new(error))).await;
+async fn send_away_with(stream: &mut Stream, unsent: Vec<u8>, error: ClientError) {
+    send_away(stream, unsent, &NotGreeted::Told(Box::new(error))).await;
 }
 
-async fn send_away(stream: &mut Stream, why: &NotGreeted) {
-    let mut words = Vec::new();
+async fn send_away(stream: &mut Stream, mut words: Vec<u8>, why: &NotGreeted) {
     match why {
         NotGreeted::Told(error) => {
             let fatal = ClientError { severity: Severity::Fatal, ..(**error).clone() };
@@ -199,8 +200,9 @@ async fn send_away(stream: &mut Stream, why: &NotGreeted) {
     closing::say_last(stream, &words).await;
 }
 
-fn greeting(settings: &Settings, (pid, secret): &(u32, Vec<u8>)) -> Vec<u8> {
-    let mut words = Vec::with_capacity(512);
+/// The greeting, behind what the client has yet to hear of its login.
+fn greeting(mut words: Vec<u8>, settings: &Settings, (pid, secret): &(u32, Vec<u8>)) -> Vec<u8> {
+    words.reserve(512);
     messages::put_authentication_ok(&mut words);
     for (name, value) in settings.params.iter() {
         messages::put_parameter_status(&mut words, name, value);
@@ -337,8 +339,8 @@ fn cannot_learn() -> ClientError {
     .with_hint("Connect again.")
 }
 
-/// Tells a newcomer that its tenant has as many clients as it may have.
-pub async fn turn_away(stream: &mut Stream, max_clients: u32) {
+/// Tells a newcomer that its tenant has as many clients as it may have, behind what it has yet to hear of its login.
+pub async fn turn_away(stream: &mut Stream, unsent: Vec<u8>, max_clients: u32) {
     let error = ClientError::fatal(
         SqlState::TOO_MANY_CONNECTIONS,
         Fault::Proxy,
@@ -347,11 +349,11 @@ pub async fn turn_away(stream: &mut Stream, max_clients: u32) {
     )
     .with_detail(format!("The tenant may have {max_clients} clients at the same time."))
     .with_hint("Close connections that are not needed, or raise max_clients.");
-    send_away_with(stream, error).await;
+    send_away_with(stream, unsent, error).await;
 }
 
-/// Tells a newcomer that its tenant is gone, or that nobody is let in any more.
-pub async fn turn_away_leaving(stream: &mut Stream) {
+/// Tells a newcomer that its tenant is gone, or that nobody is let in any more, behind what it has yet to hear of its login.
+pub async fn turn_away_leaving(stream: &mut Stream, unsent: Vec<u8>) {
     let error = ClientError::fatal(
         SqlState::CANNOT_CONNECT_NOW,
         Fault::Proxy,
@@ -359,5 +361,5 @@ pub async fn turn_away_leaving(stream: &mut Stream) {
         "the proxy is not accepting new clients for this tenant",
     )
     .with_hint("Connect again: another instance may be up already.");
-    send_away_with(stream, error).await;
+    send_away_with(stream, unsent, error).await;
 }

@@ -110,7 +110,7 @@ impl Work {
         let Ok(mut stream) = stream.attach() else { return };
         let name = tenant.name.clone();
         let Some(state) = self.state(tenant.id) else {
-            spawn_local(async move { turn_away_leaving(&mut stream).await });
+            spawn_local(async move { turn_away_leaving(&mut stream, wishes.unsent).await });
             return;
         };
         let max_clients = state.tenant().max_clients;
@@ -121,7 +121,7 @@ impl Work {
             }
             tracing::info!(customer_id = %name, request_id, reason = "too_many_clients", "client refused");
             spawn_local(async move {
-                turn_away(&mut stream, max_clients).await;
+                turn_away(&mut stream, wishes.unsent, max_clients).await;
                 drop(place);
             });
             return;
@@ -300,7 +300,8 @@ async fn answer_only(id: WorkerId, floor: &Rc<Floor>, orders: &mut mpsc::Unbound
             }
             Order::Admit(newcomer) => {
                 if let Ok(mut stream) = newcomer.stream.attach() {
-                    spawn_local(async move { turn_away_leaving(&mut stream).await });
+                    let unsent = newcomer.wishes.unsent;
+                    spawn_local(async move { turn_away_leaving(&mut stream, unsent).await });
                 }
             }
             Order::Apply(_) | Order::SetCapacity(..) | Order::Leave => {}

@@ -67,6 +67,7 @@ impl Reception for Doorman {
             protocol_minor,
             parameters,
             unread,
+            unsent,
             peer,
             slot,
             ..
@@ -84,7 +85,7 @@ impl Reception for Doorman {
         let seen = self.0.clone();
         tokio::spawn(async move {
             let mut stream = stream.attach().unwrap();
-            let mut out = Vec::new();
+            let mut out = unsent;
             put_authentication_ok(&mut out);
             put_parameter_status(&mut out, "client_encoding", "UTF8");
             put_backend_key_data(&mut out, 1, b"key!");

@@ -225,6 +225,7 @@ async fn session() -> (Session, TcpStream) {
         protocol_minor: 0,
         parameters: Vec::new(),
         unread: Vec::new(),
+        unsent: Vec::new(),
     };
     (greet(Admission::new(Rc::new(floor), state, 1), stream, wishes).await.unwrap(), client)
 }

@@ -45,6 +45,7 @@ impl Rig {
                 protocol_minor: 0,
                 parameters: parameters.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
                 unread: Vec::new(),
+                unsent: UNSENT.as_bytes().to_vec(),
             },
             tenant,
             stream: stream.into_portable().unwrap(),
@@ -71,6 +72,8 @@ fn settings(postgres: u16) -> Arc<Settings> {
     Arc::new(load_text(&text, Path::new(""), &|_| None, None).unwrap().settings)
 }
 
+/// What a login has yet to say to its client.
+const UNSENT: &str = "the end of the login";
 const VERIFIER: &str = "SCRAM-SHA-256$4096:c2FsdA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:\
                         AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
@@ -86,7 +89,9 @@ async fn last_words(mut client: TcpStream) -> String {
     let mut heard = Vec::new();
     let told = tokio::time::timeout(std::time::Duration::from_secs(10), client.read_to_end(&mut heard)).await;
     told.expect("the client is not told anything").unwrap();
-    String::from_utf8_lossy(&heard).into_owned()
+    let heard = String::from_utf8_lossy(&heard).into_owned();
+    assert!(heard.starts_with(UNSENT), "the login comes first: {heard}");
+    heard
 }
 
 #[test]
