@@ -5,6 +5,7 @@
 
 pub mod dial;
 pub mod listen;
+mod plain;
 mod portable;
 mod socket;
 mod stream;

@@ -15,6 +15,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::plain;
 use super::portable::PortableStream;
 use super::socket::Socket;
 
@@ -120,8 +121,8 @@ impl Stream {
     /// arrived and could be decrypted, up to the size of `buf`, straight from rustls' own buffers.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         match &mut self.0 {
-            Kind::Tcp(socket) => poll_read_some(socket, cx, buf),
-            Kind::Unix(socket) => poll_read_some(socket, cx, buf),
+            Kind::Tcp(socket) => plain::poll_read(socket, cx, buf),
+            Kind::Unix(socket) => plain::poll_read(socket, cx, buf),
             Kind::TlsServer(side) => poll_read_some(&mut side.tls, cx, buf).map(goodbye_is_optional),
             Kind::TlsClient(side) => poll_read_some(&mut side.tls, cx, buf).map(goodbye_is_optional),
         }
@@ -142,8 +143,8 @@ impl Stream {
     /// before waiting for an answer.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.0 {
-            Kind::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
-            Kind::Unix(socket) => Pin::new(socket).poll_write(cx, buf),
+            Kind::Tcp(socket) => plain::poll_write(socket, cx, buf),
+            Kind::Unix(socket) => plain::poll_write(socket, cx, buf),
             Kind::TlsServer(side) => Pin::new(&mut side.tls).poll_write(cx, buf),
             Kind::TlsClient(side) => Pin::new(&mut side.tls).poll_write(cx, buf),
         }

@@ -165,7 +165,7 @@ impl Session {
                 return self.poll_linger(cx);
             }
         }
-        Step::Again
+        Step::GiveWay
     }
 
     /// Waits for the end of a lease that lingers.
@@ -499,7 +499,7 @@ pub(super) fn stays(mode: PoolMode, server: &ServerState) -> bool {
 const LINGER: Duration = Duration::from_millis(100);
 /// The same behind a row of draws, if others wait: for shorter than those have patience.
 const LONGEST_LINGER: Duration = Duration::from_secs(1);
-/// Passes of one poll over a lease.
+/// Passes of one poll over a lease: a megabyte each way, which takes about half a millisecond.
 const MAX_PASSES: usize = 16;
 /// Answers of ours that a client may leave unread before it is not read any more.
 const MAX_UNREAD_BYTES: usize = 256 * 1024;

@@ -80,6 +80,8 @@ impl Phase {
 pub(super) enum Step {
     /// Something else is to be done now.
     Again,
+    /// There is more to do, but others have waited for long enough.
+    GiveWay,
     /// Nothing can be done until a waker is called.
     Wait,
 }
@@ -388,8 +390,10 @@ impl Future for Session {
                 Phase::Closing(_) => session.poll_closing(cx),
                 Phase::Over => return Poll::Ready(()),
             };
-            if step == Step::Wait {
-                return Poll::Pending;
+            match step {
+                Step::Again => {}
+                Step::Wait => return Poll::Pending,
+                Step::GiveWay => break,
             }
         }
         cx.waker().wake_by_ref();

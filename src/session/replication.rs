@@ -161,7 +161,7 @@ impl Session {
                 Err(end) => return self.end_replication(cx, &end),
             }
         }
-        Step::Again
+        Step::GiveWay
     }
 
     /// One pass over both directions; whether anything moved.
