@@ -64,6 +64,10 @@ impl Lease {
     pub fn count_pin(&mut self) {
         let is_kept = |state: &ServerState| state.pinned && !state.is_passing();
         let pinned = self.server.as_ref().is_some_and(|server| is_kept(&server.state));
+        if !pinned && !self.pinned {
+            self.is_beyond = false;
+            return;
+        }
         let had_room = self.pinned || self.pool.pins_left(&self.tenant).left > 0;
         self.is_beyond = pinned && (self.is_beyond || !had_room);
         self.set_pinned(pinned);

@@ -23,6 +23,7 @@ use super::lexer::{self, Left, Made, MakesTemp, Names, Reach, StateKind};
 use super::params::MadeTemp;
 use super::reading::{DECIDING, ENCODING, Read};
 use super::state::{ClientState, ServerState};
+use super::statement::Statement;
 use super::upstream::Parties;
 
 /// What is known of a tenant's functions, for all its clients.
@@ -204,7 +205,7 @@ impl Parties<'_> {
         // As long as nothing is known there may be some.
         let are_there = hidden.is_some() || self.client.functions.are_unknown();
         let changing = hidden.as_ref().filter(|_| is_loud).and_then(|hidden| hidden.changing.as_ref());
-        let makes = is_watched && lexer::makes_functions(text, are_there)
+        let makes = is_watched && lexer::makes_functions(text, is_plain, are_there)
             || changing.is_some_and(|changing| changing.has(text));
         let says = Says::nothing(self.client.functions.knowledge())
             .and(Says::LOUD, is_loud)
@@ -222,6 +223,20 @@ impl Parties<'_> {
         }
         self.runs(says);
         says
+    }
+
+    /// The same of a statement that is run again. What a plain text says is not read again before more is known.
+    pub(super) fn look_for_functions_of(&mut self, statement: &Statement) {
+        let functions = &self.client.functions;
+        let keeps = statement.is_plain && functions.is_watched && self.server.makes_temp == MadeTemp::No;
+        let kept = statement.says.get().filter(|says| keeps && says.behind() == functions.knowledge());
+        if let Some(says) = kept {
+            return self.runs(says);
+        }
+        let says = self.look_for_functions((&statement.read(), statement.text()), statement.is_plain);
+        if keeps {
+            statement.says.set(Some(says));
+        }
     }
 
     /// A text of which this was said is run.

@@ -270,7 +270,7 @@ impl Exchange {
         let text = statement.text();
         self.looked_at = self.looked_at.saturating_add(text.len());
         parties.look_for_ends(text);
-        parties.look_for_functions((&statement.read(), text), statement.is_plain);
+        parties.look_for_functions_of(statement);
         self.note_channels(parties, text, sink);
     }
 

@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use super::functions::Says;
 use super::lexer::{Changes, Effect, Traces, sequences};
 use super::params::Settings;
 use super::reading::{Read, put_context};
@@ -28,6 +29,8 @@ pub struct Statement {
     pub(super) is_plain: bool,
     /// Whether it asks what a sequence gave last.
     pub(super) asks: bool,
+    /// What it may do by the functions in it, when that was looked for last.
+    pub(super) says: Cell<Option<Says>>,
     /// Whether all settings were known when it was prepared: else it is the client's alone that did.
     pub(super) known: Known,
     /// Those that were known.
@@ -183,6 +186,7 @@ impl StatementCache {
             leaves: traces(&read, text),
             is_plain: read.is_plain(),
             asks: sequences(read.text().unwrap_or(text)).asks,
+            says: Cell::new(None),
             known,
             settings: settings.clone(),
             held: self.held.clone(),
