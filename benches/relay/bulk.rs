@@ -56,7 +56,7 @@ impl Transfer {
 
     /// Sends `bytes` bytes through a proxy.
     pub(crate) async fn run(self, peer: &Peer, bytes: u64) -> Result<BulkRun> {
-        let mut client = Client::login(&peer.login(Pool::Pooled), 0).await?;
+        let mut client = Client::login(&peer.login(Pool::Pooled)?, 0).await?;
         // The server connection is made, and its login paid, before the measurement.
         client.exchange(&query("SELECT 1")?).await?;
         let (start, cpu) = (now(), procfs::cpu_ns(peer.pid())?);

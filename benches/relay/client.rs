@@ -1,14 +1,18 @@
 //! A lean Postgres client: logs in, sends prepared bytes, and counts until ReadyForQuery.
 //!
-//! Owns one socket and the walk over message headers. Bodies are not looked at, except during login and for errors.
+//! Owns one connection and the walk over message headers. Bodies are not looked at, except during login and for errors.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustls::HandshakeKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::certificate::Encryption;
 use crate::scram::Password;
+use crate::stream::Stream;
 
 /// Who logs in, and where.
 pub(crate) struct Login {
@@ -16,19 +20,25 @@ pub(crate) struct Login {
     pub(crate) user: String,
     pub(crate) database: String,
     pub(crate) password: Password,
+    /// For a login over TLS.
+    pub(crate) encryption: Option<Encryption>,
 }
 
 /// A logged-in client.
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Stream,
 }
 
 impl Client {
     /// Connects and authenticates (trust or SCRAM-SHA-256); returns after the first ReadyForQuery.
     pub(crate) async fn login(login: &Login, nonce: u64) -> Result<Self> {
-        let mut stream = TcpStream::connect(login.address).await.context("connecting")?;
-        stream.set_nodelay(true)?;
-        stream.write_all(&startup(&login.user, &login.database)).await?;
+        let socket = TcpStream::connect(login.address).await.context("connecting")?;
+        socket.set_nodelay(true)?;
+        let mut stream = match &login.encryption {
+            None => Stream::Plain(socket),
+            Some(encryption) => Stream::Tls(Box::new(encryption.start(socket).await?)),
+        };
+        send(&mut stream, &startup(&login.user, &login.database)).await?;
         let first_bare = Password::first_bare(nonce);
         let mut body = Vec::new();
         loop {
@@ -39,12 +49,12 @@ impl Client {
                     let mut message = b"SCRAM-SHA-256\0".to_vec();
                     message.extend_from_slice(&length(client_first.len())?);
                     message.extend_from_slice(client_first.as_bytes());
-                    stream.write_all(&framed(b'p', &message)?).await?;
+                    send(&mut stream, &framed(b'p', &message)?).await?;
                 }
                 (b'R', Some(11)) => {
                     let server_first = std::str::from_utf8(body.get(4..).unwrap_or_default())?;
                     let answer = login.password.answer(&first_bare, server_first)?;
-                    stream.write_all(&framed(b'p', answer.as_bytes())?).await?;
+                    send(&mut stream, &framed(b'p', answer.as_bytes())?).await?;
                 }
                 (b'R', Some(0 | 12)) | (b'S' | b'K' | b'N', _) => {}
                 (b'Z', _) => return Ok(Self { stream }),
@@ -52,6 +62,11 @@ impl Client {
                 (tag, code) => bail!("unexpected login message {:?} {code:?}", char::from(tag)),
             }
         }
+    }
+
+    /// How the TLS session came about; `None` without one.
+    pub(crate) fn handshake(&self) -> Option<HandshakeKind> {
+        self.stream.handshake()
     }
 
     /// Sends a request with one write and reads until ReadyForQuery.
@@ -68,7 +83,7 @@ impl Client {
 
     /// Sends bytes and reads nothing.
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        self.stream.write_all(bytes).await.context("sending")
+        send(&mut self.stream, bytes).await
     }
 
     /// Reads until `count` times ReadyForQuery, or a request for COPY data, have come; returns the bytes read.
@@ -86,10 +101,17 @@ impl Client {
 
     /// Says Terminate and waits until the other side has closed.
     pub(crate) async fn close(mut self) -> Result<()> {
-        self.stream.write_all(&framed(b'X', &[])?).await?;
+        send(&mut self.stream, &framed(b'X', &[])?).await?;
         let mut rest = [0; 64];
-        while self.stream.read(&mut rest).await? > 0 {}
-        Ok(())
+        loop {
+            match self.stream.read(&mut rest).await {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                // TLS without a word of goodbye.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }
 
@@ -163,7 +185,13 @@ fn auth_code(body: &[u8]) -> Option<u32> {
     body.first_chunk::<4>().map(|code| u32::from_be_bytes(*code))
 }
 
-async fn read_message(stream: &mut TcpStream, body: &mut Vec<u8>) -> Result<u8> {
+async fn send(stream: &mut Stream, bytes: &[u8]) -> Result<()> {
+    stream.write_all(bytes).await.context("sending")?;
+    // TLS may hold back what the socket did not take.
+    stream.flush().await.context("sending")
+}
+
+async fn read_message(stream: &mut Stream, body: &mut Vec<u8>) -> Result<u8> {
     let tag = stream.read_u8().await?;
     let size = usize::try_from(stream.read_u32().await?)?.saturating_sub(4);
     ensure!(size < 64 * 1_024, "a login message is too long");

@@ -10,12 +10,14 @@ use std::rc::Rc;
 use anyhow::{Context, Result, bail, ensure};
 use tokio::task::LocalSet;
 
+use crate::certificate::{Encryption, Sessions};
 use crate::client::{Client, Login};
 use crate::output;
 use crate::peer::Peer;
 use crate::postgres::Pool;
 use crate::procfs::{self, Memory};
 use crate::scram::Password;
+use crate::setup::Legs;
 use crate::shape::Shape;
 
 /// What the proxy's memory was.
@@ -31,7 +33,7 @@ pub(crate) struct IdleRun {
 
 /// Lets `clients` clients log in at a proxy that has just been started, and looks at its memory.
 pub(crate) async fn measure(peer: &Peer, clients: usize) -> Result<IdleRun> {
-    let mut first = Client::login(&peer.login(Pool::Pooled), 0).await?;
+    let mut first = Client::login(&peer.login(Pool::Pooled)?, 0).await?;
     first.exchange(&Shape::Simple.each("SELECT 1")?).await?;
     first.close().await?;
     let before = procfs::memory(peer.pid())?;
@@ -39,7 +41,7 @@ pub(crate) async fn measure(peer: &Peer, clients: usize) -> Result<IdleRun> {
     let mut left = clients;
     while left > 0 {
         let count = left.min(PER_HOLDER);
-        holders.push(Holder::spawn(peer.address(), count)?);
+        holders.push(Holder::spawn(peer.address(), count, peer.legs())?);
         left -= count;
     }
     for holder in &mut holders {
@@ -56,13 +58,18 @@ pub(crate) async fn measure(peer: &Peer, clients: usize) -> Result<IdleRun> {
 
 /// The life of a holder process: logs in, reports, sends one query each when told, reports, waits for its input to end.
 pub(crate) async fn hold(arguments: &[String]) -> Result<()> {
-    let [address, count] = arguments else { bail!("--hold needs an address and a number") };
+    let (address, count, encryption) = match arguments {
+        [address, count] => (address, count, None),
+        [address, count, tls] if tls == TLS => (address, count, Some(Encryption::new(Sessions::Forgotten)?)),
+        _ => bail!("--hold needs an address and a number, and may be told `{TLS}`"),
+    };
     let pool = Pool::Pooled.name().to_owned();
     let login = Login {
         address: address.parse::<SocketAddr>()?,
         user: pool.clone(),
         database: pool,
         password: Password::new(crate::postgres::PASSWORD.to_owned()),
+        encryption,
     };
     let mut clients = LocalSet::new().run_until(log_in_many(Rc::new(login), count.parse()?)).await?;
     output::line(LOGGED_IN);
@@ -102,9 +109,15 @@ struct Holder {
 }
 
 impl Holder {
-    fn spawn(address: SocketAddr, count: usize) -> Result<Self> {
+    fn spawn(address: SocketAddr, count: usize, legs: Legs) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["--hold", &address.to_string(), &count.to_string()]);
+        match legs {
+            Legs::Plain => {}
+            Legs::Tls => {
+                command.arg(TLS);
+            }
+        }
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let output = BufReader::new(child.stdout.take().context("its output is a pipe")?);
         Ok(Self { child, output })
@@ -132,5 +145,6 @@ impl Drop for Holder {
 
 const PER_HOLDER: usize = 5_000;
 const IN_FLIGHT: usize = 16;
+const TLS: &str = "tls";
 const LOGGED_IN: &str = "logged in";
 const QUERIED: &str = "queried";

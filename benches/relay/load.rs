@@ -1,8 +1,10 @@
 //! A load of `SELECT 1`: many lean clients on one thread, and the proxy's CPU time while they run.
 //!
-//! Owns the clients' loops. Must not know which proxy answers.
+//! Owns the clients' loops: as many as there are requests on their way, each of which takes the client that has waited for
+//! longest. With as many loops as clients, each client sends back to back. Must not know which proxy answers.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -30,7 +32,7 @@ pub(crate) struct Run {
 pub(crate) enum Until {
     /// After a warm-up and a measured time.
     Time { warm_up: Duration, measured: Duration },
-    /// After so many transactions of each client.
+    /// After so many transactions of each loop.
     Count(u64),
 }
 
@@ -43,11 +45,12 @@ pub(crate) async fn gather(login: &Login, count: usize) -> Result<Vec<Client>> {
     Ok(clients)
 }
 
-/// Lets all clients send `SELECT 1` back to back, after what their protocol wants to be sent once. `probe` reads the
-/// proxy's CPU nanoseconds.
+/// Lets all clients send `SELECT 1`, `in_flight` at a time, after what their protocol wants to be sent once. `probe` reads
+/// the proxy's CPU nanoseconds.
 pub(crate) async fn run(
     mut clients: Vec<Client>,
     shape: Shape,
+    in_flight: usize,
     until: Until,
     probe: impl Fn() -> Result<u64>,
 ) -> Result<(Run, Vec<Client>)> {
@@ -56,29 +59,31 @@ pub(crate) async fn run(
             client.exchange(&once).await?;
         }
     }
-    run_prepared(clients, shape, until, probe).await
+    run_prepared(clients, shape, in_flight, until, probe).await
 }
 
 /// The same for clients that have been in a [`run`] of the same shape before.
 pub(crate) async fn run_prepared(
     clients: Vec<Client>,
     shape: Shape,
+    in_flight: usize,
     until: Until,
     probe: impl Fn() -> Result<u64>,
 ) -> Result<(Run, Vec<Client>)> {
-    LocalSet::new().run_until(run_local(clients, shape, until, probe)).await
+    LocalSet::new().run_until(run_local(clients, shape, in_flight, until, probe)).await
 }
 
 async fn run_local(
     clients: Vec<Client>,
     shape: Shape,
+    in_flight: usize,
     until: Until,
     probe: impl Fn() -> Result<u64>,
 ) -> Result<(Run, Vec<Client>)> {
-    let shared = Rc::new(Shared::default());
+    let shared = Rc::new(Shared { resting: RefCell::new(clients.into()), ..Shared::default() });
     let mut tasks = JoinSet::new();
-    for client in clients {
-        tasks.spawn_local(one_client(client, shape, until, Rc::clone(&shared)));
+    for _ in 0..in_flight {
+        tasks.spawn_local(one_loop(shape, until, Rc::clone(&shared)));
     }
     let mut run = Run { transactions: 0, elapsed: Duration::ZERO, cpu_ns: 0, p50_us: 0, p99_us: 0 };
     if let Until::Time { warm_up, measured } = until {
@@ -91,9 +96,8 @@ async fn run_local(
         run.elapsed = start.elapsed();
         shared.stop.set(true);
     }
-    let mut rest = Vec::with_capacity(tasks.len());
     while let Some(ended) = tasks.join_next().await {
-        rest.push(ended.context("a client's task failed")??);
+        ended.context("a loop of clients failed")??;
     }
     if matches!(until, Until::Count(_)) {
         run.transactions = shared.transactions.get();
@@ -101,17 +105,19 @@ async fn run_local(
     let mut answers = shared.answers_us.borrow_mut();
     run.p50_us = crate::median::percentile(&mut answers, 500).unwrap_or(0);
     run.p99_us = crate::median::percentile(&mut answers, 990).unwrap_or(0);
-    Ok((run, rest))
+    Ok((run, shared.resting.take().into()))
 }
 
 #[derive(Default)]
 struct Shared {
+    /// Clients without a request on its way, that which has waited for longest in front.
+    resting: RefCell<VecDeque<Client>>,
     transactions: Cell<u64>,
     stop: Cell<bool>,
     answers_us: RefCell<Vec<u64>>,
 }
 
-async fn one_client(mut client: Client, shape: Shape, until: Until, shared: Rc<Shared>) -> Result<Client> {
+async fn one_loop(shape: Shape, until: Until, shared: Rc<Shared>) -> Result<()> {
     let request = shape.each(SQL)?;
     let limit = match until {
         Until::Time { .. } => u64::MAX,
@@ -119,14 +125,16 @@ async fn one_client(mut client: Client, shape: Shape, until: Until, shared: Rc<S
     };
     let mut sent = 0;
     while sent < limit && !shared.stop.get() {
+        let mut client = shared.resting.borrow_mut().pop_front().context("more loops than clients")?;
         let start = now();
         client.exchange_many(&request, shape.transactions()).await?;
         shared.answers_us.borrow_mut().push(u64::try_from(start.elapsed().as_micros())?);
+        shared.resting.borrow_mut().push_back(client);
         let transactions = u64::try_from(shape.transactions())?;
         shared.transactions.set(shared.transactions.get() + transactions);
         sent += transactions;
     }
-    Ok(client)
+    Ok(())
 }
 
 const SQL: &str = "SELECT 1";

@@ -2,11 +2,13 @@
 //!
 //! Owns the loops. The clients keep their salted key, so that no PBKDF2 of theirs is measured.
 
+use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustls::HandshakeKind;
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::client::{Client, Login};
@@ -23,11 +25,15 @@ pub(crate) struct LoginRun {
     pub(crate) per_second: f64,
     /// The proxy's CPU time per login and logout.
     pub(crate) cpu_us: f64,
+    /// TLS handshakes that were full ones, of one round trip.
+    pub(crate) full: usize,
+    /// TLS sessions that were resumed.
+    pub(crate) resumed: usize,
 }
 
 /// Clients that log in and leave, [`IN_FLIGHT`] at a time.
-pub(crate) async fn clients(peer: &Peer, count: usize) -> Result<LoginRun> {
-    let login = Rc::new(peer.login(Pool::Pooled));
+pub(crate) async fn clients(peer: &Peer, login: Login, count: usize) -> Result<LoginRun> {
+    let (login, full, resumed) = (Rc::new(login), Counter::default(), Counter::default());
     let (start, cpu) = (now(), procfs::cpu_ns(peer.pid())?);
     LocalSet::new()
         .run_until(async {
@@ -36,9 +42,15 @@ pub(crate) async fn clients(peer: &Peer, count: usize) -> Result<LoginRun> {
                 if tasks.len() >= IN_FLIGHT {
                     tasks.join_next().await.context("a login is in flight")???;
                 }
-                let login = Rc::clone(&login);
+                let (login, full, resumed) = (Rc::clone(&login), Rc::clone(&full), Rc::clone(&resumed));
                 tasks.spawn_local(async move {
-                    Client::login(&login, u64::try_from(nonce)?).await?.close().await
+                    let client = Client::login(&login, u64::try_from(nonce)?).await?;
+                    match client.handshake() {
+                        Some(HandshakeKind::Full) => full.set(full.get() + 1),
+                        Some(HandshakeKind::Resumed) => resumed.set(resumed.get() + 1),
+                        _ => {}
+                    }
+                    client.close().await
                 });
             }
             while let Some(done) = tasks.join_next().await {
@@ -52,6 +64,8 @@ pub(crate) async fn clients(peer: &Peer, count: usize) -> Result<LoginRun> {
     Ok(LoginRun {
         per_second: logins / start.elapsed().as_secs_f64(),
         cpu_us: cpu_ns as f64 / 1_000.0 / logins,
+        full: full.get(),
+        resumed: resumed.get(),
     })
 }
 
@@ -102,6 +116,7 @@ pub(crate) async fn servers(database: &Database, visit: Visit, count: usize) -> 
         user: Pool::Pooled.name().to_owned(),
         database: "bench".to_owned(),
         password: Password::new(PASSWORD.to_owned()),
+        encryption: None,
     };
     let request = visit.sql().map(|sql| Shape::Simple.each(sql)).transpose()?;
     let postmaster = database.pid()?;
@@ -120,6 +135,8 @@ pub(crate) async fn servers(database: &Database, visit: Visit, count: usize) -> 
     let visits = count as f64;
     Ok(ServerLoginRun { cpu_ms: cpu_ms as f64 / visits, wall_ms: wall.as_secs_f64() * 1_000.0 / visits })
 }
+
+type Counter = Rc<Cell<usize>>;
 
 const IN_FLIGHT: usize = 16;
 const SETTLE: Duration = Duration::from_millis(300);

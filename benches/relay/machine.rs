@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::peer::{self, Kind, Peer};
+use crate::peer_config;
 use crate::pinning::Pinning;
 use crate::plan::Plan;
 use crate::postgres::Database;
@@ -38,7 +39,7 @@ pub(crate) fn section(database: &Database, peers: &[Peer], pinning: Pinning, pla
             Kind::PgBouncer => "ini",
             Kind::Floor => continue,
         };
-        text.push_str(&format!("\n{}:\n\n```{language}\n{}```\n", peer.name, peer.config));
+        text.push_str(&format!("\n{}:\n\n```{language}\n{}```\n", peer.name, peer_config::shown(peer.kind)?));
     }
     Ok(text)
 }

@@ -1,12 +1,14 @@
-//! Tenantry beside PgBouncer and a bare relay: CPU per transaction, system calls, idle memory, bulk transfers, logins.
+//! Tenantry beside PgBouncer and a bare relay: CPU per transaction, system calls, idle memory, bulk transfers, logins, TLS.
 //!
 //! `make bench` runs it; `benches/README.md` says what it needs and what its variables are. All of them stand in front of
 //! the same throwaway Postgres and are measured in turns, because a machine's speed changes from minute to minute.
 
 mod bulk;
+mod certificate;
 mod client;
 mod clock;
 mod document;
+mod encrypted;
 mod floor;
 mod idle;
 mod load;
@@ -14,6 +16,7 @@ mod logins;
 mod machine;
 mod median;
 mod output;
+mod pair;
 mod peer;
 mod peer_config;
 mod pgbench;
@@ -23,10 +26,13 @@ mod postgres;
 mod procfs;
 mod scram;
 mod sections;
+mod setup;
 mod shape;
 mod strace;
+mod stream;
 mod table;
 mod transactions;
+mod turns;
 
 use std::process::ExitCode;
 
@@ -37,6 +43,7 @@ use crate::peer::{Kind, Peer, Side};
 use crate::pinning::Pinning;
 use crate::plan::{Part, Plan};
 use crate::postgres::Database;
+use crate::setup::{Legs, Setup};
 
 fn main() -> ExitCode {
     match run() {
@@ -87,11 +94,12 @@ async fn bench() -> Result<()> {
     let floor = Side { kind: Kind::Floor, name: "relay" };
     let pinning = Pinning::apply();
     let database = Database::start().await?;
+    let pools = Setup::pools(Legs::Plain)?;
     let [ours, theirs] = sides;
     let peers = [
-        Peer::start(ours, pinning, &database)?,
-        Peer::start(theirs, pinning, &database)?,
-        Peer::start(floor, pinning, &database)?,
+        Peer::start(ours, pinning, &database, &pools)?,
+        Peer::start(theirs, pinning, &database, &pools)?,
+        Peer::start(floor, pinning, &database, &pools)?,
     ];
     let mut sections = vec![("machine", machine::section(&database, &peers, pinning, &plan)?)];
     for part in plan.parts.iter().copied() {
@@ -104,6 +112,7 @@ async fn bench() -> Result<()> {
                 let [ours, theirs, _] = &peers;
                 sections::logins(&database, [ours, theirs], &plan).await?
             }
+            Part::Tls => encrypted::section(&database, pinning, sides, &plan).await?,
         };
         output::line(format!("\n{text}"));
         sections.push((part.name(), text));

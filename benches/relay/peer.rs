@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::certificate::{Encryption, Sessions};
 use crate::client::Login;
-use crate::peer_config::{self, Texts};
+use crate::peer_config::{self, CERT_FILE, KEY_FILE, Ports};
 use crate::pinning::Pinning;
 use crate::postgres::{DATABASE, Database, PASSWORD, Pool};
 use crate::scram::Password;
+use crate::setup::{Legs, Setup};
 
 /// Which program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,40 +41,36 @@ pub(crate) struct Peer {
     /// Name in tables.
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
-    /// Its configuration, with ports and passwords made neutral.
-    pub(crate) config: String,
     child: Child,
     address: SocketAddr,
     dir: tempfile::TempDir,
+    legs: Legs,
 }
 
 impl Peer {
     /// Starts a proxy in front of the database and waits until it accepts.
-    pub(crate) fn start(side: Side, pinning: Pinning, database: &Database) -> Result<Self> {
+    pub(crate) fn start(side: Side, pinning: Pinning, database: &Database, setup: &Setup) -> Result<Self> {
         let Side { kind, name } = side;
         let dir = tempfile::Builder::new().prefix("tenantry-bench-").tempdir()?;
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
-        let port = free_port()?;
-        let texts = match kind {
-            Kind::Tenantry => peer_config::tenantry(port, database.port())?,
-            Kind::PgBouncer => peer_config::pgbouncer(port, database.port(), dir.path())?,
-            Kind::Floor => Texts::default(),
-        };
-        for (file, text) in &texts.files {
-            let path = dir.path().join(file);
-            fs::write(&path, text)?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+        let ports = Ports { proxy: free_port()?, postgres: database.port() };
+        let mut files = peer_config::files(kind, setup, ports, dir.path())?;
+        if setup.legs == Legs::Tls {
+            let identity = database.identity();
+            files.push((CERT_FILE, identity.cert.clone()));
+            files.push((KEY_FILE, identity.key.clone()));
         }
+        write(dir.path(), &files)?;
         let log = fs::File::create(dir.path().join("log"))?;
         let mut command = match kind {
-            Kind::Floor => floor(pinning, port, database.port())?,
+            Kind::Floor => floor(pinning, ports)?,
             Kind::Tenantry => tenantry(pinning, dir.path()),
             Kind::PgBouncer => pgbouncer(pinning, dir.path()),
         };
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("starting {name}"))?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let mut peer = Self { name, kind, config: texts.shown, child, address, dir };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports.proxy));
+        let mut peer = Self { name, kind, child, address, dir, legs: setup.legs };
         peer.wait_until_it_accepts()?;
         Ok(peer)
     }
@@ -85,14 +83,33 @@ impl Peer {
         self.address
     }
 
-    /// How a client of that pool logs in.
-    pub(crate) fn login(&self, pool: Pool) -> Login {
-        Login {
+    /// How a client of that pool logs in, with a TLS session of its own where the proxy wants TLS.
+    pub(crate) fn login(&self, pool: Pool) -> Result<Login> {
+        self.login_with(pool, Sessions::Forgotten)
+    }
+
+    /// The same with a choice.
+    pub(crate) fn login_with(&self, pool: Pool, sessions: Sessions) -> Result<Login> {
+        self.login_of(pool.name(), self.database(pool), sessions)
+    }
+
+    /// A login of any role, all of which have the same password.
+    fn login_of(&self, user: &str, database: &str, sessions: Sessions) -> Result<Login> {
+        Ok(Login {
             address: self.address,
-            user: pool.name().to_owned(),
-            database: self.database(pool).to_owned(),
+            user: user.to_owned(),
+            database: database.to_owned(),
             password: Password::new(PASSWORD.to_owned()),
-        }
+            encryption: match self.legs {
+                Legs::Plain => None,
+                Legs::Tls => Some(Encryption::new(sessions)?),
+            },
+        })
+    }
+
+    /// Whether clients must talk TLS.
+    pub(crate) const fn legs(&self) -> Legs {
+        self.legs
     }
 
     /// The database that a client of that pool names: the relay has no pools, and no names of its own.
@@ -151,9 +168,9 @@ fn pgbouncer(pinning: Pinning, dir: &Path) -> Command {
 }
 
 /// This same program.
-fn floor(pinning: Pinning, port: u16, upstream: u16) -> Result<Command> {
+fn floor(pinning: Pinning, ports: Ports) -> Result<Command> {
     let mut command = pinning.proxy(std::env::current_exe()?);
-    command.args(["--floor", &port.to_string(), &upstream.to_string()]);
+    command.args(["--floor", &ports.proxy.to_string(), &ports.postgres.to_string()]);
     Ok(command)
 }
 
@@ -170,6 +187,16 @@ fn pgbouncer_program() -> PathBuf {
 
 fn we_are_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)
+}
+
+/// Writes files that the proxy may read whatever user it becomes.
+fn write(dir: &Path, files: &[(&str, String)]) -> Result<()> {
+    for (file, text) in files {
+        let path = dir.join(file);
+        fs::write(&path, text)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+    }
+    Ok(())
 }
 
 fn free_port() -> Result<u16> {

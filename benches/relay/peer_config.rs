@@ -9,80 +9,124 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::postgres::{PASSWORD, Pool, role_verifier};
+use crate::peer::Kind;
+use crate::setup::{Legs, Mode, Setup};
 
-/// Files by name, and what to print of them.
-#[derive(Default)]
-pub(crate) struct Texts {
-    pub(crate) files: Vec<(&'static str, String)>,
-    pub(crate) shown: String,
+/// Files by name.
+pub(crate) type Files = Vec<(&'static str, String)>;
+
+/// The ports that a configuration names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ports {
+    /// Of the proxy.
+    pub(crate) proxy: u16,
+    /// Of Postgres.
+    pub(crate) postgres: u16,
 }
 
-/// PgBouncer's two files.
-pub(crate) fn pgbouncer(port: u16, server_port: u16, dir: &Path) -> Result<Texts> {
-    let users_file = dir.join("userlist.txt").display().to_string();
-    let ini = pgbouncer_ini(&port.to_string(), &server_port.to_string(), &users_file)?;
-    let mut users = String::new();
-    for pool in Pool::ALL {
-        writeln!(users, "\"{}\" \"{}\"", pool.name(), role_verifier()?)?;
+/// The files of a proxy, which are to lie in `dir`; the relay has none.
+pub(crate) fn files(kind: Kind, setup: &Setup, ports: Ports, dir: &Path) -> Result<Files> {
+    Ok(match kind {
+        Kind::Tenantry => vec![("tenantry.toml", tenantry(setup, ports)?)],
+        Kind::PgBouncer => vec![
+            ("pgbouncer.ini", pgbouncer(setup, ports, &|file| dir.join(file).display().to_string())?),
+            ("userlist.txt", users(setup)?),
+        ],
+        Kind::Floor => Vec::new(),
+    })
+}
+
+/// What to print of the usual configuration.
+pub(crate) fn shown(kind: Kind) -> Result<String> {
+    let (setup, ports) = (Setup::shown(), Ports { proxy: 6432, postgres: 5432 });
+    match kind {
+        Kind::Tenantry => tenantry(&setup, ports),
+        Kind::PgBouncer => pgbouncer(&setup, ports, &str::to_owned),
+        Kind::Floor => Ok(String::new()),
     }
-    let shown = pgbouncer_ini("6432", "5432", "userlist.txt")?;
-    Ok(Texts { files: vec![("pgbouncer.ini", ini), ("userlist.txt", users)], shown })
 }
 
-fn pgbouncer_ini(port: &str, server_port: &str, users_file: &str) -> Result<String> {
+fn pgbouncer(setup: &Setup, ports: Ports, path: &dyn Fn(&str) -> String) -> Result<String> {
     let mut text = "[databases]\n".to_owned();
-    for pool in Pool::ALL {
-        let mode = match pool {
-            Pool::Pooled => "transaction",
-            Pool::Held => "session",
+    for entry in &setup.entries {
+        let mode = match entry.mode {
+            Mode::Transaction => "transaction",
+            Mode::Session => "session",
         };
         writeln!(
             text,
-            "{name} = host=127.0.0.1 port={server_port} dbname=bench \
-             pool_mode={mode} pool_size={servers}",
-            name = pool.name(),
-            servers = pool.servers(),
+            "{name} = host=127.0.0.1 port={port} dbname=bench pool_mode={mode} pool_size={servers}",
+            name = entry.name,
+            port = ports.postgres,
+            servers = entry.servers,
         )?;
     }
     write!(
         text,
         "\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-         auth_type = scram-sha-256\nauth_file = {users_file}\nmax_client_conn = {MAX_CLIENTS}\n\
-         log_connections = 0\nlog_disconnections = 0\nlisten_backlog = {BACKLOG}\n"
+         auth_type = scram-sha-256\nauth_file = {users}\nmax_client_conn = {MAX_CLIENTS}\n\
+         log_connections = 0\nlog_disconnections = 0\nlisten_backlog = {BACKLOG}\n",
+        port = ports.proxy,
+        users = path("userlist.txt"),
     )?;
+    match setup.legs {
+        Legs::Plain => text.push_str("server_tls_sslmode = disable\n"),
+        Legs::Tls => write!(
+            text,
+            "client_tls_sslmode = require\nclient_tls_cert_file = {}\nclient_tls_key_file = {}\n\
+             server_tls_sslmode = require\n",
+            path(CERT_FILE),
+            path(KEY_FILE),
+        )?,
+    }
     Ok(text)
 }
 
-/// Tenantry's one file.
-pub(crate) fn tenantry(port: u16, server_port: u16) -> Result<Texts> {
-    let text = tenantry_toml(port, server_port, &role_verifier()?, &format!("\"{PASSWORD}\""))?;
-    let shown = tenantry_toml(6432, 5432, "SCRAM-SHA-256$...", "...")?;
-    Ok(Texts { files: vec![("tenantry.toml", text)], shown })
+fn users(setup: &Setup) -> Result<String> {
+    let mut text = String::new();
+    for entry in &setup.entries {
+        writeln!(text, "\"{}\" \"{}\"", entry.name, entry.verifier)?;
+    }
+    Ok(text)
 }
 
-fn tenantry_toml(port: u16, server_port: u16, verifier: &str, password: &str) -> Result<String> {
-    let servers: u32 = Pool::ALL.map(Pool::servers).iter().sum();
+fn tenantry(setup: &Setup, ports: Ports) -> Result<String> {
+    let (listen_tls, sslmode) = match setup.legs {
+        Legs::Plain => (String::new(), "disable"),
+        Legs::Tls => {
+            let section =
+                format!("[listen.tls]\nmode = \"require\"\ncert = \"{CERT_FILE}\"\nkey = \"{KEY_FILE}\"\n\n");
+            (section, "require")
+        }
+    };
     let mut text = format!(
-        "[listen]\naddress = \"127.0.0.1:{port}\"\nmax_clients = {MAX_CLIENTS}\nbacklog = {BACKLOG}\n\n\
-         [threads]\nfront = 1\nworkers = 1\n\n\
+        "[listen]\naddress = \"127.0.0.1:{proxy}\"\nmax_clients = {MAX_CLIENTS}\nbacklog = {BACKLOG}\n\n\
+         {listen_tls}[threads]\nfront = 1\nworkers = 1\n\n\
          [http]\naddress = \"off\"\n\n[log]\nfilter = \"warn\"\n\n\
-         [cluster.main]\nurl = \"postgres://127.0.0.1:{server_port}/bench?sslmode=disable\"\n\
-         max_connections = {servers}\n"
+         [cluster.main]\nurl = \"postgres://127.0.0.1:{postgres}/bench?sslmode={sslmode}\"\n\
+         max_connections = {budget}\n",
+        proxy = ports.proxy,
+        postgres = ports.postgres,
+        budget = setup.budget,
     );
-    for pool in Pool::ALL {
+    for entry in &setup.entries {
         write!(
             text,
             "\n[[tenant]]\nname = \"{name}\"\ncluster = \"main\"\nrole = \"{name}\"\nschema = \"{name}\"\n\
              limits = {{ share = {servers}, ceiling = {servers}, max_clients = {MAX_CLIENTS}, max_waiters = 100 }}\n\
-             client_auth = {{ scram = \"{verifier}\" }}\nserver_auth = {{ password = {password} }}\n",
-            name = pool.name(),
-            servers = pool.servers(),
+             client_auth = {{ scram = \"{verifier}\" }}\nserver_auth = {{ password = \"{password}\" }}\n",
+            name = entry.name,
+            servers = entry.servers,
+            verifier = entry.verifier,
+            password = entry.password,
         )?;
     }
     Ok(text)
 }
 
+/// The proxies' certificate and key, where they use TLS.
+pub(crate) const CERT_FILE: &str = "server.crt";
+pub(crate) const KEY_FILE: &str = "server.key";
 /// More than the idle clients.
 const MAX_CLIENTS: usize = 12_000;
 /// Enough for the logins in flight.

@@ -19,11 +19,13 @@ pub(crate) enum Part {
     Bulk,
     /// Client logins, and what a server login costs Postgres.
     Logins,
+    /// Transactions, wide rows, logins and idle clients over TLS.
+    Tls,
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Transactions, Self::Syscalls, Self::Idle, Self::Bulk, Self::Logins];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Transactions, Self::Syscalls, Self::Idle, Self::Bulk, Self::Logins, Self::Tls];
 
     /// The name in `BENCH_ONLY` and in the document's markers.
     pub(crate) const fn name(self) -> &'static str {
@@ -33,6 +35,7 @@ impl Part {
             Self::Idle => "idle",
             Self::Bulk => "bulk",
             Self::Logins => "logins",
+            Self::Tls => "tls",
         }
     }
 }

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use tenantry::throwaway::{Cluster, ClusterOptions, find_postgres};
+use tenantry::throwaway::{Cluster, ClusterOptions, ServerCertificate, find_postgres};
 
+use crate::certificate::Identity;
 use crate::scram;
 
 /// Which of the two pools a scenario uses. The name is the role, the schema, PgBouncer's database and Tenantry's tenant.
@@ -41,13 +42,21 @@ impl Pool {
 /// A running Postgres with the roles and tables.
 pub(crate) struct Database {
     cluster: Cluster,
+    identity: Identity,
 }
 
 impl Database {
     /// Starts and fills it.
     pub(crate) async fn start() -> Result<Self> {
+        let identity = Identity::issue()?;
         let options = ClusterOptions {
-            max_connections: 250,
+            max_connections: MAX_CONNECTIONS,
+            // Offered; the proxies of most parts do not take it.
+            tls: Some(ServerCertificate {
+                cert_pem: identity.cert.clone(),
+                key_pem: identity.key.clone(),
+                client_ca_pem: None,
+            }),
             settings: vec![("shared_buffers".into(), "128MB".into()), ("autovacuum".into(), "off".into())],
             ..ClusterOptions::default()
         };
@@ -62,7 +71,7 @@ impl Database {
             );
             cluster.psql_in(DATABASE, &sql).await?;
         }
-        let database = Self { cluster };
+        let database = Self { cluster, identity };
         for name in Pool::ALL.map(Pool::name) {
             let mut command = Command::new(database.program("pgbench"));
             command.args(["-i", "-q", "-s", "2", "-h", "127.0.0.1", "-U", name, "-p"]);
@@ -75,6 +84,11 @@ impl Database {
 
     pub(crate) const fn port(&self) -> u16 {
         self.cluster.port()
+    }
+
+    /// The certificate of Postgres, which proxies may use too.
+    pub(crate) const fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// The postmaster.
@@ -100,5 +114,7 @@ pub(crate) fn role_verifier() -> Result<String> {
 
 /// Where the roles have their schemas.
 pub(crate) const DATABASE: &str = "bench";
+/// Those of all proxies that run at the same time, and of the bench itself.
+const MAX_CONNECTIONS: u32 = 700;
 /// The password of both roles, towards the proxies and towards Postgres. The server lives for minutes on the loopback.
 pub(crate) const PASSWORD: &str = "bench-only";

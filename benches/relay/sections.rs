@@ -14,6 +14,7 @@ use crate::peer::{Peer, Side};
 use crate::pinning::Pinning;
 use crate::plan::Plan;
 use crate::postgres::{Database, Pool};
+use crate::setup::{Legs, Setup};
 use crate::shape::Shape;
 use crate::strace::Trace;
 use crate::table::{Table, number, ratio};
@@ -51,13 +52,14 @@ pub(crate) async fn syscalls(peers: &[Peer], plan: &Plan) -> Result<String> {
 }
 
 async fn traced(peer: &Peer, pool: Pool, shape: Shape, count: usize, all: u64) -> Result<[f64; 4]> {
-    let clients = load::gather(&peer.login(pool), count).await?;
+    let clients = load::gather(&peer.login(pool)?, count).await?;
     // Servers are opened, and statements prepared, before anything is counted.
     let warm_up = Until::Count(20);
-    let (_, clients) = load::run(clients, shape, warm_up, || Ok(0)).await?;
+    let (_, clients) = load::run(clients, shape, count, warm_up, || Ok(0)).await?;
     let trace = Trace::attach(peer.pid())?;
     let (run, clients) =
-        load::run_prepared(clients, shape, Until::Count(all / u64::try_from(count)?), || Ok(0)).await?;
+        load::run_prepared(clients, shape, count, Until::Count(all / u64::try_from(count)?), || Ok(0))
+            .await?;
     let calls = trace.detach()?;
     for client in clients {
         client.close().await?;
@@ -77,7 +79,7 @@ pub(crate) async fn idle(
     for round in 0..plan.idle_rounds {
         for (side, runs) in sides.into_iter().zip(&mut runs) {
             output::line(format!("idle: round {} of {}, {}", round + 1, plan.idle_rounds, side.name));
-            let peer = Peer::start(side, pinning, database)?;
+            let peer = Peer::start(side, pinning, database, &Setup::pools(Legs::Plain)?)?;
             runs.push(idle::measure(&peer, plan.idle_clients).await?);
         }
     }
@@ -148,7 +150,7 @@ pub(crate) async fn logins(database: &Database, peers: [&Peer; 2], plan: &Plan) 
     for round in 0..plan.rounds {
         output::line(format!("logins: round {} of {}", round + 1, plan.rounds));
         for (peer, (cpu, rate)) in peers.into_iter().zip(cpu.iter_mut().zip(&mut rate)) {
-            let run = logins::clients(peer, plan.logins).await?;
+            let run = logins::clients(peer, peer.login(Pool::Pooled)?, plan.logins).await?;
             cpu.push(run.cpu_us);
             rate.push(run.per_second);
         }

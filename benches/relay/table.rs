@@ -20,6 +20,11 @@ impl Table {
         table
     }
 
+    /// Further rows, to stand behind another table.
+    pub(crate) const fn rows() -> Self {
+        Self { text: String::new() }
+    }
+
     /// Adds a row.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         for cell in cells {

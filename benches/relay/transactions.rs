@@ -2,20 +2,17 @@
 //!
 //! Owns the list of scenarios and the table. Must not know how a run is made.
 
-use std::time::Duration;
-
 use anyhow::{Result, anyhow};
 
-use crate::load::{self, Run, Until};
 use crate::median::{median, median_ratio};
 use crate::output;
 use crate::peer::Peer;
 use crate::pgbench::{self, PgbenchRun};
 use crate::plan::Plan;
 use crate::postgres::{Database, Pool};
-use crate::procfs;
 use crate::shape::Shape;
 use crate::table::{Table, number, ratio};
+use crate::turns::{self, Group, Sample, micros_each};
 
 /// Who makes the load.
 #[derive(Clone, Copy, Debug)]
@@ -29,14 +26,6 @@ struct Scenario {
     load: Load,
     shape: Shape,
     clients: usize,
-}
-
-/// What one run gave, in the table's units.
-#[derive(Clone, Copy, Debug)]
-struct Sample {
-    cpu_us: f64,
-    per_second: f64,
-    p99_us: Option<f64>,
 }
 
 /// Runs all scenarios on all peers and returns the section's text.
@@ -101,34 +90,15 @@ impl Scenario {
     /// All peers' clients are logged in at once and take turns of a fraction of a second, so that a change of the
     /// machine's speed meets all.
     async fn select_one(self, peers: &[Peer; 3], plan: &Plan) -> Result<[Sample; 3]> {
-        let mut sides = Vec::new();
+        let mut groups = Vec::new();
         for peer in peers {
-            let clients = load::gather(&peer.login(self.pool()), self.clients).await?;
-            let warm_up = Until::Time { warm_up: plan.warm_up, measured: Duration::ZERO };
-            let (_, clients) = load::run(clients, self.shape, warm_up, || Ok(0)).await?;
-            sides.push((peer, clients, Vec::new()));
+            let mut group = Group::gather(peer.pid(), &peer.login(self.pool())?, self.clients).await?;
+            group.warm_up(self.shape, self.clients, plan).await?;
+            groups.push(group);
         }
-        let turn = Until::Time { warm_up: TURN_WARM_UP, measured: plan.turn };
-        for turns in 0..plan.turns {
-            // A B C, C B A, A B C: none is always first.
-            let mut order: Vec<_> = sides.iter_mut().collect();
-            if turns % 2 == 1 {
-                order.reverse();
-            }
-            for (peer, clients, runs) in order {
-                let pid = peer.pid();
-                let taken = std::mem::take(clients);
-                let (run, rest) = load::run_prepared(taken, self.shape, turn, || procfs::cpu_ns(pid)).await?;
-                *clients = rest;
-                runs.push(run);
-            }
-        }
-        let mut samples = Vec::new();
-        for (_, clients, runs) in sides {
-            for client in clients {
-                client.close().await?;
-            }
-            samples.push(sum(&runs));
+        let samples = turns::measure(&mut groups, self.shape, self.clients, plan).await?;
+        for group in groups {
+            group.close().await?;
         }
         samples.try_into().map_err(|_| anyhow!("a peer has no sample"))
     }
@@ -152,17 +122,6 @@ fn both(a: PgbenchRun, b: PgbenchRun) -> Sample {
         cpu_us: micros_each(a.cpu_ns + b.cpu_ns, a.transactions + b.transactions),
         per_second: f64::midpoint(a.per_second, b.per_second),
         p99_us: None,
-    }
-}
-
-fn sum(runs: &[Run]) -> Sample {
-    let transactions = runs.iter().map(|run| run.transactions).sum::<u64>();
-    let elapsed = runs.iter().map(|run| run.elapsed).sum::<Duration>();
-    let p99s: Vec<f64> = runs.iter().map(|run| run.p99_us as f64).collect();
-    Sample {
-        cpu_us: micros_each(runs.iter().map(|run| run.cpu_ns).sum(), transactions),
-        per_second: transactions as f64 / elapsed.as_secs_f64(),
-        p99_us: median(&p99s),
     }
 }
 
@@ -202,10 +161,3 @@ fn table(scenarios: &[Scenario], samples: &[[Vec<Sample>; 3]], peers: &[Peer; 3]
     }
     table.finish()
 }
-
-fn micros_each(cpu_ns: u64, transactions: u64) -> f64 {
-    cpu_ns as f64 / 1_000.0 / transactions.max(1) as f64
-}
-
-/// What a turn does before it is measured: long enough for the clients to be under way.
-const TURN_WARM_UP: Duration = Duration::from_millis(20);

@@ -1,0 +1,69 @@
+//! What the proxies are configured for: the same tenants in both, with or without TLS.
+//!
+//! Owns the tenants' names, limits and secrets. Must not know how either proxy writes them down.
+
+use anyhow::Result;
+
+use crate::postgres::{PASSWORD, Pool, role_verifier};
+
+/// Whether clients and servers talk TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Legs {
+    /// Neither does.
+    Plain,
+    /// Both do, and nobody is let in without.
+    Tls,
+}
+
+/// Which of PgBouncer's modes an entry uses; Tenantry stays in transaction mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Transaction,
+    Session,
+}
+
+/// A tenant of Tenantry, and a database and a user of PgBouncer.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// Of the tenant, its role and its schema.
+    pub(crate) name: String,
+    pub(crate) mode: Mode,
+    pub(crate) servers: u32,
+    pub(crate) verifier: String,
+    pub(crate) password: String,
+}
+
+/// The configuration of both.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) entries: Vec<Entry>,
+    /// Server connections in all.
+    pub(crate) budget: u32,
+    pub(crate) legs: Legs,
+}
+
+impl Setup {
+    /// The two pools of most parts.
+    pub(crate) fn pools(legs: Legs) -> Result<Self> {
+        Ok(Self::of_pools(legs, &role_verifier()?, PASSWORD))
+    }
+
+    /// The same for a reader, without secrets.
+    pub(crate) fn shown() -> Self {
+        Self::of_pools(Legs::Plain, "SCRAM-SHA-256$...", "...")
+    }
+
+    fn of_pools(legs: Legs, verifier: &str, password: &str) -> Self {
+        let entries = Pool::ALL.map(|pool| Entry {
+            name: pool.name().to_owned(),
+            mode: match pool {
+                Pool::Pooled => Mode::Transaction,
+                Pool::Held => Mode::Session,
+            },
+            servers: pool.servers(),
+            verifier: verifier.to_owned(),
+            password: password.to_owned(),
+        });
+        Self { entries: entries.to_vec(), budget: Pool::ALL.map(Pool::servers).iter().sum(), legs }
+    }
+}
