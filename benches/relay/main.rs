@@ -1,4 +1,5 @@
-//! Tenantry beside PgBouncer and a bare relay: CPU per transaction, system calls, idle memory, bulk transfers, logins, TLS.
+//! Tenantry beside PgBouncer and a bare relay: CPU per transaction, system calls, idle memory, bulk transfers, logins, TLS,
+//! many tenants.
 //!
 //! `make bench` runs it; `benches/README.md` says what it needs and what its variables are. All of them stand in front of
 //! the same throwaway Postgres and are measured in turns, because a machine's speed changes from minute to minute.
@@ -7,6 +8,7 @@ mod bulk;
 mod certificate;
 mod client;
 mod clock;
+mod crowd;
 mod document;
 mod encrypted;
 mod floor;
@@ -113,6 +115,7 @@ async fn bench() -> Result<()> {
                 sections::logins(&database, [ours, theirs], &plan).await?
             }
             Part::Tls => encrypted::section(&database, pinning, sides, &plan).await?,
+            Part::Tenants => crowd::section(&database, pinning, sides, &plan).await?,
         };
         output::line(format!("\n{text}"));
         sections.push((part.name(), text));

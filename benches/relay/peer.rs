@@ -93,6 +93,11 @@ impl Peer {
         self.login_of(pool.name(), self.database(pool), sessions)
     }
 
+    /// How a client of any other tenant logs in.
+    pub(crate) fn login_as(&self, tenant: &str) -> Result<Login> {
+        self.login_of(tenant, tenant, Sessions::Forgotten)
+    }
+
     /// A login of any role, all of which have the same password.
     fn login_of(&self, user: &str, database: &str, sessions: Sessions) -> Result<Login> {
         Ok(Login {

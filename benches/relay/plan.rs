@@ -21,11 +21,13 @@ pub(crate) enum Part {
     Logins,
     /// Transactions, wide rows, logins and idle clients over TLS.
     Tls,
+    /// Many tenants with the load of one.
+    Tenants,
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Transactions, Self::Syscalls, Self::Idle, Self::Bulk, Self::Logins, Self::Tls];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Transactions, Self::Syscalls, Self::Idle, Self::Bulk, Self::Logins, Self::Tls, Self::Tenants];
 
     /// The name in `BENCH_ONLY` and in the document's markers.
     pub(crate) const fn name(self) -> &'static str {
@@ -36,6 +38,7 @@ impl Part {
             Self::Bulk => "bulk",
             Self::Logins => "logins",
             Self::Tls => "tls",
+            Self::Tenants => "tenants",
         }
     }
 }

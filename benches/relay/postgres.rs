@@ -2,6 +2,7 @@
 //!
 //! Owns the throwaway cluster, its two roles and pgbench's tables. Must not know the proxies.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -62,17 +63,12 @@ impl Database {
         };
         let cluster = Cluster::start_with(find_postgres()?, options).await?;
         cluster.psql(&format!("CREATE DATABASE {DATABASE}")).await?;
-        let verifier = role_verifier()?;
-        for name in Pool::ALL.map(Pool::name) {
-            let sql = format!(
-                "CREATE ROLE {name} LOGIN PASSWORD '{verifier}'; CREATE SCHEMA {name} AUTHORIZATION {name}; \
-                 ALTER ROLE {name} SET search_path = {name}; \
-                 CREATE TABLE {name}.sink (line text); ALTER TABLE {name}.sink OWNER TO {name}"
-            );
-            cluster.psql_in(DATABASE, &sql).await?;
-        }
         let database = Self { cluster, identity };
+        database.add_roles(&Pool::ALL.map(Pool::name)).await?;
         for name in Pool::ALL.map(Pool::name) {
+            let sql =
+                format!("CREATE TABLE {name}.sink (line text); ALTER TABLE {name}.sink OWNER TO {name}");
+            database.cluster.psql_in(DATABASE, &sql).await?;
             let mut command = Command::new(database.program("pgbench"));
             command.args(["-i", "-q", "-s", "2", "-h", "127.0.0.1", "-U", name, "-p"]);
             command.arg(database.port().to_string()).arg(DATABASE).env("PGPASSWORD", PASSWORD);
@@ -80,6 +76,28 @@ impl Database {
             ensure!(output.status.success(), "pgbench -i: {}", String::from_utf8_lossy(&output.stderr));
         }
         Ok(database)
+    }
+
+    /// Roles with a schema each, made in one go.
+    pub(crate) async fn add_roles(&self, names: &[impl Display]) -> Result<()> {
+        let verifier = role_verifier()?;
+        let role = |name| {
+            format!(
+                "CREATE ROLE {name} LOGIN PASSWORD '{verifier}'; CREATE SCHEMA {name} AUTHORIZATION {name}; \
+                 ALTER ROLE {name} SET search_path = {name};"
+            )
+        };
+        let sql: String = names.iter().map(role).collect();
+        self.cluster.psql_in(DATABASE, &sql).await?;
+        Ok(())
+    }
+
+    /// Server connections of the roles whose names begin like this.
+    pub(crate) async fn servers_of(&self, prefix: &str) -> Result<u64> {
+        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE starts_with(usename, '{prefix}')");
+        let rows = self.cluster.psql(&sql).await?;
+        let count = rows.into_iter().flatten().flatten().next().context("no count of servers")?;
+        Ok(count.parse()?)
     }
 
     pub(crate) const fn port(&self) -> u16 {

@@ -53,6 +53,20 @@ impl Setup {
         Self::of_pools(Legs::Plain, "SCRAM-SHA-256$...", "...")
     }
 
+    /// Tenants that keep one server each.
+    pub(crate) fn crowd(names: &[String]) -> Result<Self> {
+        let verifier = role_verifier()?;
+        let entry = |name: &String| Entry {
+            name: name.clone(),
+            mode: Mode::Transaction,
+            servers: 1,
+            verifier: verifier.clone(),
+            password: PASSWORD.to_owned(),
+        };
+        let entries = names.iter().map(entry).collect();
+        Ok(Self { entries, budget: u32::try_from(names.len())?, legs: Legs::Plain })
+    }
+
     fn of_pools(legs: Legs, verifier: &str, password: &str) -> Self {
         let entries = Pool::ALL.map(|pool| Entry {
             name: pool.name().to_owned(),
