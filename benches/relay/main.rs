@@ -1,5 +1,5 @@
 //! Tenantry beside PgBouncer and a bare relay: CPU per transaction, system calls, idle memory, bulk transfers, logins, TLS,
-//! many tenants.
+//! many tenants, and very many that are only configured.
 //!
 //! `make bench` runs it; `benches/README.md` says what it needs and what its variables are. All of them stand in front of
 //! the same throwaway Postgres and are measured in turns, because a machine's speed changes from minute to minute.
@@ -8,6 +8,7 @@ mod bulk;
 mod certificate;
 mod client;
 mod clock;
+mod configured;
 mod crowd;
 mod document;
 mod encrypted;
@@ -17,6 +18,7 @@ mod load;
 mod logins;
 mod machine;
 mod median;
+mod notify;
 mod output;
 mod pair;
 mod peer;
@@ -116,6 +118,7 @@ async fn bench() -> Result<()> {
             }
             Part::Tls => encrypted::section(&database, pinning, sides, &plan).await?,
             Part::Tenants => crowd::section(&database, pinning, sides, &plan).await?,
+            Part::Configured => configured::section(&database, pinning, sides, &plan).await?,
         };
         output::line(format!("\n{text}"));
         sections.push((part.name(), text));

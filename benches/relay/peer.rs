@@ -10,10 +10,12 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::certificate::{Encryption, Sessions};
 use crate::client::Login;
+use crate::clock::now;
+use crate::notify::Notices;
 use crate::peer_config::{self, CERT_FILE, KEY_FILE, Ports};
 use crate::pinning::Pinning;
 use crate::postgres::{DATABASE, Database, PASSWORD, Pool};
@@ -45,6 +47,8 @@ pub(crate) struct Peer {
     address: SocketAddr,
     dir: tempfile::TempDir,
     legs: Legs,
+    notices: Notices,
+    start_time: Duration,
 }
 
 impl Peer {
@@ -54,24 +58,27 @@ impl Peer {
         let dir = tempfile::Builder::new().prefix("tenantry-bench-").tempdir()?;
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
         let ports = Ports { proxy: free_port()?, postgres: database.port() };
-        let mut files = peer_config::files(kind, setup, ports, dir.path())?;
+        write(dir.path(), &peer_config::files(kind, setup, ports, dir.path())?)?;
         if setup.legs == Legs::Tls {
             let identity = database.identity();
-            files.push((CERT_FILE, identity.cert.clone()));
-            files.push((KEY_FILE, identity.key.clone()));
+            write(dir.path(), &[(CERT_FILE, identity.cert.clone()), (KEY_FILE, identity.key.clone())])?;
         }
-        write(dir.path(), &files)?;
+        let notices = Notices::listen(dir.path())?;
         let log = fs::File::create(dir.path().join("log"))?;
         let mut command = match kind {
             Kind::Floor => floor(pinning, ports)?,
             Kind::Tenantry => tenantry(pinning, dir.path()),
             Kind::PgBouncer => pgbouncer(pinning, dir.path()),
         };
+        command.env("NOTIFY_SOCKET", notices.path());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let start = now();
         let child = command.spawn().with_context(|| format!("starting {name}"))?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports.proxy));
-        let mut peer = Self { name, kind, child, address, dir, legs: setup.legs };
+        let (start_time, legs) = (Duration::ZERO, setup.legs);
+        let mut peer = Self { name, kind, child, address, dir, legs, notices, start_time };
         peer.wait_until_it_accepts()?;
+        peer.start_time = start.elapsed();
         Ok(peer)
     }
 
@@ -112,6 +119,29 @@ impl Peer {
         })
     }
 
+    /// From its start until it accepted.
+    pub(crate) const fn start_time(&self) -> Duration {
+        self.start_time
+    }
+
+    /// Writes another configuration, which a reload will find.
+    pub(crate) fn configure(&self, database: &Database, setup: &Setup) -> Result<()> {
+        let ports = Ports { proxy: self.address.port(), postgres: database.port() };
+        write(self.dir.path(), &peer_config::files(self.kind, setup, ports, self.dir.path())?)
+    }
+
+    /// Lets it reload.
+    pub(crate) fn hang_up(&self) -> Result<()> {
+        let status = Command::new("kill").args(["-HUP", &self.pid().to_string()]).status()?;
+        ensure!(status.success(), "{} cannot be signalled", self.name);
+        Ok(())
+    }
+
+    /// Waits for its next word that it is ready, after its start or a reload. The relay never says so.
+    pub(crate) fn wait_until_ready(&self) -> Result<()> {
+        self.notices.wait_until_ready()
+    }
+
     /// Whether clients must talk TLS.
     pub(crate) const fn legs(&self) -> Legs {
         self.legs
@@ -126,7 +156,8 @@ impl Peer {
     }
 
     fn wait_until_it_accepts(&mut self) -> Result<()> {
-        for _ in 0..START_POLLS {
+        let start = now();
+        while start.elapsed() < START_LIMIT {
             if TcpStream::connect(self.address).is_ok() {
                 return Ok(());
             }
@@ -208,5 +239,5 @@ fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-const START_POLL: Duration = Duration::from_millis(20);
-const START_POLLS: usize = 250;
+const START_POLL: Duration = Duration::from_millis(1);
+const START_LIMIT: Duration = Duration::from_secs(30);

@@ -23,11 +23,21 @@ pub(crate) enum Part {
     Tls,
     /// Many tenants with the load of one.
     Tenants,
+    /// Start, memory and reload with very many tenants.
+    Configured,
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Transactions, Self::Syscalls, Self::Idle, Self::Bulk, Self::Logins, Self::Tls, Self::Tenants];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Transactions,
+        Self::Syscalls,
+        Self::Idle,
+        Self::Bulk,
+        Self::Logins,
+        Self::Tls,
+        Self::Tenants,
+        Self::Configured,
+    ];
 
     /// The name in `BENCH_ONLY` and in the document's markers.
     pub(crate) const fn name(self) -> &'static str {
@@ -39,6 +49,7 @@ impl Part {
             Self::Logins => "logins",
             Self::Tls => "tls",
             Self::Tenants => "tenants",
+            Self::Configured => "configured",
         }
     }
 }

@@ -3,6 +3,9 @@
 //! Owns the tenants' names, limits and secrets. Must not know how either proxy writes them down.
 
 use anyhow::Result;
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::postgres::{PASSWORD, Pool, role_verifier};
 
@@ -48,6 +51,33 @@ impl Setup {
         Ok(Self::of_pools(legs, &role_verifier()?, PASSWORD))
     }
 
+    /// Very many tenants, each with a verifier and a password of its own, whose roles do not exist.
+    pub(crate) fn catalog(tenants: usize) -> Self {
+        let entry = |number| {
+            let name = format!("customer{number:06}");
+            // A verifier by PBKDF2 takes a millisecond; this one looks the same and lets nobody in.
+            let text = |what: &str| digest(&SHA256, format!("{name} {what}").as_bytes());
+            let [salt, stored, server, password] = ["salt", "stored", "server", "password"].map(text);
+            let verifier = format!(
+                "SCRAM-SHA-256$4096:{}${}:{}",
+                STANDARD.encode(salt.as_ref().get(..SALT).unwrap_or_default()),
+                STANDARD.encode(stored.as_ref()),
+                STANDARD.encode(server.as_ref()),
+            );
+            let password = STANDARD.encode(password.as_ref().get(..PASSWORD_BYTES).unwrap_or_default());
+            Entry { name, mode: Mode::Transaction, servers: 5, verifier, password }
+        };
+        Self { entries: (0..tenants).map(entry).collect(), budget: 100, legs: Legs::Plain }
+    }
+
+    /// The same and one tenant more, whose role exists.
+    pub(crate) fn with_pool(&self, pool: Pool) -> Result<Self> {
+        let mut all = self.clone();
+        all.entries
+            .extend(Self::pools(self.legs)?.entries.into_iter().filter(|entry| entry.name == pool.name()));
+        Ok(all)
+    }
+
     /// The same for a reader, without secrets.
     pub(crate) fn shown() -> Self {
         Self::of_pools(Legs::Plain, "SCRAM-SHA-256$...", "...")
@@ -81,3 +111,8 @@ impl Setup {
         Self { entries: entries.to_vec(), budget: Pool::ALL.map(Pool::servers).iter().sum(), legs }
     }
 }
+
+/// Bytes of a salt, as Postgres makes it.
+const SALT: usize = 16;
+/// Random bytes of a password, before they are written as letters.
+const PASSWORD_BYTES: usize = 24;
