@@ -31,10 +31,11 @@ pub(crate) async fn section(
     let peers =
         [Peer::start(ours, pinning, database, &setup)?, Peer::start(theirs, pinning, database, &setup)?];
     let transactions = transactions(&peers, plan).await?;
+    let ciphers = database.ciphers().await?;
     let rest = [bulk(&peers, plan).await?, logins(&peers, plan).await?].concat();
     drop(peers);
     let idle = idle(database, pinning, sides, &setup, plan).await?;
-    Ok(format!("{transactions}\n{rest}\n{idle}"))
+    Ok(format!("Towards Postgres: {ciphers}.\n\n{transactions}\n{rest}\n{idle}"))
 }
 
 async fn transactions(peers: &[Peer; 2], plan: &Plan) -> Result<String> {

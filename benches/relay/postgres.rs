@@ -100,6 +100,14 @@ impl Database {
         Ok(count.parse()?)
     }
 
+    /// Protocols and ciphers of all server connections that have TLS, each named once.
+    pub(crate) async fn ciphers(&self) -> Result<String> {
+        let sql = "SELECT string_agg(DISTINCT concat_ws(' with ', s.version, s.cipher), ', ') \
+                   FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid) WHERE s.ssl AND a.usename <> 'postgres'";
+        let rows = self.cluster.psql(sql).await?;
+        rows.into_iter().flatten().flatten().next().context("no server connection has TLS")
+    }
+
     pub(crate) const fn port(&self) -> u16 {
         self.cluster.port()
     }
