@@ -3,7 +3,6 @@
 //! Owns the CancelRequest: to the very address the session is connected to (a name may have several), with TLS if the
 //! session has it. Must not decide whether the server still works for the client who asked (`pool`).
 
-use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 
@@ -67,7 +66,7 @@ impl CancelHandle {
         put_cancel_request(&mut request, *pid, secret);
         stream.write_all(&request).await?;
         let mut scratch = [0; 64];
-        while poll_fn(|cx| stream.poll_read(cx, &mut scratch)).await? > 0 {}
+        while stream.read(&mut scratch).await? > 0 {}
         Ok(())
     }
 }

@@ -5,7 +5,7 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-use crate::net::Stream;
+use crate::net::{Stream, give_way};
 
 /// The last words to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +46,15 @@ struct Closing {
 impl Closing {
     fn poll(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<()> {
         self.poll_send(cx);
-        loop {
+        for _ in 0..READS {
             match self.stream.poll_read(cx, scratch) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => return Poll::Pending,
             }
         }
+        give_way(cx);
+        Poll::Pending
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) {
@@ -79,3 +81,29 @@ impl Closing {
 const TERMINATE: &[u8] = b"X\0\0\0\x04";
 
 const SCRATCH_BYTES: usize = 4096;
+/// Reads of one poll. What a server still sends to a client that has gone may be without end, until it is cancelled.
+const READS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_goes_on_talking_does_not_keep_others_from_their_turn() {
+        let (ours, server) = UnixStream::pair().unwrap();
+        server.writable().await.unwrap();
+        let mut said = 0;
+        while let Ok(more) = server.try_write(&[b'x'; 1024]) {
+            said += more;
+        }
+        assert!(said > READS * SCRATCH_BYTES, "{said} bytes are more than one poll reads");
+        ours.readable().await.unwrap();
+        let mut closing = Closing { stream: Stream::from_unix(ours), unsent: &[], ended: false };
+        let mut scratch = [0; SCRATCH_BYTES];
+        assert!(poll_fn(|cx| Poll::Ready(closing.poll(cx, &mut scratch))).await.is_pending());
+        let left = poll_fn(|cx| Poll::Ready(closing.stream.poll_read(cx, &mut scratch))).await;
+        assert!(left.is_ready(), "it has given way before everything was read");
+    }
+}

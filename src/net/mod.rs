@@ -12,5 +12,6 @@ mod stream;
 pub mod tls;
 
 pub use listen::Listener;
+pub use plain::give_way;
 pub use portable::PortableStream;
 pub use stream::Stream;

@@ -3,16 +3,19 @@
 //! Owns the short way past `tokio`'s `poll_read` and `poll_write`. They ask for leave, look for readiness and register a
 //! waker before each attempt, and call through libc, whose `recv` and `send` are cancellation points: together about a
 //! tenth of what a small transaction costs the proxy itself. Here a waker is registered when there is nothing to do. So
-//! nothing makes a task that always finds something give way: its own loop has to be bounded.
+//! nothing makes a task that always finds something give way: its own loop has to be bounded, and then [`give_way`].
 
+use std::future::Future;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use rustix::io::retry_on_intr;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::yield_now;
 
 /// A socket whose readiness a runtime keeps track of.
 pub(super) trait Watched: AsFd {
@@ -50,6 +53,13 @@ impl Watched for UnixStream {
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_write_ready(cx)
     }
+}
+
+/// Has a task that has done enough for now polled again when the others have had their turn and the runtime has looked at
+/// its sockets and timers. Waking it would put it in front of those.
+pub fn give_way(cx: &mut Context<'_>) {
+    // Never ready at first, and there is no second time.
+    let _ = pin!(yield_now()).poll(cx);
 }
 
 /// Reads what there is, up to the size of `buf`; 0 is the end.

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::coop::consume_budget;
 
 use super::plain;
 use super::portable::PortableStream;
@@ -183,11 +184,13 @@ impl Stream {
         }
     }
 
-    /// Reads what there is, at least one byte; 0 is the end. Cancel-safe.
+    /// Reads what there is, at least one byte; 0 is the end. Cancel-safe. A task that always finds something gives way now
+    /// and then, so that a time limit around a loop of reads holds.
     ///
     /// # Errors
     /// As the socket or TLS says.
     pub async fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        consume_budget().await;
         poll_fn(|cx| self.poll_read(cx, buf)).await
     }
 

@@ -3,7 +3,6 @@
 //! Owns the tasks. Each of them ends by telling the scheduler; a permit that a task holds is given back only when
 //! Postgres has let the server go.
 
-use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -215,7 +214,7 @@ async fn reset(server: &mut Server) -> bool {
     let mut input = std::mem::take(&mut server.carry);
     let mut buffer = vec![0_u8; 4096];
     while !exchange.is_over(&server.state) {
-        let Ok(read @ 1..) = poll_fn(|cx| server.stream.poll_read(cx, &mut buffer)).await else {
+        let Ok(read @ 1..) = server.stream.read(&mut buffer).await else {
             return false;
         };
         input.extend_from_slice(buffer.get(..read).unwrap_or_default());

@@ -291,7 +291,7 @@ async fn learn(cell: &ClientCell, wishes: &Extras, lease: &mut Lease) -> Result<
     let mut input = Vec::new();
     let mut buffer = vec![0_u8; 4096];
     while !exchange.is_over(&server.state) {
-        let Ok(read @ 1..) = poll_fn(|cx| server.stream.poll_read(cx, &mut buffer)).await else {
+        let Ok(read @ 1..) = server.stream.read(&mut buffer).await else {
             return Err(lost());
         };
         input.extend_from_slice(buffer.get(..read).unwrap_or_default());

@@ -28,7 +28,7 @@ use super::registry::{ClientCell, Whereabouts, Wish};
 use super::replication::Relay;
 use crate::error::{ClientError, ClientFacing, Fault, Severity, SqlState};
 use crate::ids::ServerId;
-use crate::net::Stream;
+use crate::net::{Stream, give_way};
 use crate::pool::{Acquired, Refusal, TenantState, Ticket};
 use crate::tenant::PoolMode;
 use crate::track::{ClientState, is_worth_a_lease, skip_request, skip_to_sync, unleased_bytes};
@@ -396,7 +396,7 @@ impl Future for Session {
                 Step::GiveWay => break,
             }
         }
-        cx.waker().wake_by_ref();
+        give_way(cx);
         Poll::Pending
     }
 }

@@ -329,3 +329,26 @@ fn broken_files_are_named_in_the_error() {
             .is_some_and(|last| last > 1_700_000_000)
     );
 }
+
+#[tokio::test]
+async fn a_loop_of_reads_that_always_find_something_is_bounded_by_a_time_limit() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    theirs.writable().await.unwrap();
+    let mut sent = 0;
+    while let Ok(more) = theirs.try_write(&[b'x'; 1024]) {
+        sent += more;
+    }
+    ours.readable().await.unwrap();
+    let mut stream = Stream::from_unix(ours);
+    let mut read = 0;
+    let limited = tokio::time::timeout(std::time::Duration::ZERO, async {
+        loop {
+            read += stream.read(&mut [0]).await.unwrap();
+        }
+    });
+    let ended: Result<(), _> = limited.await;
+    assert!(
+        ended.is_err() && read < sent,
+        "{read} of {sent} bytes were read before anybody looked at the time"
+    );
+}
