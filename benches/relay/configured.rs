@@ -75,7 +75,7 @@ async fn measure(
     setup: &Setup,
     all: &Setup,
 ) -> Result<Sample> {
-    let peer = Peer::start(side, pinning, database, setup)?;
+    let peer = Peer::start_managed(side, pinning, database, setup)?;
     let start_mb = megabytes(&peer)?;
     peer.wait_until_ready()?;
     peer.configure(database, all)?;

@@ -14,6 +14,7 @@ mod document;
 mod encrypted;
 mod floor;
 mod idle;
+mod instructions;
 mod load;
 mod logins;
 mod machine;
@@ -110,6 +111,7 @@ async fn bench() -> Result<()> {
         let text = match part {
             Part::Transactions => transactions::section(&database, &peers, &plan).await?,
             Part::Syscalls => sections::syscalls(&peers, &plan).await?,
+            Part::Instructions => instructions::section(&database, &plan).await?,
             Part::Idle => sections::idle(&database, pinning, sides, &plan).await?,
             Part::Bulk => sections::bulk(&peers, &plan).await?,
             Part::Logins => {

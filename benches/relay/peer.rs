@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::certificate::{Encryption, Sessions};
 use crate::client::Login;
 use crate::clock::now;
+use crate::instructions::DUMP;
 use crate::notify::Notices;
 use crate::peer_config::{self, CERT_FILE, KEY_FILE, Ports};
 use crate::pinning::Pinning;
@@ -29,6 +30,8 @@ pub(crate) enum Kind {
     PgBouncer,
     /// A relay that copies bytes.
     Floor,
+    /// Tenantry, its instructions counted.
+    Counted,
 }
 
 /// A program and its name in tables.
@@ -47,13 +50,34 @@ pub(crate) struct Peer {
     address: SocketAddr,
     dir: tempfile::TempDir,
     legs: Legs,
-    notices: Notices,
+    /// What it tells its service manager, if somebody listens: PgBouncer waits for a manager that does not read.
+    notices: Option<Notices>,
     start_time: Duration,
 }
 
 impl Peer {
     /// Starts a proxy in front of the database and waits until it accepts.
     pub(crate) fn start(side: Side, pinning: Pinning, database: &Database, setup: &Setup) -> Result<Self> {
+        Self::launch(side, pinning, database, setup, false)
+    }
+
+    /// The same for a short life under a service manager: [`Self::wait_until_ready`].
+    pub(crate) fn start_managed(
+        side: Side,
+        pinning: Pinning,
+        database: &Database,
+        setup: &Setup,
+    ) -> Result<Self> {
+        Self::launch(side, pinning, database, setup, true)
+    }
+
+    fn launch(
+        side: Side,
+        pinning: Pinning,
+        database: &Database,
+        setup: &Setup,
+        is_managed: bool,
+    ) -> Result<Self> {
         let Side { kind, name } = side;
         let dir = tempfile::Builder::new().prefix("tenantry-bench-").tempdir()?;
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
@@ -63,14 +87,17 @@ impl Peer {
             let identity = database.identity();
             write(dir.path(), &[(CERT_FILE, identity.cert.clone()), (KEY_FILE, identity.key.clone())])?;
         }
-        let notices = Notices::listen(dir.path())?;
+        let notices = is_managed.then(|| Notices::listen(dir.path())).transpose()?;
         let log = fs::File::create(dir.path().join("log"))?;
         let mut command = match kind {
             Kind::Floor => floor(pinning, ports)?,
             Kind::Tenantry => tenantry(pinning, dir.path()),
+            Kind::Counted => counted(dir.path()),
             Kind::PgBouncer => pgbouncer(pinning, dir.path()),
         };
-        command.env("NOTIFY_SOCKET", notices.path());
+        if let Some(notices) = &notices {
+            command.env("NOTIFY_SOCKET", notices.path());
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let start = now();
         let child = command.spawn().with_context(|| format!("starting {name}"))?;
@@ -84,6 +111,11 @@ impl Peer {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Where its files are.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     pub(crate) const fn address(&self) -> SocketAddr {
@@ -137,9 +169,9 @@ impl Peer {
         Ok(())
     }
 
-    /// Waits for its next word that it is ready, after its start or a reload. The relay never says so.
+    /// Waits for the next word of a managed proxy that it is ready, after its start or a reload.
     pub(crate) fn wait_until_ready(&self) -> Result<()> {
-        self.notices.wait_until_ready()
+        self.notices.as_ref().context("nobody listens to what it tells a manager")?.wait_until_ready()
     }
 
     /// Whether clients must talk TLS.
@@ -150,7 +182,7 @@ impl Peer {
     /// The database that a client of that pool names: the relay has no pools, and no names of its own.
     pub(crate) const fn database(&self, pool: Pool) -> &'static str {
         match self.kind {
-            Kind::Tenantry | Kind::PgBouncer => pool.name(),
+            Kind::Tenantry | Kind::PgBouncer | Kind::Counted => pool.name(),
             Kind::Floor => DATABASE,
         }
     }
@@ -189,6 +221,14 @@ pub(crate) fn pgbouncer_version() -> Result<String> {
 
 fn tenantry(pinning: Pinning, dir: &Path) -> Command {
     let mut command = pinning.proxy(tenantry_program());
+    command.arg("serve").arg("--config").arg(dir.join("tenantry.toml"));
+    command
+}
+
+fn counted(dir: &Path) -> Command {
+    let mut command = Command::new("valgrind");
+    command.args(["--tool=callgrind", "--instr-atstart=no"]);
+    command.arg(format!("--callgrind-out-file={}", dir.join(DUMP).display())).arg(tenantry_program());
     command.arg("serve").arg("--config").arg(dir.join("tenantry.toml"));
     command
 }

@@ -13,6 +13,8 @@ pub(crate) enum Part {
     Transactions,
     /// System calls per transaction.
     Syscalls,
+    /// Instructions per transaction.
+    Instructions,
     /// Memory per idle client.
     Idle,
     /// CPU per gigabyte.
@@ -28,9 +30,10 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Transactions,
         Self::Syscalls,
+        Self::Instructions,
         Self::Idle,
         Self::Bulk,
         Self::Logins,
@@ -44,6 +47,7 @@ impl Part {
         match self {
             Self::Transactions => "transactions",
             Self::Syscalls => "syscalls",
+            Self::Instructions => "instructions",
             Self::Idle => "idle",
             Self::Bulk => "bulk",
             Self::Logins => "logins",
