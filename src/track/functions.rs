@@ -508,6 +508,25 @@ mod tests {
     }
 
     #[test]
+    fn a_statement_is_read_again_when_more_is_known() {
+        let mut talk = Talk::new(9);
+        talk.client.functions = Functions::watched(false);
+        let run = [(b'B', b"\0s\0\0\0\0\0\0\0".as_slice()), (b'E', b"\0\0\0\0\0"), (b'S', b"")];
+        let ran = [(b'2', b"".as_slice()), DONE, READY];
+        talk.client.functions.clone().learn(None, &talk.client, &mut talk.server);
+        talk.say(&messages(&[&[(b'P', b"s\0SELECT 1\0\0\0".as_slice())], run.as_slice()].concat()));
+        talk.answer(&messages(&[&[(b'1', b"".as_slice())], ran.as_slice()].concat()));
+        // Another lease has found some that keep a client, none of which it calls.
+        let left = Left { pins: true, ..Left::default() };
+        let hidden = Hidden { left, reach: Reach::default(), changing: None };
+        talk.client.functions.clone().learn(Some(hidden), &talk.client, &mut Talk::new(8).server);
+        assert!(!talk.exchange.begin(&talk.client, &mut talk.server, &mut Vec::new()));
+        talk.say(&messages(&run));
+        talk.answer(&messages(&ran));
+        assert!(!talk.server.is_unsettled(), "nothing has to be asked");
+    }
+
+    #[test]
     fn a_question_that_fails_is_not_asked_for_ever() {
         let mut talk = Talk::new(9);
         talk.client.functions = Functions::watched(false);
