@@ -79,8 +79,9 @@ pub(crate) fn in_pipeline(author: &mut Author) -> Talk {
 pub(crate) fn over_a_sync(author: &mut Author) -> Talk {
     author.in_transaction = false;
     let talk = Talk::new().query("ROLLBACK").wait();
-    // It must come to read the data, or the Sync would be answered.
-    let begin = "BEGIN; SET TRANSACTION READ WRITE";
+    // It must come to read the data, or each Sync would be answered: whatever the session has set, the table is there and
+    // can be written.
+    let begin = "BEGIN; SET TRANSACTION READ WRITE; SET LOCAL search_path TO DEFAULT";
     let talk =
         talk.query(begin).wait().parse("", &copy_from(author)).bind("", "", &[]).execute("").sync_in_copy();
     let talk = talk.copy_data(b"900\tover a Sync\n").sync_in_copy().copy_done().sync().wait();
