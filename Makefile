@@ -1,4 +1,4 @@
-# Everything a newcomer needs: `make demo`, `make test`, `make lint`, `make bench`, `make matrix`.
+# Everything a newcomer needs: `make demo`, `make test`, `make lint`, `make hot`, `make bench`, `make matrix`.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -32,6 +32,11 @@ ifneq ($(NEXTEST),)
 else
 	source $(DRIVERS)/env.test && cargo test --locked -- --test-threads=2
 endif
+
+.PHONY: hot
+hot: ## instructions of the hot functions against those committed; HOT_WRITE=1 commits to the new ones
+	tests/setup.sh hot
+	cargo bench --locked --profile hot --bench hot
 
 .PHONY: test-long
 test-long: ## the isolation, differential and budget tests at full length, with the binary built for speed

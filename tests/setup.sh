@@ -3,7 +3,8 @@
 #
 #   tests/setup.sh demo     a C compiler, PostgreSQL server binaries
 #   tests/setup.sh test     the same, psql, pgbench, the drivers (psycopg 3, asyncpg, node-pg), promtool, shellcheck
-#   tests/setup.sh bench    as for the demo, psql, pgbench, PgBouncer
+#   tests/setup.sh bench    as for the demo, psql, pgbench, PgBouncer, valgrind, strace
+#   tests/setup.sh hot      a C compiler, valgrind
 #
 # Debian and Ubuntu: apt, as root or through sudo. Elsewhere it checks, and names what to install. Drivers go to
 # target/drivers, never to system directories; target/drivers/env is for the Makefile to source.
@@ -51,6 +52,11 @@ apt_install() {
 # --- a C compiler: the crypto library and the allocator are C --------------------------------------------------------
 
 have cc || apt_install gcc libc6-dev make || fail "no C compiler: install gcc (or clang) and the C library's headers"
+
+if [ "$what" = hot ]; then
+    have valgrind || apt_install valgrind || fail "valgrind is missing"
+    exit 0
+fi
 
 # --- PostgreSQL server binaries: the same order as src/throwaway/binaries.rs ----------------------------------------
 
@@ -178,9 +184,11 @@ test)
 bench)
     need_client psql
     need_client pgbench
+    have valgrind || apt_install valgrind || say "no valgrind: instructions are not counted"
+    have strace || apt_install strace || say "no strace: system calls are not counted"
     have pgbouncer || [ -x /usr/sbin/pgbouncer ] || apt_install pgbouncer || fail "pgbouncer is missing"
     ;;
-*) fail "unknown: $what (demo, test or bench)" ;;
+*) fail "unknown: $what (demo, test, bench or hot)" ;;
 esac
 
 {

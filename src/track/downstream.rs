@@ -87,6 +87,13 @@ impl Exchange {
         let mut turn = Turn { consumed: rest, ..Turn::default() };
         self.answer_behind(sink);
         while let Some(message) = input.get(turn.consumed..) {
+            let rows = self.rows(message);
+            if rows > 0 {
+                self.retry.heard(b'D');
+                sink.keep(rows);
+                turn.consumed = turn.consumed.saturating_add(rows);
+                continue;
+            }
             let Some(header) = frame::peek(message).map_err(|bad| ServerFault::Protocol(bad.tag))? else {
                 break;
             };
@@ -149,6 +156,23 @@ impl Exchange {
             self.answer_behind(sink);
         }
         Ok(turn)
+    }
+
+    /// How many bytes of `input` are whole rows for the client, or data of a COPY: most of what servers say, and nothing in
+    /// them is of interest here, nor do they change whose answer is next.
+    fn rows(&self, input: &[u8]) -> usize {
+        if !matches!(input.first(), Some(b'D' | b'd'))
+            || self.expect.head().is_some_and(|head| head.is_own() || head.is_swallowed())
+        {
+            return 0;
+        }
+        let mut rest = input;
+        while let Ok(Some(Header { tag: b'D' | b'd', body_len })) = frame::peek(rest)
+            && let Some((_, behind)) = rest.split_at_checked(HEADER_BYTES.saturating_add(body_len))
+        {
+            rest = behind;
+        }
+        input.len().saturating_sub(rest.len())
     }
 
     /// Puts the answers of ours that are due behind what has been forwarded, unless that is half a message.
