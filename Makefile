@@ -7,6 +7,8 @@ SHELL := /bin/bash
 DRIVERS := target/drivers
 # The runner that prints and times each test; `cargo test` is enough where it is not installed.
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
+# Tests that send through a worker: they run once more with the other driver. The rest cannot tell the two apart.
+ON_BOTH := binary(e2e) | binary(differential) | binary(isolation) | binary(drivers) | binary(login)
 # `make demo SECONDS=5` ends by itself. SECONDS from the environment is the shell's own, so only the command line counts.
 DEMO_ARGS := $(if $(filter command line,$(origin SECONDS)),--seconds $(SECONDS))
 
@@ -29,8 +31,11 @@ test: ## what the tests need, then all tests
 ifneq ($(NEXTEST),)
 	source $(DRIVERS)/env.test && cargo test --locked --doc --quiet
 	source $(DRIVERS)/env.test && cargo nextest run --locked --profile $${NEXTEST_PROFILE:-default}
+	source $(DRIVERS)/env.test && TENANTRY_THREADS__DRIVER=epoll \
+	    cargo nextest run --locked --profile $${NEXTEST_PROFILE:-default} -E '$(ON_BOTH)'
 else
 	source $(DRIVERS)/env.test && cargo test --locked -- --test-threads=2
+	source $(DRIVERS)/env.test && TENANTRY_THREADS__DRIVER=epoll cargo test --locked -- --test-threads=2
 endif
 
 .PHONY: hot

@@ -37,7 +37,7 @@ pub(crate) fn section(database: &Database, peers: &[Peer], pinning: Pinning, pla
         let language = match peer.kind {
             Kind::Tenantry => "toml",
             Kind::PgBouncer => "ini",
-            Kind::Floor | Kind::Counted => continue,
+            Kind::Floor | Kind::Epoll | Kind::Counted => continue,
         };
         text.push_str(&format!("\n{}:\n\n```{language}\n{}```\n", peer.name, peer_config::shown(peer.kind)?));
     }

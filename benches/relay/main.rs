@@ -33,6 +33,7 @@ mod scram;
 mod sections;
 mod setup;
 mod shape;
+mod shared;
 mod strace;
 mod stream;
 mod table;
@@ -110,6 +111,7 @@ async fn bench() -> Result<()> {
     for part in plan.parts.iter().copied() {
         let text = match part {
             Part::Transactions => transactions::section(&database, &peers, &plan).await?,
+            Part::Shared => shared::section(&database, pinning, &plan).await?,
             Part::Syscalls => sections::syscalls(&peers, &plan).await?,
             Part::Instructions => instructions::section(&database, &plan).await?,
             Part::Idle => sections::idle(&database, pinning, sides, &plan).await?,

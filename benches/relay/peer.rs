@@ -27,6 +27,8 @@ use crate::setup::{Legs, Setup};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Tenantry,
+    /// Tenantry with the epoll driver, whatever else the system has.
+    Epoll,
     PgBouncer,
     /// A relay that copies bytes.
     Floor,
@@ -91,10 +93,13 @@ impl Peer {
         let log = fs::File::create(dir.path().join("log"))?;
         let mut command = match kind {
             Kind::Floor => floor(pinning, ports)?,
-            Kind::Tenantry => tenantry(pinning, dir.path()),
+            Kind::Tenantry | Kind::Epoll => tenantry(pinning, dir.path()),
             Kind::Counted => counted(dir.path()),
             Kind::PgBouncer => pgbouncer(pinning, dir.path()),
         };
+        if kind == Kind::Epoll {
+            command.env("TENANTRY_THREADS__DRIVER", "epoll");
+        }
         if let Some(notices) = &notices {
             command.env("NOTIFY_SOCKET", notices.path());
         }
@@ -182,7 +187,7 @@ impl Peer {
     /// The database that a client of that pool names: the relay has no pools, and no names of its own.
     pub(crate) const fn database(&self, pool: Pool) -> &'static str {
         match self.kind {
-            Kind::Tenantry | Kind::PgBouncer | Kind::Counted => pool.name(),
+            Kind::Tenantry | Kind::Epoll | Kind::PgBouncer | Kind::Counted => pool.name(),
             Kind::Floor => DATABASE,
         }
     }

@@ -27,7 +27,7 @@ pub(crate) struct Ports {
 /// The files of a proxy, which are to lie in `dir`; the relay has none.
 pub(crate) fn files(kind: Kind, setup: &Setup, ports: Ports, dir: &Path) -> Result<Files> {
     Ok(match kind {
-        Kind::Tenantry | Kind::Counted => vec![("tenantry.toml", tenantry(setup, ports)?)],
+        Kind::Tenantry | Kind::Epoll | Kind::Counted => vec![("tenantry.toml", tenantry(setup, ports)?)],
         Kind::PgBouncer => vec![
             ("pgbouncer.ini", pgbouncer(setup, ports, &|file| dir.join(file).display().to_string())?),
             ("userlist.txt", users(setup)?),
@@ -40,7 +40,7 @@ pub(crate) fn files(kind: Kind, setup: &Setup, ports: Ports, dir: &Path) -> Resu
 pub(crate) fn shown(kind: Kind) -> Result<String> {
     let (setup, ports) = (Setup::shown(), Ports { proxy: 6432, postgres: 5432 });
     match kind {
-        Kind::Tenantry | Kind::Counted => tenantry(&setup, ports),
+        Kind::Tenantry | Kind::Epoll | Kind::Counted => tenantry(&setup, ports),
         Kind::PgBouncer => pgbouncer(&setup, ports, &str::to_owned),
         Kind::Floor => Ok(String::new()),
     }

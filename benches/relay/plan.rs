@@ -11,6 +11,8 @@ use anyhow::{Result, bail};
 pub(crate) enum Part {
     /// CPU per transaction.
     Transactions,
+    /// The same where Postgres may use the proxies' CPU.
+    Shared,
     /// System calls per transaction.
     Syscalls,
     /// Instructions per transaction.
@@ -30,8 +32,9 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Transactions,
+        Self::Shared,
         Self::Syscalls,
         Self::Instructions,
         Self::Idle,
@@ -46,6 +49,7 @@ impl Part {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Transactions => "transactions",
+            Self::Shared => "shared",
             Self::Syscalls => "syscalls",
             Self::Instructions => "instructions",
             Self::Idle => "idle",

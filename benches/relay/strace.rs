@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 /// Calls by kind.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Calls {
-    /// Reads and writes, in all their spellings, that moved bytes or could have.
+    /// Reads and writes, in all their spellings, that moved bytes or could have. One that submits many sends is one.
     pub(crate) data: u64,
     /// Those among them that failed: nearly always EAGAIN.
     pub(crate) data_failed: u64,
@@ -104,8 +104,19 @@ fn count(summary: &str) -> Calls {
     calls
 }
 
-const DATA: [&str; 10] =
-    ["read", "readv", "recvfrom", "recvmsg", "recvmmsg", "write", "writev", "sendto", "sendmsg", "sendmmsg"];
+const DATA: [&str; 11] = [
+    "read",
+    "readv",
+    "recvfrom",
+    "recvmsg",
+    "recvmmsg",
+    "write",
+    "writev",
+    "sendto",
+    "sendmsg",
+    "sendmmsg",
+    "io_uring_enter",
+];
 const POLLING: [&str; 6] = ["epoll_wait", "epoll_pwait", "epoll_pwait2", "epoll_ctl", "poll", "ppoll"];
 const ATTACH_POLL: Duration = Duration::from_millis(10);
 const ATTACH_POLLS: usize = 300;

@@ -17,8 +17,8 @@ use super::model::{self, Value};
 use super::names::{MAX_NAME_BYTES, check_name};
 use super::secret::World;
 use super::settings::{
-    Drain, Listen, ListenTls, Log, LogFormat, MaxConnections, Servers, TenantSource, Threads, TlsIdentity,
-    TlsMode, TlsVersion,
+    Drain, Driver, Listen, ListenTls, Log, LogFormat, MaxConnections, Servers, TenantSource, Threads,
+    TlsIdentity, TlsMode, TlsVersion,
 };
 use super::values::{Count, OneOrMany};
 
@@ -89,6 +89,7 @@ impl Builder<'_> {
         Threads {
             front: self.threads_of("threads.front", &model.front, front_auto),
             workers: self.threads_of("threads.workers", &model.workers, workers_auto),
+            driver: model.driver.as_ref().map_or(Driver::Auto, |word| (*word.get_ref()).into()),
         }
     }
 

@@ -40,7 +40,7 @@ pub use fields::all_keys;
 pub use load::{Env, Loaded, load, load_strictly, load_text, load_with_warnings};
 pub use places::{Place, Places};
 pub use settings::{
-    AdminLogin, ChannelBinding, Cluster, Drain, Endpoint, Host, Listen, ListenTls, Log, LogFormat,
+    AdminLogin, ChannelBinding, Cluster, Drain, Driver, Endpoint, Host, Listen, ListenTls, Log, LogFormat,
     MaxConnections, MaxProtocol, Servers, Settings, SslMode, TargetSessionAttrs, TenantSource, Threads,
     TlsIdentity, TlsMode, TlsVersion, TrustedProxies,
 };

@@ -13,7 +13,7 @@ use toml::Spanned;
 
 use super::duration::DurationText;
 use super::secret::SecretText;
-use super::settings::{LogFormat, TenantSource, TlsMode, TlsVersion};
+use super::settings::{Driver, LogFormat, TenantSource, TlsMode, TlsVersion};
 use super::source::Span;
 use super::values::{Count, OneOrMany, Scalar, SubjectModel};
 use crate::tenant::issuer::{Algorithm, TokenAs};
@@ -94,6 +94,7 @@ pub(super) struct HttpModel {
 pub(super) struct ThreadsModel {
     pub(super) front: Value<Count>,
     pub(super) workers: Value<Count>,
+    pub(super) driver: Value<DriverModel>,
 }
 
 /// `[pool]`
@@ -310,6 +311,10 @@ macro_rules! words {
     };
 }
 
+words! {
+    /// `threads.driver`
+    DriverModel for Driver { Auto = "auto", Epoll = "epoll", IoUring = "io_uring", }
+}
 words! {
     /// `listen.tls.mode`
     TlsModeModel for TlsMode { Disable = "disable", Prefer = "prefer", Require = "require", }

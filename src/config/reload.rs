@@ -15,19 +15,21 @@ pub fn restart_needed(old: &Settings, new: &Settings) -> Vec<&'static str> {
         old.http != new.http,
         old.threads.front != new.threads.front,
         old.threads.workers != new.threads.workers,
+        old.threads.driver != new.threads.driver,
         old.log.format != new.log.format,
     ];
     RESTART_KEYS.into_iter().zip(changed).filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
 }
 
 /// The keys that a reload cannot change, in the order in which [`restart_needed`] compares them.
-pub const RESTART_KEYS: [&str; 7] = [
+pub const RESTART_KEYS: [&str; 8] = [
     "listen.address",
     "listen.unix_socket_dir",
     "listen.backlog",
     "http.address",
     "threads.front",
     "threads.workers",
+    "threads.driver",
     "log.format",
 ];
 
@@ -52,8 +54,11 @@ mod tests {
     fn what_a_reload_cannot_change_is_named() {
         let old = settings("");
         assert!(restart_needed(&old, &settings("pool.queue_timeout = \"2s\"")).is_empty());
-        let new =
-            settings("listen.address = \"127.0.0.1:7000\"\nthreads.workers = 3\nhttp.address = \"off\"");
-        assert_eq!(restart_needed(&old, &new), ["listen.address", "http.address", "threads.workers"]);
+        let new = settings(
+            "listen.address = \"127.0.0.1:7000\"\nthreads.workers = 3\nthreads.driver = \"epoll\"\n\
+             http.address = \"off\"",
+        );
+        let changed = ["listen.address", "http.address", "threads.workers", "threads.driver"];
+        assert_eq!(restart_needed(&old, &new), changed);
     }
 }

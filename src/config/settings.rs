@@ -135,6 +135,19 @@ pub struct Threads {
     pub front: usize,
     /// Threads that own tenants and relay.
     pub workers: usize,
+    /// How workers reach the kernel.
+    pub driver: Driver,
+}
+
+/// How a worker sends what it relays. It waits and reads by epoll in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// As [`Self::IoUring`] where the system allows it, as [`Self::Epoll`] elsewhere.
+    Auto,
+    /// One system call for each message.
+    Epoll,
+    /// The messages of a turn together, by io_uring.
+    IoUring,
 }
 
 /// Limits of server connections, the same for all clusters.

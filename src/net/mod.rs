@@ -13,5 +13,9 @@ pub mod tls;
 
 pub use listen::Listener;
 pub use plain::give_way;
+/// What makes a thread send the small messages of all its plain sockets together ([`Stream::queue`]), the task that
+/// does it, and how to do it at once.
+pub use sendring::{flush as send_queued, keep_flushing, start as send_in_batches};
+
 pub use portable::PortableStream;
 pub use stream::Stream;

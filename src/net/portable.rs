@@ -6,6 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use sendring::Batched;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::socket::Socket;
@@ -28,8 +29,8 @@ impl PortableStream {
     /// Takes a stream out of its runtime.
     pub(super) fn detach(stream: Stream) -> io::Result<Self> {
         Ok(Self(match stream.0 {
-            Kind::Tcp(socket) => Detached::Tcp(socket.into_std()?),
-            Kind::Unix(socket) => Detached::Unix(socket.into_std()?),
+            Kind::Tcp(socket) => Detached::Tcp(socket.into_inner().into_std()?),
+            Kind::Unix(socket) => Detached::Unix(socket.into_inner().into_std()?),
             Kind::TlsServer(mut side) => {
                 side.tls.get_mut().0.swap(Socket::detach)?;
                 Detached::TlsServer(side)
@@ -50,8 +51,8 @@ impl PortableStream {
     /// Outside a tokio runtime.
     pub fn attach(self) -> io::Result<Stream> {
         Ok(Stream(match self.0 {
-            Detached::Tcp(socket) => Kind::Tcp(TcpStream::from_std(socket)?),
-            Detached::Unix(socket) => Kind::Unix(UnixStream::from_std(socket)?),
+            Detached::Tcp(socket) => Kind::Tcp(Batched::new(TcpStream::from_std(socket)?)),
+            Detached::Unix(socket) => Kind::Unix(Batched::new(UnixStream::from_std(socket)?)),
             Detached::TlsServer(mut side) => {
                 side.tls.get_mut().0.swap(Socket::attach)?;
                 Kind::TlsServer(side)

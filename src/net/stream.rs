@@ -5,13 +5,14 @@
 //! what the bytes mean.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::pki_types::CertificateDer;
+use sendring::Batched;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::coop::consume_budget;
@@ -30,8 +31,8 @@ pub struct Stream(pub(super) Kind);
 /// nested one would cost each stream eight bytes more.
 #[derive(Debug)]
 pub(super) enum Kind {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+    Tcp(Batched<TcpStream>),
+    Unix(Batched<UnixStream>),
     TlsServer(Box<TlsSide<tokio_rustls::server::TlsStream<Socket>>>),
     TlsClient(Box<TlsSide<tokio_rustls::client::TlsStream<Socket>>>),
 }
@@ -50,13 +51,13 @@ impl Stream {
     /// If the socket is no longer there.
     pub fn from_tcp(socket: TcpStream) -> io::Result<Self> {
         socket.set_nodelay(true)?;
-        Ok(Self(Kind::Tcp(socket)))
+        Ok(Self(Kind::Tcp(Batched::new(socket))))
     }
 
     /// Wraps a connected Unix socket.
     #[must_use]
     pub const fn from_unix(socket: UnixStream) -> Self {
-        Self(Kind::Unix(socket))
+        Self(Kind::Unix(Batched::new(socket)))
     }
 
     /// Whether the bytes are encrypted.
@@ -151,24 +152,33 @@ impl Stream {
         }
     }
 
-    /// Writes a part of several buffers at once; otherwise as [`Self::poll_write`].
-    pub fn poll_write_vectored(
-        &mut self,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    /// Has `bytes` sent with what other sockets of this thread send in the same turn. `false` if that cannot be: they are to
+    /// be written then. The task is woken if the kernel does not take them all; what it did not take goes out before
+    /// whatever is written or flushed next ([`Self::has_unsent`]).
+    pub fn queue(&mut self, cx: &Context<'_>, bytes: &[u8]) -> bool {
         match &mut self.0 {
-            Kind::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
-            Kind::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
-            Kind::TlsServer(side) => Pin::new(&mut side.tls).poll_write_vectored(cx, bufs),
-            Kind::TlsClient(side) => Pin::new(&mut side.tls).poll_write_vectored(cx, bufs),
+            Kind::Tcp(socket) => socket.queue(bytes, cx.waker()),
+            Kind::Unix(socket) => socket.queue(bytes, cx.waker()),
+            Kind::TlsServer(_) | Kind::TlsClient(_) => false,
         }
     }
 
-    /// Hands everything that was encrypted to the kernel. Nothing to do on a plain stream.
+    /// Whether something was queued and not taken by the kernel.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        match &self.0 {
+            Kind::Tcp(socket) => socket.has_unsent(),
+            Kind::Unix(socket) => socket.has_unsent(),
+            Kind::TlsServer(side) => side.tls.get_ref().0.has_unsent(),
+            Kind::TlsClient(side) => side.tls.get_ref().0.has_unsent(),
+        }
+    }
+
+    /// Hands everything that was encrypted or queued to the kernel.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Kind::Tcp(_) | Kind::Unix(_) => Poll::Ready(Ok(())),
+            Kind::Tcp(socket) => plain::poll_flush(socket, cx),
+            Kind::Unix(socket) => plain::poll_flush(socket, cx),
             Kind::TlsServer(side) => Pin::new(&mut side.tls).poll_flush(cx),
             Kind::TlsClient(side) => Pin::new(&mut side.tls).poll_flush(cx),
         }
@@ -177,8 +187,8 @@ impl Stream {
     /// Ends our direction: TLS `close_notify` and FIN. The other direction can still be read.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Kind::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
-            Kind::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+            Kind::Tcp(socket) => plain::poll_shutdown(socket, cx),
+            Kind::Unix(socket) => plain::poll_shutdown(socket, cx),
             Kind::TlsServer(side) => Pin::new(&mut side.tls).poll_shutdown(cx),
             Kind::TlsClient(side) => Pin::new(&mut side.tls).poll_shutdown(cx),
         }

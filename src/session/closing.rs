@@ -31,8 +31,10 @@ impl Session {
         let mut scratch = self.floor.take_scratch();
         let _ = self.stream.poll_read(cx, &mut scratch);
         self.floor.put_scratch(scratch);
-        let _ = self.stream.poll_shutdown(cx);
-        self.end()
+        match self.stream.poll_shutdown(cx) {
+            Poll::Pending => self.poll_close_limit(cx),
+            Poll::Ready(_) => self.end(),
+        }
     }
 
     fn poll_close_limit(&mut self, cx: &mut Context<'_>) -> Step {

@@ -179,8 +179,8 @@ impl Session {
     fn pass(&mut self, cx: &mut Context<'_>) -> Result<Moved, Stop> {
         let mut moved = Moved::Nothing;
         if let Phase::Leased(Leased { lease, talk, .. }) = &mut self.phase
-            && !talk.to_server.is_empty()
             && let Some(server) = lease.server()
+            && talk.to_server.has_more(&server.stream)
         {
             match talk.to_server.poll_drain(&mut server.stream, cx) {
                 Poll::Ready(Ok(())) => moved = Moved::Some,

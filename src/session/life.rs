@@ -379,6 +379,7 @@ impl Future for Session {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let session = self.get_mut();
         session.cell.set_waker(cx.waker());
+        session.to_client.look(&session.stream);
         for _ in 0..MAX_STEPS {
             let step = session.deliver(cx);
             let step = match session.phase {

@@ -23,6 +23,17 @@ impl Outbox {
         self.bytes.is_empty() && !self.unflushed
     }
 
+    /// Takes note of bytes that were queued and that the kernel did not take.
+    pub(super) fn look(&mut self, stream: &Stream) {
+        self.unflushed |= stream.has_unsent();
+    }
+
+    /// Whether anything waits, also of what was queued and not taken by the kernel.
+    pub(super) fn has_more(&mut self, stream: &Stream) -> bool {
+        self.look(stream);
+        !self.is_empty()
+    }
+
     /// How many bytes wait.
     pub(super) fn len(&self) -> usize {
         self.bytes.len().saturating_sub(self.written)
@@ -35,6 +46,9 @@ impl Outbox {
     pub(super) fn send(&mut self, stream: &mut Stream, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
         let mut rest = bytes;
         if self.bytes.is_empty() {
+            if !self.unflushed && stream.queue(cx, bytes) {
+                return Ok(());
+            }
             while !rest.is_empty() {
                 match stream.poll_write(cx, rest)? {
                     Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),

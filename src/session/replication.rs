@@ -168,8 +168,8 @@ impl Session {
     fn pass_on(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let mut moved = false;
         let Phase::Replicating(relay) = &mut self.phase else { return Ok(false) };
-        if !relay.to_server.is_empty()
-            && let Some(server) = relay.lease.server()
+        if let Some(server) = relay.lease.server()
+            && relay.to_server.has_more(&server.stream)
         {
             match relay.to_server.poll_drain(&mut server.stream, cx) {
                 Poll::Ready(Ok(())) => moved = true,

@@ -12,8 +12,9 @@ use tokio::task::spawn_local;
 use super::{CancelDone, Order, Plan, floor_report};
 use crate::backend::Profile;
 use crate::budget::BudgetConfig;
-use crate::config::settings::Settings;
+use crate::config::settings::{Driver, Settings};
 use crate::ids::{ClusterId, ServerId, TenantId, WorkerId};
+use crate::net;
 use crate::pool::{Clock, Note, Pool, PoolLimits, TenantState};
 use crate::session::{
     Admission, CancelKeys, ClientCell, Floor, Newcomer, Registry, Whereabouts, greet, keep_expiries,
@@ -39,6 +40,11 @@ pub(super) fn spawn(
                 return;
             }
         };
+        // Now, because the ring is this thread's own.
+        if let Err(error) = take_driver(id, plan.settings.threads.driver) {
+            let _ = told.send(Err(error));
+            return;
+        }
         let _ = told.send(Ok(()));
         runtime.block_on(async move {
             let mut work = Work::new(id, plan, keys, notes);
@@ -49,6 +55,28 @@ pub(super) fn spawn(
         let _ = going.send(true);
     })?;
     started.recv().unwrap_or_else(|_| Err(std::io::Error::other("the worker thread ended at once")))
+}
+
+/// Begins to send in batches, if that is wanted and the system lets us. The first worker says how it is.
+fn take_driver(id: WorkerId, driver: Driver) -> std::io::Result<()> {
+    let batches = match driver {
+        Driver::Epoll => Ok(false),
+        Driver::Auto | Driver::IoUring => net::send_in_batches().map(|()| true),
+    };
+    let (name, reason) = match batches {
+        Ok(true) => ("io_uring", None),
+        Ok(false) => ("epoll", None),
+        Err(error) if driver == Driver::Auto => ("epoll", Some(error)),
+        Err(error) => {
+            let text = format!("threads.driver is `io_uring`, and the system gives none: {error}");
+            return Err(std::io::Error::new(error.kind(), text));
+        }
+    };
+    if id.0 == 0 {
+        let reason = reason.map(|error| format!("the system gives no io_uring: {error}"));
+        tracing::info!(driver = name, reason, "how workers send");
+    }
+    Ok(())
 }
 
 struct Work {
@@ -72,6 +100,7 @@ impl Work {
     }
 
     async fn run(&mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        spawn_local(net::keep_flushing());
         let pool = self.floor.pool.clone();
         spawn_local(async move { pool.run().await });
         spawn_local(keep_time(self.floor.clone()));
@@ -131,6 +160,8 @@ impl Work {
         spawn_local(async move {
             // Greeting takes a large future and lasts milliseconds; a session takes a small one and lasts for days.
             if let Some(session) = greet(admission, stream, wishes).await {
+                // What was said so far went by this task's waker, and the task ends here.
+                net::send_queued();
                 spawn_local(session.with_place(place));
             }
         });

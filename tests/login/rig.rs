@@ -9,8 +9,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tenantry::auth::verifier::Verifier;
 use tenantry::config::settings::{
-    Drain, Listen, ListenTls, Log, LogFormat, Servers, Settings, TenantSource, Threads, TlsMode, TlsVersion,
-    TrustedProxies,
+    Drain, Driver, Listen, ListenTls, Log, LogFormat, Servers, Settings, TenantSource, Threads, TlsMode,
+    TlsVersion, TrustedProxies,
 };
 use tenantry::front::{Admitted, Front, LoginCounters, LoginResult, Reception};
 use tenantry::ids::{ClusterId, TenantId};
@@ -241,7 +241,7 @@ fn settings() -> Settings {
             backlog: 64,
         },
         http: None,
-        threads: Threads { front: 1, workers: 1 },
+        threads: Threads { front: 1, workers: 1, driver: Driver::Auto },
         servers: servers(),
         tenant_sources: ALL_SOURCES.to_vec(),
         sni_domain: Some("db.test".into()),

@@ -352,3 +352,53 @@ async fn a_loop_of_reads_that_always_find_something_is_bounded_by_a_time_limit()
         "{read} of {sent} bytes were read before anybody looked at the time"
     );
 }
+
+#[test]
+fn what_is_queued_and_what_is_written_arrive_in_their_order() {
+    let papers = Papers::new();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .unwrap();
+    runtime.block_on(async {
+        // Where the system has no io_uring nothing is queued, and the same must arrive.
+        let batches = sendring::start().is_ok();
+        tokio::task::spawn_local(sendring::keep_flushing());
+        for encrypted in [false, true] {
+            let (mut near, mut far) = if encrypted { good_pair(&papers).await } else { plain_pair().await };
+            let reading = tokio::task::spawn_local(async move {
+                // Slowly at first, so that the sockets between fill up and queued messages are taken in part.
+                let (mut got, mut buf) = (Vec::new(), vec![0; 700]);
+                loop {
+                    match far.read(&mut buf).await.unwrap() {
+                        0 => return got,
+                        read => got.extend_from_slice(&buf[..read]),
+                    }
+                }
+            });
+            let (mut sent, mut queued, mut unsent) = (Vec::new(), 0, 0);
+            for number in 0_usize..20_000 {
+                let piece: Vec<u8> =
+                    (0..1 + number * 37 % 900).map(|at| u8::try_from((at + number) % 251).unwrap()).collect();
+                let is_queued = poll_fn(|cx| Poll::Ready(near.queue(cx, &piece))).await;
+                queued += usize::from(is_queued);
+                if !is_queued {
+                    near.write_all(&piece).await.unwrap();
+                }
+                sent.extend_from_slice(&piece);
+                if number % 3 == 0 && is_queued {
+                    sendring::flush();
+                    unsent += usize::from(near.has_unsent());
+                }
+                if number % 1_000 == 999 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            near.shutdown().await.unwrap();
+            let got = reading.await.unwrap();
+            assert!(got == sent, "{} of {} bytes, or others", got.len(), sent.len());
+            assert_eq!(queued > 0, batches && !encrypted, "TLS queues what it has encrypted");
+            assert_eq!(unsent > 0, batches && !encrypted, "the socket was never full");
+        }
+    });
+}
