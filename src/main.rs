@@ -6,9 +6,8 @@ use clap::Parser;
 use tenantry::commands::{self, Cli};
 
 /// Many small allocations of many threads at login; `cargo build --no-default-features` uses the system's allocator.
-#[cfg(feature = "mimalloc")]
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: heap::Allocator = heap::Allocator;
 
 fn main() -> ExitCode {
     commands::run(&Cli::parse())

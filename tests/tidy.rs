@@ -24,7 +24,7 @@ const TOP_LEVEL: [&str; 16] = [
     "Cargo.toml",
     "Cargo.lock",
     "src",
-    "sendring",
+    "crates",
     "config",
     "tests",
     "benches",
@@ -40,7 +40,7 @@ const TOP_LEVEL: [&str; 16] = [
 ];
 
 fn rust_files() -> Vec<Source> {
-    ["src", "sendring", "tests", "benches"].into_iter().flat_map(sources).collect()
+    ["src", "crates", "tests", "benches"].into_iter().flat_map(sources).collect()
 }
 
 /// Texts that people write: code, documents, scripts.
@@ -52,7 +52,7 @@ fn texts() -> Vec<(String, String)> {
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .filter(|name| name != "Cargo.lock" && name != "LICENSE")
         .collect();
-    for dir in ["src", "sendring", "tests", "benches", "config", "docker", "docs", ".ci", ".config"] {
+    for dir in ["src", "crates", "tests", "benches", "config", "docker", "docs", ".ci", ".config"] {
         if root().join(dir).is_dir() {
             paths.extend(files(dir));
         }

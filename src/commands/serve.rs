@@ -28,6 +28,8 @@ pub struct ServeArgs {
 /// If the configuration cannot be used, or the proxy cannot start or run.
 pub fn run(args: &ServeArgs) -> Result<(), Failure> {
     let Loaded { settings, warnings, .. } = load::with_certificates(&args.config.config, None)?;
+    // What the reading took, several times what is kept of it.
+    heap::give_back();
     let logs = logs::init(&settings.log).map_err(Failure::runtime)?;
     for warning in warnings {
         tracing::warn!(reason = "config", "{warning}");
@@ -114,6 +116,8 @@ async fn reload(args: &ServeArgs, proxy: &Proxy, logs: &Logs) {
             tracing::error!(reason = "reload_refused", %error, "configuration refused, the old one stays");
         }
     }
+    drop(old);
+    heap::give_back();
     tell_systemd(&[NotifyState::Ready]);
 }
 

@@ -105,6 +105,7 @@ impl Work {
         spawn_local(async move { pool.run().await });
         spawn_local(keep_time(self.floor.clone()));
         spawn_local(keep_expiries(self.floor.clone()));
+        spawn_local(give_back_after_storms(self.floor.clone()));
         while let Some(order) = orders.recv().await {
             match order {
                 Order::Admit(newcomer) => self.admit(*newcomer),
@@ -302,6 +303,21 @@ fn cancel_leased(floor: &Rc<Floor>, cell: Rc<ClientCell>, server: ServerId, done
     });
 }
 
+/// Gives memory back when most of very many clients have gone: the allocator would keep it for those to come.
+async fn give_back_after_storms(floor: Rc<Floor>) {
+    let mut most = 0;
+    let mut look = tokio::time::interval(STORM_LOOK);
+    loop {
+        look.tick().await;
+        let now = floor.registry.len();
+        most = most.max(now);
+        if most - now >= STORM && now <= most / 2 {
+            heap::give_back();
+            most = now;
+        }
+    }
+}
+
 /// All clients have left and Postgres has let all servers go.
 async fn everybody_gone(floor: Rc<Floor>) {
     let mut look = tokio::time::interval(LOOK);
@@ -341,6 +357,9 @@ async fn answer_only(id: WorkerId, floor: &Rc<Floor>, orders: &mut mpsc::Unbound
     }
 }
 
+/// How often a worker looks whether clients have gone, and how many are worth it: a megabyte.
+const STORM_LOOK: std::time::Duration = std::time::Duration::from_secs(10);
+const STORM: usize = 1_000;
 /// How often a leaving worker looks whether everybody is gone.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(5);
 /// How long clients and servers that are cut off have to take note of it.

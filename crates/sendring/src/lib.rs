@@ -9,7 +9,7 @@
 //! what the kernel does not take at once stands in [`Unsent`], and the task that queued it is woken. Without [`start`]
 //! nothing is ever queued.
 //!
-//! This is the one crate of the house that may say `unsafe`. It must not know what the bytes mean.
+//! This crate may say `unsafe`. It must not know what the bytes mean.
 
 mod batch;
 mod batched;
