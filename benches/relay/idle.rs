@@ -12,6 +12,7 @@ use tokio::task::LocalSet;
 
 use crate::certificate::{Encryption, Sessions};
 use crate::client::{Client, Login};
+use crate::million;
 use crate::output;
 use crate::peer::Peer;
 use crate::postgres::Pool;
@@ -71,7 +72,8 @@ pub(crate) async fn hold(arguments: &[String]) -> Result<()> {
         password: Password::new(crate::postgres::PASSWORD.to_owned()),
         encryption,
     };
-    let mut clients = LocalSet::new().run_until(log_in_many(Rc::new(login), count.parse()?)).await?;
+    let login = Rc::new(login);
+    let mut clients = LocalSet::new().run_until(log_in_many(|_| Rc::clone(&login), count.parse()?)).await?;
     output::line(LOGGED_IN);
     let mut input = std::io::stdin().lock();
     let mut command = String::new();
@@ -86,7 +88,31 @@ pub(crate) async fn hold(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-async fn log_in_many(login: Rc<Login>, count: usize) -> Result<Vec<Client>> {
+/// The life of a holder of many tenants' clients: logs in, reports, waits for its input to end.
+pub(crate) async fn hold_many(arguments: &[String]) -> Result<()> {
+    let [address, count, first, tenants] = arguments else {
+        bail!("--hold-many needs an address and three numbers")
+    };
+    let (first, tenants): (usize, usize) = (first.parse()?, tenants.parse()?);
+    let address = address.parse::<SocketAddr>()?;
+    let login = |number: usize| {
+        let name = million::name((first + number) % tenants);
+        Rc::new(Login {
+            address,
+            user: name.clone(),
+            database: name,
+            password: Password::new(crate::postgres::PASSWORD.to_owned()),
+            encryption: None,
+        })
+    };
+    let clients = LocalSet::new().run_until(log_in_many(login, count.parse()?)).await?;
+    output::line(LOGGED_IN);
+    std::io::stdin().lock().read_to_string(&mut String::new())?;
+    drop(clients);
+    Ok(())
+}
+
+async fn log_in_many(login: impl Fn(usize) -> Rc<Login>, count: usize) -> Result<Vec<Client>> {
     let mut tasks = tokio::task::JoinSet::new();
     let mut clients = Vec::with_capacity(count);
     for nonce in 0..count {
@@ -94,7 +120,7 @@ async fn log_in_many(login: Rc<Login>, count: usize) -> Result<Vec<Client>> {
             let done = tasks.join_next().await.context("a login is in flight")?;
             clients.push(done??);
         }
-        let login = Rc::clone(&login);
+        let login = login(nonce);
         tasks.spawn_local(async move { Client::login(&login, u64::try_from(nonce)?).await });
     }
     while let Some(done) = tasks.join_next().await {
@@ -103,22 +129,29 @@ async fn log_in_many(login: Rc<Login>, count: usize) -> Result<Vec<Client>> {
     Ok(clients)
 }
 
-struct Holder {
+/// A process that holds clients until it is dropped.
+pub(crate) struct Holder {
     child: Child,
     output: BufReader<std::process::ChildStdout>,
 }
 
 impl Holder {
     fn spawn(address: SocketAddr, count: usize, legs: Legs) -> Result<Self> {
+        let tls: &[&str] = match legs {
+            Legs::Plain => &[],
+            Legs::Tls => &[TLS],
+        };
+        Self::start(&[&["--hold", &address.to_string(), &count.to_string()], tls].concat())
+    }
+
+    /// One for clients of many tenants: their number, which is the first, and how many tenants there are.
+    pub(crate) fn of_many(address: SocketAddr, [count, first, tenants]: &[String; 3]) -> Result<Self> {
+        Self::start(&["--hold-many", &address.to_string(), count, first, tenants])
+    }
+
+    fn start(arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["--hold", &address.to_string(), &count.to_string()]);
-        match legs {
-            Legs::Plain => {}
-            Legs::Tls => {
-                command.arg(TLS);
-            }
-        }
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let output = BufReader::new(child.stdout.take().context("its output is a pipe")?);
         Ok(Self { child, output })
     }
@@ -128,7 +161,8 @@ impl Holder {
         writeln!(input, "{word}").context("a holder of idle clients has ended")
     }
 
-    fn wait_for(&mut self, word: &str) -> Result<()> {
+    /// Waits until it says this.
+    pub(crate) fn wait_for(&mut self, word: &str) -> Result<()> {
         let mut line = String::new();
         self.output.read_line(&mut line)?;
         ensure!(line.trim() == word, "a holder of idle clients failed");
@@ -146,5 +180,6 @@ impl Drop for Holder {
 const PER_HOLDER: usize = 5_000;
 const IN_FLIGHT: usize = 16;
 const TLS: &str = "tls";
-const LOGGED_IN: &str = "logged in";
+/// What a holder says when all its clients are logged in.
+pub(crate) const LOGGED_IN: &str = "logged in";
 const QUERIED: &str = "queried";

@@ -19,9 +19,11 @@ mod load;
 mod logins;
 mod machine;
 mod median;
+mod million;
 mod notify;
 mod output;
 mod pair;
+mod parked;
 mod peer;
 mod peer_config;
 mod pgbench;
@@ -68,6 +70,8 @@ fn run() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match arguments.split_first() {
         Some((flag, rest)) if flag == "--hold" => runtime.block_on(idle::hold(rest)),
+        Some((flag, rest)) if flag == "--hold-many" => runtime.block_on(idle::hold_many(rest)),
+        Some((flag, rest)) if flag == "--park" => parked::run(rest),
         Some((flag, rest)) if flag == "--floor" => floor::run(rest),
         _ if arguments.iter().any(|argument| argument == "--bench") => {
             runtime.block_on(until_stopped(bench()))
@@ -122,6 +126,7 @@ async fn bench() -> Result<()> {
             }
             Part::Tls => encrypted::section(&database, pinning, sides, &plan).await?,
             Part::Tenants => crowd::section(&database, pinning, sides, &plan).await?,
+            Part::Million => million::section(&database, pinning, ours, &plan).await?,
             Part::Configured => configured::section(&database, pinning, sides, &plan).await?,
         };
         output::line(format!("\n{text}"));

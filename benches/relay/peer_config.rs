@@ -128,6 +128,6 @@ fn tenantry(setup: &Setup, ports: Ports) -> Result<String> {
 pub(crate) const CERT_FILE: &str = "server.crt";
 pub(crate) const KEY_FILE: &str = "server.key";
 /// More than the idle clients.
-const MAX_CLIENTS: usize = 12_000;
+const MAX_CLIENTS: usize = 19_000;
 /// Enough for the logins in flight.
 const BACKLOG: usize = 1_024;

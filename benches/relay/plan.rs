@@ -29,10 +29,12 @@ pub(crate) enum Part {
     Tenants,
     /// Start, memory and reload with very many tenants.
     Configured,
+    /// Very many clients.
+    Million,
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Transactions,
         Self::Shared,
         Self::Syscalls,
@@ -43,6 +45,7 @@ impl Part {
         Self::Tls,
         Self::Tenants,
         Self::Configured,
+        Self::Million,
     ];
 
     /// The name in `BENCH_ONLY` and in the document's markers.
@@ -58,6 +61,7 @@ impl Part {
             Self::Tls => "tls",
             Self::Tenants => "tenants",
             Self::Configured => "configured",
+            Self::Million => "million",
         }
     }
 }
@@ -95,6 +99,10 @@ pub(crate) struct Plan {
     pub(crate) logins: usize,
     /// Server logins of one round.
     pub(crate) server_logins: usize,
+    /// Real idle clients of the million's first half.
+    pub(crate) million_real: usize,
+    /// Sessions of its second half.
+    pub(crate) million_parked: usize,
 }
 
 impl Plan {
@@ -126,6 +134,8 @@ impl Plan {
             bulk_bytes: 1 << 30,
             logins: 2_000,
             server_logins: 200,
+            million_real: 18_000,
+            million_parked: 1_000_000,
         }
     }
 
@@ -142,6 +152,8 @@ impl Plan {
             bulk_bytes: 1 << 28,
             logins: 500,
             server_logins: 50,
+            million_real: 2_000,
+            million_parked: 20_000,
             ..Self::full()
         }
     }

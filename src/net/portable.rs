@@ -39,6 +39,7 @@ impl PortableStream {
                 side.tls.get_mut().0.swap(Socket::detach)?;
                 Detached::TlsClient(side)
             }
+            Kind::Nowhere => return Err(io::ErrorKind::Unsupported.into()),
         }))
     }
 

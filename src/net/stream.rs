@@ -35,6 +35,7 @@ pub(super) enum Kind {
     Unix(Batched<UnixStream>),
     TlsServer(Box<TlsSide<tokio_rustls::server::TlsStream<Socket>>>),
     TlsClient(Box<TlsSide<tokio_rustls::client::TlsStream<Socket>>>),
+    Nowhere,
 }
 
 /// A TLS session and the channel-binding data of its server's certificate.
@@ -60,6 +61,13 @@ impl Stream {
         Self(Kind::Unix(Batched::new(socket)))
     }
 
+    /// A connection with nobody at its other end: nothing ever comes, and what is written is gone. It takes no descriptor,
+    /// so that a process can be seen to hold more clients than it may have files open.
+    #[must_use]
+    pub const fn nowhere() -> Self {
+        Self(Kind::Nowhere)
+    }
+
     /// Whether the bytes are encrypted.
     #[must_use]
     pub const fn is_tls(&self) -> bool {
@@ -71,7 +79,7 @@ impl Stream {
     pub fn server_name(&self) -> Option<&str> {
         match &self.0 {
             Kind::TlsServer(side) => side.tls.get_ref().1.server_name(),
-            Kind::Tcp(_) | Kind::Unix(_) | Kind::TlsClient(_) => None,
+            Kind::Tcp(_) | Kind::Unix(_) | Kind::TlsClient(_) | Kind::Nowhere => None,
         }
     }
 
@@ -79,7 +87,7 @@ impl Stream {
     #[must_use]
     pub fn peer_certificate(&self) -> Option<CertificateDer<'static>> {
         let chain = match &self.0 {
-            Kind::Tcp(_) | Kind::Unix(_) => None,
+            Kind::Tcp(_) | Kind::Unix(_) | Kind::Nowhere => None,
             Kind::TlsServer(side) => side.tls.get_ref().1.peer_certificates(),
             Kind::TlsClient(side) => side.tls.get_ref().1.peer_certificates(),
         };
@@ -91,7 +99,7 @@ impl Stream {
     #[must_use]
     pub fn channel_binding(&self) -> Option<Vec<u8>> {
         match &self.0 {
-            Kind::Tcp(_) | Kind::Unix(_) => None,
+            Kind::Tcp(_) | Kind::Unix(_) | Kind::Nowhere => None,
             Kind::TlsServer(side) => side.end_point.as_deref().map(<[u8]>::to_vec),
             Kind::TlsClient(side) => side.end_point.as_deref().map(<[u8]>::to_vec),
         }
@@ -102,7 +110,7 @@ impl Stream {
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         match &self.0 {
             Kind::Tcp(socket) => socket.peer_addr().ok(),
-            Kind::Unix(_) => None,
+            Kind::Unix(_) | Kind::Nowhere => None,
             Kind::TlsServer(side) => side.tls.get_ref().0.peer_addr(),
             Kind::TlsClient(side) => side.tls.get_ref().0.peer_addr(),
         }
@@ -127,6 +135,7 @@ impl Stream {
             Kind::Unix(socket) => plain::poll_read(socket, cx, buf),
             Kind::TlsServer(side) => poll_read_some(&mut side.tls, cx, buf).map(goodbye_is_optional),
             Kind::TlsClient(side) => poll_read_some(&mut side.tls, cx, buf).map(goodbye_is_optional),
+            Kind::Nowhere => Poll::Pending,
         }
     }
 
@@ -135,7 +144,7 @@ impl Stream {
         match &self.0 {
             Kind::Tcp(socket) => socket.poll_peek(cx, &mut ReadBuf::new(buf)),
             // tokio has no such call for Unix sockets, and nobody speaks direct TLS there.
-            Kind::Unix(_) | Kind::TlsServer(_) | Kind::TlsClient(_) => {
+            Kind::Unix(_) | Kind::TlsServer(_) | Kind::TlsClient(_) | Kind::Nowhere => {
                 Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
             }
         }
@@ -149,6 +158,7 @@ impl Stream {
             Kind::Unix(socket) => plain::poll_write(socket, cx, buf),
             Kind::TlsServer(side) => Pin::new(&mut side.tls).poll_write(cx, buf),
             Kind::TlsClient(side) => Pin::new(&mut side.tls).poll_write(cx, buf),
+            Kind::Nowhere => Poll::Ready(Ok(buf.len())),
         }
     }
 
@@ -159,7 +169,7 @@ impl Stream {
         match &mut self.0 {
             Kind::Tcp(socket) => socket.queue(bytes, cx.waker()),
             Kind::Unix(socket) => socket.queue(bytes, cx.waker()),
-            Kind::TlsServer(_) | Kind::TlsClient(_) => false,
+            Kind::TlsServer(_) | Kind::TlsClient(_) | Kind::Nowhere => false,
         }
     }
 
@@ -171,6 +181,7 @@ impl Stream {
             Kind::Unix(socket) => socket.has_unsent(),
             Kind::TlsServer(side) => side.tls.get_ref().0.has_unsent(),
             Kind::TlsClient(side) => side.tls.get_ref().0.has_unsent(),
+            Kind::Nowhere => false,
         }
     }
 
@@ -181,6 +192,7 @@ impl Stream {
             Kind::Unix(socket) => plain::poll_flush(socket, cx),
             Kind::TlsServer(side) => Pin::new(&mut side.tls).poll_flush(cx),
             Kind::TlsClient(side) => Pin::new(&mut side.tls).poll_flush(cx),
+            Kind::Nowhere => Poll::Ready(Ok(())),
         }
     }
 
@@ -191,6 +203,7 @@ impl Stream {
             Kind::Unix(socket) => plain::poll_shutdown(socket, cx),
             Kind::TlsServer(side) => Pin::new(&mut side.tls).poll_shutdown(cx),
             Kind::TlsClient(side) => Pin::new(&mut side.tls).poll_shutdown(cx),
+            Kind::Nowhere => Poll::Ready(Ok(())),
         }
     }
 
@@ -257,8 +270,8 @@ impl Stream {
         match self.0 {
             Kind::Tcp(socket) => Ok(Socket::Tcp(socket)),
             Kind::Unix(socket) => Ok(Socket::Unix(socket)),
-            Kind::TlsServer(_) | Kind::TlsClient(_) => {
-                Err(io::Error::new(io::ErrorKind::InvalidInput, "TLS inside TLS is not supported"))
+            Kind::TlsServer(_) | Kind::TlsClient(_) | Kind::Nowhere => {
+                Err(io::Error::new(io::ErrorKind::InvalidInput, "TLS goes over a plain socket"))
             }
         }
     }
