@@ -36,6 +36,7 @@ mod sections;
 mod setup;
 mod shape;
 mod shared;
+mod storm;
 mod strace;
 mod stream;
 mod table;
@@ -71,6 +72,7 @@ fn run() -> Result<()> {
     match arguments.split_first() {
         Some((flag, rest)) if flag == "--hold" => runtime.block_on(idle::hold(rest)),
         Some((flag, rest)) if flag == "--hold-many" => runtime.block_on(idle::hold_many(rest)),
+        Some((flag, rest)) if flag == "--storm" => runtime.block_on(storm::rage(rest)),
         Some((flag, rest)) if flag == "--park" => parked::run(rest),
         Some((flag, rest)) if flag == "--floor" => floor::run(rest),
         _ if arguments.iter().any(|argument| argument == "--bench") => {
@@ -126,6 +128,7 @@ async fn bench() -> Result<()> {
             }
             Part::Tls => encrypted::section(&database, pinning, sides, &plan).await?,
             Part::Tenants => crowd::section(&database, pinning, sides, &plan).await?,
+            Part::Storm => storm::section(&database, pinning, sides, &plan).await?,
             Part::Million => million::section(&database, pinning, ours, &plan).await?,
             Part::Configured => configured::section(&database, pinning, sides, &plan).await?,
         };

@@ -29,12 +29,14 @@ pub(crate) enum Part {
     Tenants,
     /// Start, memory and reload with very many tenants.
     Configured,
+    /// Very many logins at once.
+    Storm,
     /// Very many clients.
     Million,
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Transactions,
         Self::Shared,
         Self::Syscalls,
@@ -45,6 +47,7 @@ impl Part {
         Self::Tls,
         Self::Tenants,
         Self::Configured,
+        Self::Storm,
         Self::Million,
     ];
 
@@ -61,6 +64,7 @@ impl Part {
             Self::Tls => "tls",
             Self::Tenants => "tenants",
             Self::Configured => "configured",
+            Self::Storm => "storm",
             Self::Million => "million",
         }
     }
@@ -99,6 +103,8 @@ pub(crate) struct Plan {
     pub(crate) logins: usize,
     /// Server logins of one round.
     pub(crate) server_logins: usize,
+    /// Logins of a storm.
+    pub(crate) storm_logins: usize,
     /// Real idle clients of the million's first half.
     pub(crate) million_real: usize,
     /// Sessions of its second half.
@@ -134,6 +140,7 @@ impl Plan {
             bulk_bytes: 1 << 30,
             logins: 2_000,
             server_logins: 200,
+            storm_logins: 10_000,
             million_real: 18_000,
             million_parked: 1_000_000,
         }
@@ -152,6 +159,7 @@ impl Plan {
             bulk_bytes: 1 << 28,
             logins: 500,
             server_logins: 50,
+            storm_logins: 2_000,
             million_real: 2_000,
             million_parked: 20_000,
             ..Self::full()

@@ -56,6 +56,13 @@ impl Conversation {
         Ok(first == [TLS_HANDSHAKE])
     }
 
+    /// Hears the beginning of a client that cannot have TLS. One that wants it at once is told by the end of the connection:
+    /// it would understand nothing else.
+    pub(super) async fn begin_in_clear(&mut self) -> Result<(), LoginFailure> {
+        self.fill().await?;
+        if self.input.first() == Some(&TLS_HANDSHAKE) { Err(LoginFailure::TlsNotOffered) } else { Ok(()) }
+    }
+
     /// Does the TLS handshake. Nothing may have been read that is not understood.
     pub(super) async fn secure(self, tls: &ServerTls, start: Start) -> Result<Self, LoginFailure> {
         self.expect_silence()?;

@@ -127,9 +127,12 @@ impl Handshake<Connected> {
 impl Handshake<Accepted> {
     /// Encryption, as far as wanted, and the startup packet.
     pub(super) async fn open(mut self) -> Result<Opening, LoginFailure> {
-        if self.visit.peer.is_some() && self.talk.starts_with_tls().await? {
-            let tls = self.tls().ok_or(LoginFailure::TlsNotOffered)?;
-            self = self.start_tls(&tls, Start::Direct).await?;
+        match self.tls() {
+            Some(tls) if self.talk.starts_with_tls().await? => {
+                self = self.start_tls(&tls, Start::Direct).await?;
+            }
+            Some(_) => {}
+            None => self.talk.begin_in_clear().await?,
         }
         loop {
             let heard = match self.talk.first_message().await {
