@@ -132,7 +132,9 @@ impl Handshake<Accepted> {
                 self = self.start_tls(&tls, Start::Direct).await?;
             }
             Some(_) => {}
-            None => self.talk.begin_in_clear().await?,
+            None if self.visit.peer.is_some() => self.talk.begin_in_clear().await?,
+            // On a Unix socket TLS is what breaks the protocol, and the client is told so in the clear.
+            None => {}
         }
         loop {
             let heard = match self.talk.first_message().await {
