@@ -167,8 +167,8 @@ impl Exchange {
             return 0;
         }
         let mut rest = input;
-        while let Ok(Some(Header { tag: b'D' | b'd', body_len })) = frame::peek(rest)
-            && let Some((_, behind)) = rest.split_at_checked(HEADER_BYTES.saturating_add(body_len))
+        while let Ok(Some(header @ Header { tag: b'D' | b'd', .. })) = frame::peek(rest)
+            && let Some((_, behind)) = rest.split_at_checked(header.total_len())
         {
             rest = behind;
         }

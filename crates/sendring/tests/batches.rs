@@ -7,6 +7,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream as Far;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
@@ -222,16 +223,19 @@ fn the_flusher_comes_behind_whoever_was_woken_and_is_not_kept_off_by_the_busy() 
         spawn_local(keep_flushing());
         yield_now().await;
         let (mut near, far) = pair();
+        let far = Rc::new(far);
         spawn_local(async {
             loop {
                 yield_now().await;
             }
         });
         let (mut second, second_far) = pair();
+        let first_far = Rc::clone(&far);
         let sending = spawn_local(async move {
             assert!(near.queue(b"sent", Waker::noop()));
             // Woken by the first sender: its message belongs to the same batch.
             let second = spawn_local(async move {
+                assert_eq!(arrived(&first_far), b"", "the flusher did not wait for it");
                 assert!(second.queue(b"too", Waker::noop()));
                 second
             });

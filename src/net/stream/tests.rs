@@ -386,7 +386,7 @@ fn what_is_queued_and_what_is_written_arrive_in_their_order() {
                     near.write_all(&piece).await.unwrap();
                 }
                 sent.extend_from_slice(&piece);
-                if number % 3 == 0 && is_queued {
+                if number % 3 == 0 {
                     sendring::flush();
                     unsent += usize::from(near.has_unsent());
                 }
@@ -398,7 +398,7 @@ fn what_is_queued_and_what_is_written_arrive_in_their_order() {
             let got = reading.await.unwrap();
             assert!(got == sent, "{} of {} bytes, or others", got.len(), sent.len());
             assert_eq!(queued > 0, batches && !encrypted, "TLS queues what it has encrypted");
-            assert_eq!(unsent > 0, batches && !encrypted, "the socket was never full");
+            assert_eq!(unsent > 0, batches, "the socket was never full, or nobody is told");
         }
     });
 }
