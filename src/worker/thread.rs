@@ -63,7 +63,7 @@ fn take_driver(id: WorkerId, driver: Driver) -> std::io::Result<()> {
         Driver::Epoll => Ok(false),
         Driver::Auto | Driver::IoUring => net::send_in_batches().map(|()| true),
     };
-    let (name, reason) = match batches {
+    let (name, error) = match batches {
         Ok(true) => ("io_uring", None),
         Ok(false) => ("epoll", None),
         Err(error) if driver == Driver::Auto => ("epoll", Some(error)),
@@ -73,8 +73,9 @@ fn take_driver(id: WorkerId, driver: Driver) -> std::io::Result<()> {
         }
     };
     if id.0 == 0 {
-        let reason = reason.map(|error| format!("the system gives no io_uring: {error}"));
-        tracing::info!(driver = name, reason, "how workers send");
+        let error = error.map(|error| error.to_string());
+        let reason = error.is_some().then_some("no_io_uring");
+        tracing::info!(driver = name, reason, error, "how workers send");
     }
     Ok(())
 }
