@@ -5,6 +5,7 @@
 use anyhow::Result;
 
 use crate::client::framed;
+use crate::postgres::Pool;
 
 /// How a statement is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,14 @@ impl Shape {
             Self::Extended => "extended",
             Self::Prepared => "prepared",
             Self::Pipeline => "pipeline of 10",
+        }
+    }
+
+    /// The pool: prepared statements need a server per client in PgBouncer 1.18, so both get that many.
+    pub(crate) const fn pool(self) -> Pool {
+        match self {
+            Self::Simple | Self::Extended => Pool::Pooled,
+            Self::Prepared | Self::Pipeline => Pool::Held,
         }
     }
 

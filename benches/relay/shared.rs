@@ -10,7 +10,7 @@ use crate::output;
 use crate::peer::{Kind, Peer, Side};
 use crate::pinning::Pinning;
 use crate::plan::Plan;
-use crate::postgres::{Database, Pool};
+use crate::postgres::Database;
 use crate::setup::{Legs, Setup};
 use crate::shape::Shape;
 use crate::table::{Table, number, ratio};
@@ -38,7 +38,7 @@ pub(crate) async fn section(database: &Database, pinning: Pinning, plan: &Plan) 
         "io_uring p99 µs",
         "PgBouncer p99 µs",
     ]);
-    for shape in [Shape::Simple, Shape::Prepared] {
+    for shape in [Shape::Simple, Shape::Prepared, Shape::Pipeline] {
         for clients in plan.clients.iter().copied() {
             output::line(format!("shared: {}, {clients} clients", shape.name()));
             let samples = measure(&peers, shape, clients, plan).await?;
@@ -52,8 +52,7 @@ pub(crate) async fn section(database: &Database, pinning: Pinning, plan: &Plan) 
 
 /// Samples of each peer, one for each round.
 async fn measure(peers: &[Peer], shape: Shape, clients: usize, plan: &Plan) -> Result<Vec<Vec<Sample>>> {
-    // As in the other placement: PgBouncer 1.18 needs a server per client for prepared statements.
-    let pool = if shape == Shape::Simple { Pool::Pooled } else { Pool::Held };
+    let pool = shape.pool();
     let mut groups = Vec::new();
     for peer in peers {
         let mut group = Group::gather(peer.pid(), &peer.login(pool)?, clients).await?;
@@ -102,6 +101,7 @@ const fn limits(shape: Shape, clients: usize) -> [f64; 2] {
     match (clients, shape) {
         (1, _) => [1.0, 1.0],
         (_, Shape::Prepared) => [0.7, 0.85],
+        (_, Shape::Pipeline) => [0.95, 0.95],
         _ => [0.8, 0.97],
     }
 }

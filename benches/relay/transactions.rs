@@ -9,7 +9,7 @@ use crate::output;
 use crate::peer::Peer;
 use crate::pgbench::{self, PgbenchRun};
 use crate::plan::Plan;
-use crate::postgres::{Database, Pool};
+use crate::postgres::Database;
 use crate::shape::Shape;
 use crate::table::{Table, number, ratio};
 use crate::turns::{self, Group, Sample, micros_each};
@@ -61,14 +61,6 @@ fn scenarios(plan: &Plan) -> Vec<Scenario> {
 }
 
 impl Scenario {
-    /// The pool: prepared statements need a server per client in PgBouncer 1.18, so both get that many.
-    const fn pool(self) -> Pool {
-        match self.shape {
-            Shape::Simple | Shape::Extended => Pool::Pooled,
-            Shape::Prepared | Shape::Pipeline => Pool::Held,
-        }
-    }
-
     /// At most this many times what PgBouncer and the relay need.
     const fn limits(self) -> [f64; 2] {
         match (self.clients, self.shape) {
@@ -92,7 +84,7 @@ impl Scenario {
     async fn select_one(self, peers: &[Peer; 3], plan: &Plan) -> Result<[Sample; 3]> {
         let mut groups = Vec::new();
         for peer in peers {
-            let mut group = Group::gather(peer.pid(), &peer.login(self.pool())?, self.clients).await?;
+            let mut group = Group::gather(peer.pid(), &peer.login(self.shape.pool())?, self.clients).await?;
             group.warm_up(self.shape, self.clients, plan).await?;
             groups.push(group);
         }
@@ -107,7 +99,7 @@ impl Scenario {
     fn pgbench(self, database: &Database, peers: &[Peer; 3], plan: &Plan) -> Result<[Sample; 3]> {
         let run = |peer: &Peer| {
             let seconds = plan.pgbench_seconds;
-            pgbench::select_only(database, peer, self.pool(), self.shape, self.clients, seconds)
+            pgbench::select_only(database, peer, self.shape.pool(), self.shape, self.clients, seconds)
         };
         let [ours, theirs, floor] = peers;
         let first = [run(ours)?, run(theirs)?, run(floor)?];

@@ -311,9 +311,14 @@ impl Session {
             .exchange
             .server_bytes(&mut self.client, &mut server.state, input, &mut sink)
             .map_err(Stop::Server)?;
-        self.cell.set_busy(talk.exchange.outstanding() > 0);
+        let more_comes = talk.exchange.outstanding() > 0;
+        self.cell.set_busy(more_comes);
         let bytes = sink.finish();
-        if !bytes.is_empty() && self.say(cx, bytes).is_err() {
+        if bytes.is_empty() {
+            return Ok(turn);
+        }
+        let said = if more_comes { self.say_now(cx, bytes) } else { self.say(cx, bytes) };
+        if said.is_err() {
             return Err(Stop::ClientGone);
         }
         Ok(turn)

@@ -350,6 +350,12 @@ impl Session {
         self.to_client.send(&mut self.stream, cx, bytes)
     }
 
+    /// As [`Self::say`], without waiting for what others say.
+    pub(super) fn say_now(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> std::io::Result<()> {
+        self.count_out(bytes.len());
+        self.to_client.send_now(&mut self.stream, cx, bytes)
+    }
+
     pub(super) fn park(&mut self) {
         self.cell.set_whereabouts(Whereabouts::Parked);
         self.phase = Phase::Parked;

@@ -44,11 +44,24 @@ impl Outbox {
     /// # Errors
     /// If the connection is gone.
     pub(super) fn send(&mut self, stream: &mut Stream, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
+        if self.bytes.is_empty() && !self.unflushed && stream.queue(cx, bytes) {
+            return Ok(());
+        }
+        self.send_now(stream, cx, bytes)
+    }
+
+    /// As [`Self::send`], and at once: what others of this thread send is not waited for.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub(super) fn send_now(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> io::Result<()> {
         let mut rest = bytes;
         if self.bytes.is_empty() {
-            if !self.unflushed && stream.queue(cx, bytes) {
-                return Ok(());
-            }
             while !rest.is_empty() {
                 match stream.poll_write(cx, rest)? {
                     Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),

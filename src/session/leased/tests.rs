@@ -15,7 +15,7 @@ use crate::backend::{Connector, Profile};
 use crate::budget::BudgetConfig;
 use crate::config::load_text;
 use crate::ids::WorkerId;
-use crate::net::Listener;
+use crate::net::{self, Listener};
 use crate::pool::{Acquired, Clock, Pool, PoolLimits, TenantState};
 use crate::session::closing::LAST_WORDS_TIMEOUT;
 use crate::session::{Admission, CancelKeys, Floor, Registry, SessionWishes, greet};
@@ -110,6 +110,42 @@ fn a_named_statement_that_has_not_come_whole_waits_without_a_server() {
             drive(&mut session, |session| !matches!(session.phase, Phase::Parked)).await;
         }
     });
+}
+
+/// What ends a wait goes with what others send; what does not has nothing to gain by waiting.
+#[test]
+fn answers_with_more_to_come_are_sent_at_once_and_the_last_one_with_what_others_send() {
+    if net::send_in_batches().is_err() {
+        // Nothing is ever kept back then, which the other tests see.
+        return;
+    }
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
+        let (mut session, mut client) = session().await;
+        net::send_queued();
+        let mut greeting = [0; 1024];
+        assert!(client.read(&mut greeting).await.unwrap() > 0);
+        client.write_all(b"Q\0\0\0\x0aBEGIN\0Q\0\0\0\x0dSELECT 1\0").await.unwrap();
+        drive(&mut session, |session| outstanding(session) == 2).await;
+        net::send_queued();
+        let mut answer = Vec::new();
+        frame::put(&mut answer, b'C', |body| body.extend_from_slice(b"BEGIN\0"));
+        frame::put(&mut answer, b'Z', |body| body.push(b'T'));
+        let mut heard = [0; 1024];
+        poll_fn(|cx| Poll::Ready(session.server_says(cx, &answer))).await.unwrap();
+        assert!(has_come(&client), "it waits for others");
+        assert_eq!(client.read(&mut heard).await.unwrap(), answer.len());
+        poll_fn(|cx| Poll::Ready(session.server_says(cx, &answer))).await.unwrap();
+        assert_eq!(outstanding(&session), 0);
+        assert!(!has_come(&client), "it did not wait for others");
+        net::send_queued();
+        assert_eq!(client.read(&mut heard).await.unwrap(), answer.len());
+    });
+}
+
+/// Whether there is something to read.
+fn has_come(client: &TcpStream) -> bool {
+    socket2::SockRef::from(client).peek(&mut [std::mem::MaybeUninit::uninit()]).is_ok()
 }
 
 #[derive(Default)]
