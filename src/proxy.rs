@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -244,10 +245,25 @@ impl Drop for Proxy {
     }
 }
 
-/// Moves capacity between workers as they need it. Ends with the workers.
+/// Moves capacity between workers as they need it, and sees how busy they are. Ends with the workers.
 async fn balance(fleet: Arc<Fleet>, mut notes: control::Notes) {
-    while let Some((worker, note)) = notes.recv().await {
-        fleet.note(worker, note);
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // With one worker there is nothing to choose.
+    let chooses = fleet.len() > 1;
+    let mut looked = look.tick().await;
+    loop {
+        tokio::select! {
+            note = notes.recv() => match note {
+                Some((worker, note)) => fleet.note(worker, note),
+                None => return,
+            },
+            _ = look.tick(), if chooses => {
+                let now = tokio::time::Instant::now();
+                fleet.observe(now.duration_since(looked));
+                looked = now;
+            }
+        }
     }
 }
 
@@ -300,6 +316,8 @@ fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// How often is looked how busy the workers are.
+const LOOK: Duration = Duration::from_secs(1);
 const DEFAULT_PORT: u16 = 6432;
 /// How long logins in progress may take to be told that they come too late.
 const LAST_LOGINS: Duration = Duration::from_secs(1);

@@ -169,6 +169,8 @@ pub struct ClusterReport {
 pub struct WorkerReport {
     /// Which worker.
     pub worker: WorkerId,
+    /// Microseconds that its thread had something to do.
+    pub busy_us: u64,
     /// Tenants that have been seen since start.
     pub tenants: Vec<TenantReport>,
     /// One per cluster.

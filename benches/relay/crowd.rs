@@ -34,7 +34,7 @@ pub(crate) async fn section(
     let mut groups = Vec::new();
     for peer in [&ours, &theirs] {
         output::line(format!("tenants: {} clients log in at {}", TENANTS * CLIENTS_EACH, peer.name));
-        let mut group = Group::new(peer.pid(), log_in(peer, &names).await?);
+        let mut group = Group::new(peer.pids(), log_in(peer, &names).await?);
         group.warm_up(Shape::Simple, IN_FLIGHT, plan).await?;
         groups.push(group);
     }

@@ -59,7 +59,7 @@ async fn transactions(peers: &[Peer; 2], plan: &Plan) -> Result<String> {
             for _ in 0..plan.rounds {
                 let mut groups = Vec::new();
                 for peer in peers {
-                    let mut group = Group::gather(peer.pid(), &peer.login(pool)?, count).await?;
+                    let mut group = Group::gather(peer.pids(), &peer.login(pool)?, count).await?;
                     group.warm_up(shape, count, plan).await?;
                     groups.push(group);
                 }

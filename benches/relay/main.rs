@@ -9,6 +9,7 @@ mod certificate;
 mod client;
 mod clock;
 mod configured;
+mod cores;
 mod crowd;
 mod document;
 mod encrypted;
@@ -118,6 +119,7 @@ async fn bench() -> Result<()> {
         let text = match part {
             Part::Transactions => transactions::section(&database, &peers, &plan).await?,
             Part::Shared => shared::section(&database, pinning, &plan).await?,
+            Part::Cores => cores::section(&database, pinning, sides, &plan).await?,
             Part::Syscalls => sections::syscalls(&peers, &plan).await?,
             Part::Instructions => instructions::section(&database, &plan).await?,
             Part::Idle => sections::idle(&database, pinning, sides, &plan).await?,

@@ -56,7 +56,7 @@ async fn real(
         [Peer::start(side, pinning, database, &setup)?, Peer::start(side, pinning, database, &setup)?];
     let mut groups = Vec::new();
     for peer in [&full, &empty] {
-        groups.push(Group::new(peer.pid(), working(peer, names).await?));
+        groups.push(Group::new(peer.pids(), working(peer, names).await?));
     }
     let before = procfs::memory(full.pid())?;
     let mut holders = Vec::new();

@@ -49,6 +49,8 @@ pub(crate) struct Peer {
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
     child: Child,
+    /// Further processes on the same port.
+    helpers: Vec<Child>,
     address: SocketAddr,
     dir: tempfile::TempDir,
     legs: Legs,
@@ -105,10 +107,13 @@ impl Peer {
         }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let start = now();
-        let child = command.spawn().with_context(|| format!("starting {name}"))?;
+        let mut start_one = || command.spawn().with_context(|| format!("starting {name}"));
+        let child = start_one()?;
+        let processes = if kind == Kind::PgBouncer { setup.cores } else { 1 };
+        let helpers = (1..processes).map(|_| start_one()).collect::<Result<_>>()?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, ports.proxy));
         let (start_time, legs) = (Duration::ZERO, setup.legs);
-        let mut peer = Self { name, kind, child, address, dir, legs, notices, start_time };
+        let mut peer = Self { name, kind, child, helpers, address, dir, legs, notices, start_time };
         peer.wait_until_it_accepts()?;
         peer.start_time = start.elapsed();
         Ok(peer)
@@ -116,6 +121,11 @@ impl Peer {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// All processes of it.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        std::iter::once(&self.child).chain(&self.helpers).map(Child::id).collect()
     }
 
     /// Where its files are.
@@ -211,8 +221,10 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         // It may have ended by itself; then there is nothing to kill.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        for child in std::iter::once(&mut self.child).chain(&mut self.helpers) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

@@ -58,7 +58,7 @@ fn pgbouncer(setup: &Setup, ports: Ports, path: &dyn Fn(&str) -> String) -> Resu
             "{name} = host=127.0.0.1 port={port} dbname=bench pool_mode={mode} pool_size={servers}",
             name = entry.name,
             port = ports.postgres,
-            servers = entry.servers,
+            servers = entry.servers / setup.cores,
         )?;
     }
     write!(
@@ -69,6 +69,9 @@ fn pgbouncer(setup: &Setup, ports: Ports, path: &dyn Fn(&str) -> String) -> Resu
         port = ports.proxy,
         users = path("userlist.txt"),
     )?;
+    if setup.cores > 1 {
+        text.push_str("so_reuseport = 1\n");
+    }
     match setup.legs {
         Legs::Plain => text.push_str("server_tls_sslmode = disable\n"),
         Legs::Tls => write!(
@@ -101,13 +104,14 @@ fn tenantry(setup: &Setup, ports: Ports) -> Result<String> {
     };
     let mut text = format!(
         "[listen]\naddress = \"127.0.0.1:{proxy}\"\nmax_clients = {MAX_CLIENTS}\nbacklog = {BACKLOG}\n\n\
-         {listen_tls}[threads]\nfront = 1\nworkers = 1\n\n\
+         {listen_tls}[threads]\nfront = 1\nworkers = {workers}\n\n\
          [http]\naddress = \"off\"\n\n[log]\nfilter = \"warn\"\n\n\
          [cluster.main]\nurl = \"postgres://127.0.0.1:{postgres}/bench?sslmode={sslmode}\"\n\
          max_connections = {budget}\n",
         proxy = ports.proxy,
         postgres = ports.postgres,
         budget = setup.budget,
+        workers = setup.cores,
     );
     for entry in &setup.entries {
         write!(

@@ -13,6 +13,8 @@ pub(crate) enum Part {
     Transactions,
     /// The same where Postgres may use the proxies' CPU.
     Shared,
+    /// Two workers beside two processes.
+    Cores,
     /// System calls per transaction.
     Syscalls,
     /// Instructions per transaction.
@@ -36,9 +38,10 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Transactions,
         Self::Shared,
+        Self::Cores,
         Self::Syscalls,
         Self::Instructions,
         Self::Idle,
@@ -56,6 +59,7 @@ impl Part {
         match self {
             Self::Transactions => "transactions",
             Self::Shared => "shared",
+            Self::Cores => "cores",
             Self::Syscalls => "syscalls",
             Self::Instructions => "instructions",
             Self::Idle => "idle",

@@ -43,6 +43,8 @@ pub(crate) struct Setup {
     /// Server connections in all.
     pub(crate) budget: u32,
     pub(crate) legs: Legs,
+    /// Workers of Tenantry, or processes of PgBouncer, which then share the servers.
+    pub(crate) cores: u32,
 }
 
 impl Setup {
@@ -67,7 +69,7 @@ impl Setup {
             let password = STANDARD.encode(password.as_ref().get(..PASSWORD_BYTES).unwrap_or_default());
             Entry { name, mode: Mode::Transaction, servers: 5, verifier, password }
         };
-        Self { entries: (0..tenants).map(entry).collect(), budget: 100, legs: Legs::Plain }
+        Self { entries: (0..tenants).map(entry).collect(), budget: 100, legs: Legs::Plain, cores: 1 }
     }
 
     /// The same and one tenant more, whose role exists.
@@ -94,7 +96,7 @@ impl Setup {
             password: PASSWORD.to_owned(),
         };
         let entries = names.iter().map(entry).collect();
-        Ok(Self { entries, budget: u32::try_from(names.len())?, legs: Legs::Plain })
+        Ok(Self { entries, budget: u32::try_from(names.len())?, legs: Legs::Plain, cores: 1 })
     }
 
     fn of_pools(legs: Legs, verifier: &str, password: &str) -> Self {
@@ -108,7 +110,8 @@ impl Setup {
             verifier: verifier.to_owned(),
             password: password.to_owned(),
         });
-        Self { entries: entries.to_vec(), budget: Pool::ALL.map(Pool::servers).iter().sum(), legs }
+        let budget = Pool::ALL.map(Pool::servers).iter().sum();
+        Self { entries: entries.to_vec(), budget, legs, cores: 1 }
     }
 }
 

@@ -55,7 +55,7 @@ async fn measure(peers: &[Peer], shape: Shape, clients: usize, plan: &Plan) -> R
     let pool = shape.pool();
     let mut groups = Vec::new();
     for peer in peers {
-        let mut group = Group::gather(peer.pid(), &peer.login(pool)?, clients).await?;
+        let mut group = Group::gather(peer.pids(), &peer.login(pool)?, clients).await?;
         group.warm_up(shape, clients, plan).await?;
         groups.push(group);
     }

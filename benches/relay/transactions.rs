@@ -84,7 +84,7 @@ impl Scenario {
     async fn select_one(self, peers: &[Peer; 3], plan: &Plan) -> Result<[Sample; 3]> {
         let mut groups = Vec::new();
         for peer in peers {
-            let mut group = Group::gather(peer.pid(), &peer.login(self.shape.pool())?, self.clients).await?;
+            let mut group = Group::gather(peer.pids(), &peer.login(self.shape.pool())?, self.clients).await?;
             group.warm_up(self.shape, self.clients, plan).await?;
             groups.push(group);
         }

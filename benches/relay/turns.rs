@@ -15,7 +15,8 @@ use crate::shape::Shape;
 
 /// The logged-in clients of one proxy.
 pub(crate) struct Group {
-    pid: u32,
+    /// The processes of the proxy.
+    pids: Vec<u32>,
     clients: Vec<Client>,
 }
 
@@ -28,13 +29,13 @@ pub(crate) struct Sample {
 }
 
 impl Group {
-    /// Logs clients in at the proxy of that process, one after the other.
-    pub(crate) async fn gather(pid: u32, login: &Login, count: usize) -> Result<Self> {
-        Ok(Self::new(pid, load::gather(login, count).await?))
+    /// Logs clients in at the proxy of those processes, one after the other.
+    pub(crate) async fn gather(pids: Vec<u32>, login: &Login, count: usize) -> Result<Self> {
+        Ok(Self::new(pids, load::gather(login, count).await?))
     }
 
-    pub(crate) const fn new(pid: u32, clients: Vec<Client>) -> Self {
-        Self { pid, clients }
+    pub(crate) const fn new(pids: Vec<u32>, clients: Vec<Client>) -> Self {
+        Self { pids, clients }
     }
 
     /// Lets the clients run for a moment that nobody measures.
@@ -69,10 +70,9 @@ pub(crate) async fn measure(
             order.reverse();
         }
         for (group, runs) in order {
-            let pid = group.pid;
+            let cpu = || group.pids.iter().map(|pid| procfs::cpu_ns(*pid)).sum();
             let clients = std::mem::take(&mut group.clients);
-            let (run, rest) =
-                load::run_prepared(clients, shape, in_flight, turn, || procfs::cpu_ns(pid)).await?;
+            let (run, rest) = load::run_prepared(clients, shape, in_flight, turn, cpu).await?;
             group.clients = rest;
             runs.push(run);
         }

@@ -1,13 +1,15 @@
 //! The workers, and which tenant lives on which.
 //!
-//! Owns placement. It is looked up once per login; a query never comes here.
+//! Owns the workers. Where a tenant lives is looked up once per login; a query never comes here.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+use super::placement::{Placement, Placements};
 use crate::budget::{Exchange, Instruction};
 use crate::front::{Admitted, Reception};
 use crate::ids::{ClusterId, TenantId, WorkerId};
@@ -31,20 +33,6 @@ pub struct Fleet {
 /// What workers say about their parts of the budgets; to be given to [`Fleet::note`].
 pub type Notes = mpsc::UnboundedReceiver<(WorkerId, Note)>;
 
-/// Where a tenant lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Placement {
-    /// On one worker, for as long as the process lives.
-    Pinned(WorkerId),
-}
-
-#[derive(Debug)]
-struct Placements {
-    of: HashMap<TenantId, Placement>,
-    /// Tenants placed on each worker.
-    load: Vec<usize>,
-}
-
 /// Why there is no fleet.
 #[derive(Debug, thiserror::Error)]
 pub enum FleetError {
@@ -65,9 +53,8 @@ impl Fleet {
         for (plan, number) in plans.into_iter().zip(0_u16..) {
             workers.push(Worker::spawn(WorkerId(number), plan, keys.clone(), said.clone())?);
         }
-        let load = vec![0; workers.len()];
         let exchanges = budgets.iter().map(|total| Exchange::new(*total, workers.len())).collect();
-        let placements = Mutex::new(Placements { of: HashMap::new(), load });
+        let placements = Mutex::new(Placements::new(workers.len()));
         Ok((
             Self { workers, placements, exchanges: Mutex::new(exchanges), unreachable: Mutex::default() },
             notes,
@@ -132,6 +119,11 @@ impl Fleet {
         }
     }
 
+    /// Looks how busy the workers are; `elapsed` has passed since the last time. Tenants that come are placed by that.
+    pub fn observe(&self, elapsed: Duration) {
+        self.placements.lock().observe(elapsed, self.workers.iter().map(Worker::busy));
+    }
+
     /// How many workers there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -183,25 +175,9 @@ impl Fleet {
     }
 
     fn worker_for(&self, tenant: TenantId) -> Option<&Worker> {
-        let mut placements = self.placements.lock();
-        let placement = match placements.of.get(&tenant) {
-            Some(placement) => *placement,
-            None => placements.place(tenant)?,
-        };
-        match placement {
+        match self.placements.lock().place(tenant)? {
             Placement::Pinned(worker) => self.workers.get(usize::from(worker.0)),
         }
-    }
-}
-
-impl Placements {
-    /// Puts a tenant on the worker that has the fewest.
-    fn place(&mut self, tenant: TenantId) -> Option<Placement> {
-        let (number, load) = self.load.iter_mut().enumerate().min_by_key(|(_, load)| **load)?;
-        *load = load.saturating_add(1);
-        let placement = Placement::Pinned(WorkerId(u16::try_from(number).ok()?));
-        self.of.insert(tenant, placement);
-        Some(placement)
     }
 }
 

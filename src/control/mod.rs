@@ -5,6 +5,7 @@
 
 mod budgets;
 mod fleet;
+mod placement;
 mod plans;
 
 pub use budgets::{BudgetError, budgets};

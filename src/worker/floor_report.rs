@@ -4,6 +4,8 @@
 
 use std::rc::Rc;
 
+use tokio::runtime::Handle;
+
 use crate::ids::WorkerId;
 use crate::pool::TenantState;
 use crate::session::Floor;
@@ -20,7 +22,14 @@ pub(super) fn report(worker: WorkerId, floor: &Rc<Floor>) -> WorkerReport {
         login_failures: failures.iter().map(|(reason, count)| (*reason, *count)).collect(),
     });
     let tenants = floor.pool.tenants().iter().map(|state| tenant(floor, state)).collect();
-    WorkerReport { worker, tenants, clusters, waits: floor.waits.borrow().clone() }
+    let busy_us = super::busy(&Handle::current().metrics()).as_micros();
+    WorkerReport {
+        worker,
+        busy_us: u64::try_from(busy_us).unwrap_or(u64::MAX),
+        tenants,
+        clusters,
+        waits: floor.waits.borrow().clone(),
+    }
 }
 
 fn tenant(floor: &Rc<Floor>, state: &Rc<TenantState>) -> TenantReport {

@@ -7,7 +7,9 @@ mod floor_report;
 mod thread;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::runtime::RuntimeMetrics;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::Connector;
@@ -65,6 +67,7 @@ pub struct Worker {
     id: WorkerId,
     orders: mpsc::UnboundedSender<Order>,
     gone: tokio::sync::watch::Receiver<bool>,
+    metrics: RuntimeMetrics,
 }
 
 impl Worker {
@@ -81,14 +84,20 @@ impl Worker {
         // Unbounded, but each sender is bounded: clients by max_clients and the half-open limit, the rest is control.
         let (orders, receiver) = mpsc::unbounded_channel();
         let (going, gone) = tokio::sync::watch::channel(false);
-        thread::spawn(id, plan, (keys, notes), receiver, going)?;
-        Ok(Self { id, orders, gone })
+        let metrics = thread::spawn(id, plan, (keys, notes), receiver, going)?;
+        Ok(Self { id, orders, gone, metrics })
     }
 
     /// Its number.
     #[must_use]
     pub const fn id(&self) -> WorkerId {
         self.id
+    }
+
+    /// How long its thread has had something to do since it started.
+    #[must_use]
+    pub fn busy(&self) -> Duration {
+        busy(&self.metrics)
     }
 
     /// Gives an order. One that comes too late is dropped, and with it what it holds (a client's connection is closed).
@@ -108,4 +117,9 @@ impl Worker {
         let mut gone = self.gone.clone();
         let _ = gone.wait_for(|gone| *gone).await;
     }
+}
+
+/// The runtime of a worker has one thread.
+fn busy(metrics: &RuntimeMetrics) -> Duration {
+    metrics.worker_total_busy_duration(0)
 }

@@ -5,7 +5,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::runtime::{Builder, LocalOptions, RuntimeMetrics};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 
@@ -29,7 +29,7 @@ pub(super) fn spawn(
     (keys, notes): (CancelKeys, Notes),
     orders: mpsc::UnboundedReceiver<Order>,
     going: watch::Sender<bool>,
-) -> std::io::Result<()> {
+) -> std::io::Result<RuntimeMetrics> {
     let (told, started) = std::sync::mpsc::sync_channel(1);
     std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
         // A local runtime, not a LocalSet: a task that is woken on its own thread goes straight to the run queue.
@@ -45,7 +45,7 @@ pub(super) fn spawn(
             let _ = told.send(Err(error));
             return;
         }
-        let _ = told.send(Ok(()));
+        let _ = told.send(Ok(runtime.metrics()));
         runtime.block_on(async move {
             let mut work = Work::new(id, plan, keys, notes);
             work.run(orders).await;

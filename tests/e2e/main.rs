@@ -22,6 +22,7 @@ mod logs;
 mod meanings;
 mod modes;
 mod pins;
+mod placing;
 mod process_ids;
 mod queries;
 mod reloading;

@@ -61,6 +61,7 @@ async fn a_page_says_what_the_workers_counted() {
     assert_eq!(page["tenantry_start_time_seconds"].value(&[]), 1_770_000_000.123);
     assert_eq!(page["tenantry_certificate_not_after_timestamp_seconds"].value(&[]), 1_900_000_000.0);
     assert_eq!(page["tenantry_config_reloads_total"].value(&[("result", "failed")]), 1.0);
+    assert_eq!(page["tenantry_worker_busy_seconds_total"].value(&[("worker", "1")]), 1.500_001);
 }
 
 #[tokio::test]

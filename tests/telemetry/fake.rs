@@ -140,7 +140,14 @@ fn worker(number: u16, settings: &Settings) -> WorkerReport {
             histogram.observe(step * step * tier * 97);
         }
     }
-    WorkerReport { worker: WorkerId(number), tenants: Vec::new(), clusters: clusters.collect(), waits }
+    let busy_us = 1_500_000 + u64::from(number);
+    WorkerReport {
+        worker: WorkerId(number),
+        busy_us,
+        tenants: Vec::new(),
+        clusters: clusters.collect(),
+        waits,
+    }
 }
 
 fn tenant_report(id: TenantId) -> TenantReport {

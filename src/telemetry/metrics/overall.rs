@@ -25,6 +25,11 @@ pub(super) fn write_proxy(text: &mut TextWriter, report: &ProxyReport) {
     for (result, logged) in logins {
         text.sample(LOGINS.name, &[("result", result)], Value::Count(logged));
     }
+    text.family(&WORKER_BUSY);
+    for worker in &report.workers {
+        let number = worker.worker.to_string();
+        text.sample(WORKER_BUSY.name, &[("worker", &number)], Value::Micros(worker.busy_us));
+    }
     text.family(&RELOADS);
     text.sample(RELOADS.name, &[("result", "ok")], Value::Count(report.config_reloads_ok));
     text.sample(RELOADS.name, &[("result", "failed")], Value::Count(report.config_reloads_failed));
@@ -142,6 +147,8 @@ const HALF_OPEN: Family =
     Family::gauge("tenantry_clients_half_open", "Clients that have not finished logging in.");
 const CLIENTS_LIMIT: Family = Family::gauge("tenantry_clients_limit", "Clients that may be connected.");
 const LOGINS: Family = Family::counter("tenantry_logins_total", "Client logins, by result.");
+const WORKER_BUSY: Family =
+    Family::counter("tenantry_worker_busy_seconds_total", "Time that a worker's thread had something to do.");
 const RELOADS: Family =
     Family::counter("tenantry_config_reloads_total", "Reloads, applied or refused whole.");
 const CERTIFICATE: Family = Family::gauge(
