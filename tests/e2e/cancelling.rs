@@ -153,9 +153,15 @@ async fn a_server_whose_cancel_may_still_come_is_handed_to_nobody() {
     let mut client = stage.client("acme").await;
     client.query("BEGIN").await;
     let pid = client.query("SELECT pg_backend_pid()").await.value().to_owned();
-    let postmaster = stage.postgres.pid().unwrap();
+    let (admin, postmaster) = (stage.admin().await, stage.postgres.pid().unwrap());
     stage.postgres.signal_backend("STOP", postmaster).unwrap();
-    client.send(&Batch::new().query("SELECT pg_sleep(1), 'mine'").0).await;
+    client.send(&Batch::new().query("SELECT pg_sleep(2), 'mine'").0).await;
+    // Before the worker has read it there is nothing to cancel.
+    let sleeping = format!("SELECT 1 FROM pg_stat_activity WHERE pid = {pid} AND wait_event = 'PgSleep'");
+    eventually("the query runs", PATIENCE, async || {
+        (!admin.query(&sleeping, &[]).await.unwrap().is_empty()).then_some(())
+    })
+    .await;
     // Closed when the request was given up; nobody knows how far it came.
     cancel(&stage, &client.key.clone()).await;
     assert!(client.until_ready().await.errors.is_empty());
