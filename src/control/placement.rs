@@ -27,12 +27,12 @@ pub(super) struct Placements {
 struct Load {
     /// Tenants that live here.
     tenants: u32,
-    /// Those of them that came since it was last looked at.
-    fresh: u32,
     /// How long it had been busy by then.
     busy: Duration,
     /// The part of its time that it is busy, of late: 0 to 1.
     part: f64,
+    /// It has ended, and does nothing any more.
+    gone: bool,
 }
 
 impl Placements {
@@ -41,35 +41,36 @@ impl Placements {
         Self { of: HashMap::new(), workers: vec![Load::default(); workers] }
     }
 
-    /// Takes note of how long each worker has been busy since it started; `elapsed` has passed since the last time.
-    pub(super) fn observe(&mut self, elapsed: Duration, busy: impl IntoIterator<Item = Duration>) {
+    /// Takes note of how long each worker has been busy since it started, `None` for one that has ended; `elapsed` has
+    /// passed since the last time.
+    pub(super) fn observe(&mut self, elapsed: Duration, busy: impl IntoIterator<Item = Option<Duration>>) {
         let seconds = elapsed.as_secs_f64();
         if seconds <= 0.0 {
             return;
         }
         for (load, busy) in self.workers.iter_mut().zip(busy) {
+            let Some(busy) = busy else {
+                load.gone = true;
+                continue;
+            };
             let part = (busy.saturating_sub(load.busy).as_secs_f64() / seconds).min(1.0);
             load.part += (part - load.part) * NEWS;
             load.busy = busy;
-            load.fresh = 0;
         }
     }
 
-    /// Where the tenant lives: where it was put, or else on the worker with most time left. Workers that are about equally
-    /// busy take turns.
+    /// Where the tenant lives: where it was put, or else on the worker with most time left and fewest tenants. Both count:
+    /// tenants that do nothing now may do something later.
     pub(super) fn place(&mut self, tenant: TenantId) -> Option<Placement> {
         if let Some(known) = self.of.get(&tenant) {
             return Some(*known);
         }
         let tenants = self.workers.iter().fold(0_u32, |sum, load| sum.saturating_add(load.tenants));
-        let busy: f64 = self.workers.iter().map(|load| load.part).sum();
-        // What a tenant is expected to take until it has been seen at work.
-        let usual = busy / f64::from(tenants.max(1));
-        let steps = |load: &Load| ((load.part + f64::from(load.fresh) * usual) / STEP).floor();
-        let order = |a: &Load, b: &Load| steps(a).total_cmp(&steps(b)).then(a.tenants.cmp(&b.tenants));
-        let (number, load) = self.workers.iter_mut().enumerate().min_by(|(_, a), (_, b)| order(a, b))?;
+        let even = f64::from(tenants.max(1)) / self.workers.len() as f64;
+        let burden = |load: &Load| f64::from(load.tenants) / even + load.part * WEIGHT;
+        let there = self.workers.iter_mut().enumerate().filter(|(_, load)| !load.gone);
+        let (number, load) = there.min_by(|(_, a), (_, b)| burden(a).total_cmp(&burden(b)))?;
         load.tenants = load.tenants.saturating_add(1);
-        load.fresh = load.fresh.saturating_add(1);
         let placement = Placement::Pinned(WorkerId(u16::try_from(number).ok()?));
         self.of.insert(tenant, placement);
         Some(placement)
@@ -78,8 +79,8 @@ impl Placements {
 
 /// How much of what is known of a worker is what was seen last: with a look each second, five seconds count for most.
 const NEWS: f64 = 0.3;
-/// Workers whose times differ by less than this part are equally busy.
-const STEP: f64 = 0.05;
+/// A worker that is busy all the time is as good as one that does nothing and has so many times an even part of the tenants.
+const WEIGHT: f64 = 4.0;
 
 #[cfg(test)]
 mod tests {
@@ -99,7 +100,7 @@ mod tests {
         let mut placements = Placements::new(3);
         let homes: Vec<usize> = (0..6).map(|tenant| worker(&mut placements, tenant)).collect();
         assert_eq!(homes, [0, 1, 2, 0, 1, 2]);
-        placements.observe(SECOND, [SECOND, Duration::ZERO, Duration::ZERO]);
+        placements.observe(SECOND, [SECOND, Duration::ZERO, Duration::ZERO].map(Some));
         assert_eq!(worker(&mut placements, 3), 0, "it stays");
     }
 
@@ -109,10 +110,10 @@ mod tests {
         for tenant in 0..4 {
             worker(&mut placements, tenant);
         }
-        placements.observe(SECOND, [SECOND / 2, Duration::ZERO]);
+        placements.observe(SECOND, [SECOND, Duration::ZERO].map(Some));
         assert_eq!((4..7).map(|tenant| worker(&mut placements, tenant)).collect::<Vec<_>>(), [1, 1, 1]);
         for seconds in 2..12 {
-            placements.observe(SECOND, [SECOND / 2, SECOND * seconds]);
+            placements.observe(SECOND, [SECOND, SECOND * seconds].map(Some));
         }
         assert_eq!(worker(&mut placements, 7), 0);
     }
@@ -123,12 +124,34 @@ mod tests {
         for tenant in 0..40 {
             worker(&mut placements, tenant);
         }
-        placements.observe(SECOND, [SECOND, SECOND, SECOND, SECOND * 8 / 10]);
+        placements.observe(SECOND, [SECOND, SECOND, SECOND, SECOND * 8 / 10].map(Some));
         let mut put = [0; 4];
         for tenant in 40..440 {
             put[worker(&mut placements, tenant)] += 1;
         }
         assert!(put.iter().all(|put| (85..=120).contains(put)), "{put:?}");
+    }
+
+    /// Pools of applications that connect at night work in the morning.
+    #[test]
+    fn tenants_that_do_nothing_yet_are_not_all_put_on_the_worker_that_has_a_little_less_to_do() {
+        let mut placements = Placements::new(2);
+        let mut put = [0; 2];
+        for second in 1..=500 {
+            let busy = [SECOND * 4 / 100, SECOND * 9 / 100].map(|part| Some(part * second));
+            placements.observe(SECOND, busy);
+            for tenant in 0..10 {
+                put[worker(&mut placements, second * 10 + tenant)] += 1;
+            }
+        }
+        assert!(put.iter().all(|put| *put > 2_000), "{put:?}");
+    }
+
+    #[test]
+    fn a_worker_that_has_ended_gets_nobody() {
+        let mut placements = Placements::new(2);
+        placements.observe(SECOND, [None, Some(SECOND)]);
+        assert_eq!((0..3).map(|tenant| worker(&mut placements, tenant)).collect::<Vec<_>>(), [1, 1, 1]);
     }
 
     #[test]
@@ -162,7 +185,7 @@ mod tests {
                 for (busy, load) in busy.iter_mut().zip(&by_load) {
                     *busy += SECOND.mul_f64(f64::min(*load, 1.0));
                 }
-                placements.observe(SECOND, busy.iter().copied());
+                placements.observe(SECOND, busy.iter().copied().map(Some));
             }
             let busiest = |loads: &[f64]| loads.iter().copied().fold(0.0, f64::max);
             let least = busiest(&loads).max(BUSY_WORKERS / workers as f64);

@@ -50,7 +50,7 @@ impl Outbox {
         self.send_now(stream, cx, bytes)
     }
 
-    /// As [`Self::send`], and at once: what others of this thread send is not waited for.
+    /// As [`Self::send`], and on a plain socket at once: what others of this thread send is not waited for.
     ///
     /// # Errors
     /// If the connection is gone.

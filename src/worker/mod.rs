@@ -94,10 +94,10 @@ impl Worker {
         self.id
     }
 
-    /// How long its thread has had something to do since it started.
+    /// How long its thread has had something to do since it started; `None` if it has ended.
     #[must_use]
-    pub fn busy(&self) -> Duration {
-        busy(&self.metrics)
+    pub fn busy(&self) -> Option<Duration> {
+        (!self.orders.is_closed()).then(|| busy(&self.metrics))
     }
 
     /// Gives an order. One that comes too late is dropped, and with it what it holds (a client's connection is closed).

@@ -147,8 +147,10 @@ const HALF_OPEN: Family =
     Family::gauge("tenantry_clients_half_open", "Clients that have not finished logging in.");
 const CLIENTS_LIMIT: Family = Family::gauge("tenantry_clients_limit", "Clients that may be connected.");
 const LOGINS: Family = Family::counter("tenantry_logins_total", "Client logins, by result.");
-const WORKER_BUSY: Family =
-    Family::counter("tenantry_worker_busy_seconds_total", "Time that a worker's thread had something to do.");
+const WORKER_BUSY: Family = Family::counter(
+    "tenantry_worker_busy_seconds_total",
+    "Time that a worker's thread had something to do, with or without a CPU.",
+);
 const RELOADS: Family =
     Family::counter("tenantry_config_reloads_total", "Reloads, applied or refused whole.");
 const CERTIFICATE: Family = Family::gauge(
