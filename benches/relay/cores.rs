@@ -68,22 +68,23 @@ async fn row(
     shape: Shape,
     plan: &Plan,
 ) -> Result<[String; 10]> {
-    let mut groups = Vec::new();
-    for peer in peers {
-        let mut group = Group::new(peer.pids(), log_in(peer, names).await?);
-        group.warm_up(shape, CLIENTS, plan).await?;
-        groups.push(group);
-    }
     let (mut cpu, mut rate, mut p99) = (Pair::default(), Pair::default(), Pair::default());
     for _ in 0..plan.rounds {
+        // Each round logs in anew: how the kernel divides PgBouncer's clients is another draw then.
+        let mut groups = Vec::new();
+        for peer in peers {
+            let mut group = Group::new(peer.pids(), log_in(peer, names).await?);
+            group.warm_up(shape, CLIENTS, plan).await?;
+            groups.push(group);
+        }
         let samples = turns::measure(&mut groups, shape, CLIENTS, plan).await?;
         let [ours, theirs] = samples.as_slice() else { continue };
         cpu.push(ours.cpu_us, theirs.cpu_us);
         rate.push(ours.per_second, theirs.per_second);
         p99.push(ours.p99_us.unwrap_or(0.0), theirs.p99_us.unwrap_or(0.0));
-    }
-    for group in groups {
-        group.close().await?;
+        for group in groups {
+            group.close().await?;
+        }
     }
     let [our_cpu, their_cpu] = cpu.medians();
     let [our_rate, their_rate] = rate.medians();

@@ -1,8 +1,8 @@
 //! The configuration files of both proxies: the same work for both.
 //!
-//! Owns the texts. One worker each, SCRAM against a stored verifier towards clients and SCRAM towards Postgres (PgBouncer
-//! with the keys of its clients, which needs the same verifier on both sides), the same numbers of servers, everything else
-//! as it comes.
+//! Owns the texts. As many workers as processes, SCRAM against a stored verifier towards clients and SCRAM towards Postgres
+//! (PgBouncer with the keys of its clients, which needs the same verifier on both sides), the same numbers of servers,
+//! everything else as it comes.
 
 use std::fmt::Write as _;
 use std::path::Path;
