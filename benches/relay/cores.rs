@@ -24,7 +24,7 @@ pub(crate) async fn section(
     sides: [Side; 2],
     plan: &Plan,
 ) -> Result<String> {
-    let names: Vec<String> = (0..=TENANTS).map(|number| format!("cores{number}")).collect();
+    let names: Vec<String> = (0..TENANTS + 2).map(|number| format!("cores{number}")).collect();
     database.add_roles(&names).await?;
     let setup = Setup { cores: CORES, ..Setup::busy(&names, SERVERS_EACH)? };
     for process in [std::process::id(), database.pid()?] {
@@ -48,7 +48,10 @@ pub(crate) async fn section(
         "p99 ratio",
     ]);
     let (several, one) = names.split_at(TENANTS);
-    for (label, names) in [("of four tenants", several), ("of one tenant", one)] {
+    let (one, spread) = one.split_at(1);
+    for (label, names) in
+        [("of four tenants", several), ("of one tenant", one), ("of one tenant on two workers", spread)]
+    {
         for shape in [Shape::Simple, Shape::Extended] {
             output::line(format!("cores: {}, clients {label}", shape.name()));
             table.row(row(format!("{}, {label}", shape.name()), &peers, names, shape, plan).await?);
@@ -114,10 +117,14 @@ async fn log_in(peer: &Peer, names: &[String]) -> Result<Vec<Client>> {
 }
 
 impl Setup {
-    /// Tenants that may have this many servers each.
+    /// Tenants that may have this many servers each, the last one on all workers.
     fn busy(names: &[String], servers: u32) -> Result<Self> {
         let crowd = Self::crowd(names)?;
-        let entries: Vec<Entry> = crowd.entries.into_iter().map(|entry| Entry { servers, ..entry }).collect();
+        let mut entries: Vec<Entry> =
+            crowd.entries.into_iter().map(|entry| Entry { servers, ..entry }).collect();
+        if let Some(last) = entries.last_mut() {
+            last.workers = CORES;
+        }
         let budget = servers * u32::try_from(entries.len())?;
         Ok(Self { entries, budget, ..crowd })
     }

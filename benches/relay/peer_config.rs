@@ -124,6 +124,9 @@ fn tenantry(setup: &Setup, ports: Ports) -> Result<String> {
             verifier = entry.verifier,
             password = entry.password,
         )?;
+        if entry.workers > 1 {
+            writeln!(text, "workers = {}", entry.workers)?;
+        }
     }
     Ok(text)
 }

@@ -32,6 +32,8 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) mode: Mode,
     pub(crate) servers: u32,
+    /// Workers of Tenantry that have its clients.
+    pub(crate) workers: u32,
     pub(crate) verifier: String,
     pub(crate) password: String,
 }
@@ -67,7 +69,7 @@ impl Setup {
                 STANDARD.encode(server.as_ref()),
             );
             let password = STANDARD.encode(password.as_ref().get(..PASSWORD_BYTES).unwrap_or_default());
-            Entry { name, mode: Mode::Transaction, servers: 5, verifier, password }
+            Entry { name, mode: Mode::Transaction, servers: 5, workers: 1, verifier, password }
         };
         Self { entries: (0..tenants).map(entry).collect(), budget: 100, legs: Legs::Plain, cores: 1 }
     }
@@ -92,6 +94,7 @@ impl Setup {
             name: name.clone(),
             mode: Mode::Transaction,
             servers: 1,
+            workers: 1,
             verifier: verifier.clone(),
             password: PASSWORD.to_owned(),
         };
@@ -107,6 +110,7 @@ impl Setup {
                 Pool::Held => Mode::Session,
             },
             servers: pool.servers(),
+            workers: 1,
             verifier: verifier.to_owned(),
             password: password.to_owned(),
         });

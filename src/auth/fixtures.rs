@@ -25,6 +25,7 @@ pub(super) fn tenant(name: &str, users: &[&str]) -> Tenant {
         allowance: Allowance { reserve: 0, floor: 1, share: 2, ceiling: 4, weight: 2, max_waiters: 100 },
         mode: PoolMode::Transaction,
         max_clients: 100,
+        workers: 1,
         queue_timeout: Duration::from_secs(5),
         time_limits: TimeLimits::default(),
         users: users.iter().map(user).collect(),

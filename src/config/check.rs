@@ -151,7 +151,7 @@ fn total(parts: &[(&str, u32)]) -> u64 {
 }
 
 /// A worker with fewer servers than this cannot turn one over while another works.
-const SERVERS_PER_WORKER: u32 = 2;
+pub(super) const SERVERS_PER_WORKER: u32 = 2;
 
 /// More parts of a sum than this are added up.
 const PARTS_SHOWN: usize = 5;

@@ -237,6 +237,7 @@ impl<'a> Loading<'a> {
                 &model.pool.max_clients_per_tenant,
                 MAX_CLIENTS_PER_TENANT,
             ),
+            threads: threads.workers,
         };
         let tenants = self.tenants(&model.tenants, unread, &defaults)?;
         wall::check(&tenants, &clusters, &mut self.problems);

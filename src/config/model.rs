@@ -193,6 +193,7 @@ pub(super) struct TenantModel {
     pub(super) server_auth: Value<ServerAuthModel>,
     pub(super) tier: Value<TierName>,
     pub(super) mode: Value<PoolModeModel>,
+    pub(super) workers: Value<u32>,
     pub(super) limits: Value<LimitsModel>,
     pub(super) settings: Value<BTreeMap<Spanned<String>, Spanned<Scalar>>>,
     pub(super) client_auth: Value<ClientAuthModel>,

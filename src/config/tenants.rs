@@ -10,6 +10,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::build::Builder;
+use super::check::SERVERS_PER_WORKER;
 use super::clusters::BuiltCluster;
 use super::error::Problem;
 use super::logins::{certificate_span, token_span};
@@ -48,6 +49,8 @@ pub(super) struct Defaults<'a> {
     /// Where tiers and tenants say nothing of time limits, `[pool]` does.
     pub(super) pool: &'a PoolModel,
     pub(super) max_clients: u32,
+    /// `threads.workers`
+    pub(super) threads: usize,
 }
 
 impl Builder<'_> {
@@ -83,6 +86,8 @@ impl Builder<'_> {
         };
         let limits = model.limits.as_ref().map(Spanned::get_ref);
         let max_clients = limits.map(|limits| &limits.max_clients).unwrap_or(&None);
+        let max_clients = self.positive("limits.max_clients", max_clients, defaults.max_clients);
+        let allowance = self.allowance(name, model, tier, defaults, cluster);
         let tenant = Tenant {
             id: TenantId(0),
             name: name.get_ref().as_str().into(),
@@ -96,9 +101,10 @@ impl Builder<'_> {
             replication: model.replication.as_ref().is_some_and(|may| *may.get_ref()),
             settings: self.settings(model),
             tier,
-            allowance: self.allowance(name, model, tier, defaults, cluster),
+            allowance,
             mode: model.mode.as_ref().map_or(defaults.mode, |word| (*word.get_ref()).into()),
-            max_clients: self.positive("limits.max_clients", max_clients, defaults.max_clients),
+            max_clients,
+            workers: self.workers(name, model, &allowance, defaults.threads),
             queue_timeout,
             time_limits: time_limits(limits, defaults.tiers.get(&tier), defaults.pool),
             users,
@@ -310,6 +316,41 @@ impl Builder<'_> {
             weight,
             max_waiters: max_waiters.unwrap_or_else(|| share.saturating_mul(20).max(50)),
         }
+    }
+
+    /// Workers that the tenant's clients are spread over. Each has its part of what the tenant may use, and needs enough of
+    /// it: a server within the share, and one beside it (for a listener, or a session that keeps one).
+    fn workers(
+        &mut self,
+        tenant: &Spanned<String>,
+        model: &model::TenantModel,
+        allowance: &Allowance,
+        threads: usize,
+    ) -> u32 {
+        let workers = self.positive("workers", &model.workers, 1);
+        let Some(written) = &model.workers else { return workers };
+        let needs = [
+            ("share", allowance.share, workers),
+            ("ceiling", allowance.ceiling, workers.saturating_mul(SERVERS_PER_WORKER)),
+        ];
+        for (key, value, least) in needs.into_iter().filter(|(_, value, least)| workers > 1 && value < least)
+        {
+            let title = format!(
+                "tenant `{}` on {workers} workers needs a {key} of at least {least}, and has {value}",
+                tenant.get_ref()
+            );
+            let problem = Problem::at(written.span(), title, format!("{workers} workers"))
+                .help(format!("raise `{key}` in its `limits`, or have fewer workers"));
+            self.problems.error(problem);
+        }
+        if usize::try_from(workers).unwrap_or(usize::MAX) > threads {
+            let title =
+                format!("tenant `{}` asks for {workers} workers, and there are {threads}", tenant.get_ref());
+            let problem = Problem::at(written.span(), title, format!("{threads} will do"))
+                .help("raise `threads.workers`, or have fewer workers here");
+            self.problems.warn(problem);
+        }
+        workers
     }
 
     /// Settings of the role, applied at each server login.

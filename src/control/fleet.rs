@@ -1,4 +1,4 @@
-//! The workers, and which tenant lives on which.
+//! The workers, and which tenants live on which.
 //!
 //! Owns the workers. Where a tenant lives is looked up once per login; a query never comes here.
 
@@ -9,7 +9,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-use super::placement::{Placement, Placements};
+use super::placement::{Place, Placements};
+use super::spread::Step;
 use crate::budget::{Exchange, Instruction};
 use crate::front::{Admitted, Reception};
 use crate::ids::{ClusterId, TenantId, WorkerId};
@@ -17,7 +18,7 @@ use crate::pool::Note;
 use crate::session::{CancelKeys, Newcomer, SessionWishes};
 use crate::stats::WorkerReport;
 use crate::wire::startup::CancelKey;
-use crate::worker::{Order, Plan, Worker};
+use crate::worker::{Allotment, Order, Plan, Worker};
 
 /// All workers of a process.
 #[derive(Debug)]
@@ -136,11 +137,59 @@ impl Fleet {
         self.workers.is_empty()
     }
 
-    /// Gives every worker its new plan.
-    pub fn apply(&self, plans: Vec<Plan>) {
+    /// Gives every worker its new plan. Tenants whose number of workers has changed go over to it in the background. Must
+    /// be called in a runtime.
+    pub fn apply(self: &Arc<Self>, plans: Vec<Plan>) {
+        if let Some(plan) = plans.first() {
+            let tenants = self.placements.lock().tenants();
+            for tenant in tenants.into_iter().filter_map(|id| plan.settings.catalog.get(id)) {
+                self.resize(tenant.id, tenant.workers);
+            }
+        }
         for (worker, plan) in self.workers.iter().zip(plans) {
             worker.order(Order::Apply(Box::new(plan)));
         }
+    }
+
+    fn resize(self: &Arc<Self>, tenant: TenantId, workers: u32) {
+        let mut placements = self.placements.lock();
+        let steps = placements.resize(tenant, workers);
+        let settled = self.take(tenant, steps);
+        drop(placements);
+        self.go_on_when(tenant, settled);
+    }
+
+    /// When all workers keep to what they were told, the tenant's portions get their new sizes.
+    fn go_on_when(self: &Arc<Self>, tenant: TenantId, settled: Option<oneshot::Receiver<()>>) {
+        let Some(settled) = settled else { return };
+        let fleet = self.clone();
+        tokio::spawn(async move {
+            // Nobody says anything: the last one drops it.
+            let _ = settled.await;
+            let mut placements = fleet.placements.lock();
+            let (last, first) = placements.resized(tenant);
+            let _ = fleet.take(tenant, last);
+            let settled = fleet.take(tenant, first);
+            drop(placements);
+            fleet.go_on_when(tenant, settled);
+        });
+    }
+
+    /// Has steps taken, in the order of calls: under the lock of the placements. What is returned ends when all have been.
+    fn take(&self, tenant: TenantId, steps: Vec<Step>) -> Option<oneshot::Receiver<()>> {
+        if steps.is_empty() {
+            return None;
+        }
+        let (done, settled) = oneshot::channel();
+        let done = Arc::new(done);
+        for Step { worker, portion, clients, elsewhere } in steps {
+            if let Some(worker) = self.workers.get(usize::from(worker.0)) {
+                let done = done.clone();
+                let allotment = Allotment { tenant, portion, clients, elsewhere, done };
+                worker.order(Order::Allot(Box::new(allotment)));
+            }
+        }
+        Some(settled)
     }
 
     /// What all workers say about themselves.
@@ -173,22 +222,23 @@ impl Fleet {
             worker.gone().await;
         }
     }
-
-    fn worker_for(&self, tenant: TenantId) -> Option<&Worker> {
-        match self.placements.lock().place(tenant)? {
-            Placement::Pinned(worker) => self.workers.get(usize::from(worker.0)),
-        }
-    }
 }
 
 impl Reception for Fleet {
     fn admit(&self, client: Admitted) {
-        let Some(worker) = self.worker_for(client.tenant.id) else { return };
+        // Held until the order is given: a client must not come where its tenant has just left, or is not yet.
+        let mut placements = self.placements.lock();
+        let place = placements.place(client.tenant.id, client.tenant.workers);
+        let Some(Place { worker, elsewhere, seat, steps }) = place else { return };
+        let Some(worker) = self.workers.get(usize::from(worker.0)) else { return };
+        // Nobody has anything of a tenant that has just come: there is nothing to wait for.
+        let _ = self.take(client.tenant.id, steps);
         worker.order(Order::Admit(Box::new(Newcomer {
             tenant: client.tenant,
             stream: client.stream,
             request_id: client.request_id,
-            place: Box::new(client.slot),
+            elsewhere,
+            place: Box::new((client.slot, seat)),
             wishes: SessionWishes {
                 mode: client.mode,
                 replication: client.replication,

@@ -7,6 +7,7 @@ mod budgets;
 mod fleet;
 mod placement;
 mod plans;
+mod spread;
 
 pub use budgets::{BudgetError, budgets};
 pub use fleet::{Fleet, FleetError, Notes};

@@ -1,18 +1,76 @@
-//! Which worker a tenant lives on.
+//! Which workers a tenant lives on.
 //!
-//! Owns the choice, which is made when a tenant's first client comes and holds for as long as the process lives. Has no
-//! clock: how long each worker has been busy is told to it. Must not know workers beyond their numbers.
+//! Owns the choice, which is made when a tenant's first client comes and holds for as long as its number of workers does.
+//! Has no clock: how long each worker has been busy is told to it. Must not know workers beyond their numbers.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::spread::{Spread, Step};
 use crate::ids::{TenantId, WorkerId};
 
 /// Where a tenant lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Placement {
-    /// On one worker, for as long as the process lives.
-    Pinned(WorkerId),
+#[derive(Debug)]
+enum Placement {
+    /// On one worker.
+    Pinned(Seats),
+    /// On several.
+    Spread(Box<Spread>),
+}
+
+/// A worker, as a tenant's clients see it.
+#[derive(Clone, Debug)]
+pub(super) struct Seats {
+    pub(super) worker: WorkerId,
+    /// How many of the tenant's clients are there. Nobody counts where there is one worker only.
+    taken: Option<Arc<AtomicU32>>,
+}
+
+impl Seats {
+    fn new(worker: WorkerId, counts: bool) -> Self {
+        Self { worker, taken: counts.then(Arc::default) }
+    }
+
+    /// How many of the tenant's clients are there.
+    pub(super) fn taken(&self) -> u32 {
+        self.taken.as_ref().map_or(0, |taken| taken.load(Ordering::Relaxed))
+    }
+
+    /// One more is.
+    pub(super) fn take(&self) -> Seat {
+        if let Some(taken) = &self.taken {
+            taken.fetch_add(1, Ordering::Relaxed);
+        }
+        Seat(self.taken.clone())
+    }
+}
+
+/// A client that counts on its worker. Dropping it ends that.
+#[derive(Debug)]
+pub(super) struct Seat(Option<Arc<AtomicU32>>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(taken) = &self.0 {
+            taken.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Where a client goes.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Its worker.
+    pub(super) worker: WorkerId,
+    /// How many clients its tenant has on other workers.
+    pub(super) elsewhere: u32,
+    /// To be kept for as long as the client is there.
+    pub(super) seat: Seat,
+    /// To be taken before it comes there.
+    pub(super) steps: Vec<Step>,
 }
 
 /// All tenants that have been placed, and what is known of the workers.
@@ -24,7 +82,7 @@ pub(super) struct Placements {
 
 /// One worker.
 #[derive(Clone, Debug, Default)]
-struct Load {
+pub(super) struct Load {
     /// Tenants that live here.
     tenants: u32,
     /// How long it had been busy by then.
@@ -59,22 +117,98 @@ impl Placements {
         }
     }
 
-    /// Where the tenant lives: where it was put, or else on the worker with most time left and fewest tenants. Both count:
-    /// tenants that do nothing now may do something later.
-    pub(super) fn place(&mut self, tenant: TenantId) -> Option<Placement> {
-        if let Some(known) = self.of.get(&tenant) {
-            return Some(*known);
-        }
-        let tenants = self.workers.iter().fold(0_u32, |sum, load| sum.saturating_add(load.tenants));
-        let even = f64::from(tenants.max(1)) / self.workers.len() as f64;
-        let burden = |load: &Load| f64::from(load.tenants) / even + load.part * WEIGHT;
-        let there = self.workers.iter_mut().enumerate().filter(|(_, load)| !load.gone);
-        let (number, load) = there.min_by(|(_, a), (_, b)| burden(a).total_cmp(&burden(b)))?;
-        load.tenants = load.tenants.saturating_add(1);
-        let placement = Placement::Pinned(WorkerId(u16::try_from(number).ok()?));
-        self.of.insert(tenant, placement);
-        Some(placement)
+    /// A worker for a client of the tenant, of the `wanted` ones that the tenant is to have: of those where it was put, or
+    /// else of those with most time left and fewest tenants.
+    pub(super) fn place(&mut self, tenant: TenantId, wanted: u32) -> Option<Place> {
+        let mut steps = Vec::new();
+        let workers = &mut self.workers;
+        let placement = match self.of.entry(tenant) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let first = Seats::new(least_burdened(workers, &[])?, workers.len() > 1);
+                let placement = match wanted.min(there(workers)) {
+                    0 | 1 => Placement::Pinned(first),
+                    wanted => {
+                        let mut spread = Spread::new(first);
+                        spread.resize(wanted, |seats| more(workers, seats));
+                        // Nobody is there yet: nothing has to be waited for.
+                        steps = spread.resized();
+                        Placement::Spread(Box::new(spread))
+                    }
+                };
+                place.insert(placement)
+            }
+        };
+        let (seats, clients) = match placement {
+            Placement::Pinned(seats) => (&*seats, seats.taken()),
+            Placement::Spread(spread) => {
+                (spread.fewest(|worker| !is_gone(workers, worker))?, spread.clients())
+            }
+        };
+        let elsewhere = clients.saturating_sub(seats.taken());
+        Some(Place { worker: seats.worker, elsewhere, seat: seats.take(), steps })
     }
+
+    /// The tenant is to have so many workers from now on. The steps are to be taken now; when they have been, comes
+    /// [`Self::resized`]. None if it has them already, has not been placed, or is about to change.
+    pub(super) fn resize(&mut self, tenant: TenantId, wanted: u32) -> Vec<Step> {
+        let wanted = wanted.min(there(&self.workers)).max(1);
+        let Some(placement) = self.of.get_mut(&tenant) else { return Vec::new() };
+        if let Placement::Pinned(seats) = placement
+            && wanted > 1
+        {
+            *placement = Placement::Spread(Box::new(Spread::new(seats.clone())));
+        }
+        let Placement::Spread(spread) = placement else { return Vec::new() };
+        let steps = spread.resize(wanted, |seats| more(&mut self.workers, seats));
+        // Where nothing is to be done it has left them before.
+        for left in spread.left().filter(|_| !steps.is_empty()) {
+            if let Some(load) = self.workers.get_mut(usize::from(left.0)) {
+                load.tenants = load.tenants.saturating_sub(1);
+            }
+        }
+        steps
+    }
+
+    /// The steps that [`Self::resize`] gave have been taken: the last ones. Then the tenant may have to be resized again, to
+    /// what was wanted meanwhile: those steps come as the second.
+    pub(super) fn resized(&mut self, tenant: TenantId) -> (Vec<Step>, Vec<Step>) {
+        let Some(Placement::Spread(spread)) = self.of.get_mut(&tenant) else { return Default::default() };
+        let (steps, wanted) = (spread.resized(), spread.wanted());
+        (steps, self.resize(tenant, wanted))
+    }
+
+    /// The tenants that have been placed.
+    pub(super) fn tenants(&self) -> Vec<TenantId> {
+        self.of.keys().copied().collect()
+    }
+}
+
+fn is_gone(workers: &[Load], worker: WorkerId) -> bool {
+    workers.get(usize::from(worker.0)).is_none_or(|load| load.gone)
+}
+
+/// How many workers have not ended.
+fn there(workers: &[Load]) -> u32 {
+    u32::try_from(workers.iter().filter(|load| !load.gone).count()).unwrap_or(u32::MAX)
+}
+
+/// Another worker for a tenant that has these.
+fn more(workers: &mut [Load], seats: &[Seats]) -> Option<Seats> {
+    Some(Seats::new(least_burdened(workers, seats)?, true))
+}
+
+/// The worker with most time left and fewest tenants, which has one more now. Both count: tenants that do nothing now may
+/// do something later.
+fn least_burdened(workers: &mut [Load], except: &[Seats]) -> Option<WorkerId> {
+    let tenants = workers.iter().fold(0_u32, |sum, load| sum.saturating_add(load.tenants));
+    let even = f64::from(tenants.max(1)) / workers.len() as f64;
+    let burden = |load: &Load| f64::from(load.tenants) / even + load.part * WEIGHT;
+    let is_free = |number: usize| !except.iter().any(|seats| usize::from(seats.worker.0) == number);
+    let there = workers.iter_mut().enumerate().filter(|(number, load)| !load.gone && is_free(*number));
+    let (number, load) = there.min_by(|(_, a), (_, b)| burden(a).total_cmp(&burden(b)))?;
+    load.tenants = load.tenants.saturating_add(1);
+    Some(WorkerId(u16::try_from(number).ok()?))
 }
 
 /// How much of what is known of a worker is what was seen last: with a look each second, five seconds count for most.
@@ -89,10 +223,9 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn worker(placements: &mut Placements, tenant: u32) -> usize {
-        let Some(Placement::Pinned(WorkerId(worker))) = placements.place(TenantId(tenant)) else {
-            panic!("there are workers");
-        };
-        worker.into()
+        let place = placements.place(TenantId(tenant), 1).unwrap();
+        assert!(place.steps.is_empty());
+        place.worker.0.into()
     }
 
     #[test]
@@ -156,7 +289,7 @@ mod tests {
 
     #[test]
     fn without_a_worker_nobody_is_placed() {
-        assert_eq!(Placements::new(0).place(TenantId(1)), None);
+        assert!(Placements::new(0).place(TenantId(1), 1).is_none());
     }
 
     /// Tenants whose loads are as unequal as those of real ones (Zipf) come in any order, some in each second, and work from
@@ -173,19 +306,32 @@ mod tests {
                 .map(|number| f64::from(rank(number)).powf(-ZIPF) / harmonic * BUSY_WORKERS)
                 .collect();
             let (mut by_load, mut by_count) = (vec![0.0; workers], vec![0.0; workers]);
+            // Those with more than half a worker's work on two or three.
+            let (mut spread, mut spreads) = (vec![0.0; workers], Placements::new(workers));
             let mut placements = Placements::new(workers);
             let mut busy = vec![Duration::ZERO; workers];
+            let mut spread_busy = busy.clone();
             let mut next = 0;
             while next < loads.len() {
                 for load in loads.iter().skip(next).take(1 + next * 31 % 200) {
                     by_load[worker(&mut placements, u32::try_from(next).unwrap())] += load;
                     by_count[next % workers] += load;
+                    let parts = (1..).find(|parts| load / f64::from(*parts) <= 0.5).unwrap();
+                    let tenant = TenantId(u32::try_from(next).unwrap());
+                    let seats: Vec<_> = (0..parts).map(|_| spreads.place(tenant, parts).unwrap()).collect();
+                    for place in &seats {
+                        spread[usize::from(place.worker.0)] += load / f64::from(parts);
+                    }
                     next += 1;
                 }
                 for (busy, load) in busy.iter_mut().zip(&by_load) {
                     *busy += SECOND.mul_f64(f64::min(*load, 1.0));
                 }
                 placements.observe(SECOND, busy.iter().copied().map(Some));
+                for (busy, load) in spread_busy.iter_mut().zip(&spread) {
+                    *busy += SECOND.mul_f64(f64::min(*load, 1.0));
+                }
+                spreads.observe(SECOND, spread_busy.iter().copied().map(Some));
             }
             let busiest = |loads: &[f64]| loads.iter().copied().fold(0.0, f64::max);
             let least = busiest(&loads).max(BUSY_WORKERS / workers as f64);
@@ -193,6 +339,8 @@ mod tests {
             println!(
                 "seed {seed}: busiest worker {by_load:.2} of the least, {by_count:.2} by counting tenants, least {least:.2}"
             );
+            println!("  {:.2} of a worker's work with large tenants spread", busiest(&spread));
+            assert!(busiest(&spread) < 0.9, "seed {seed}: {}", busiest(&spread));
             assert!(by_load < 1.3, "seed {seed}: {by_load}");
             assert!(by_load < by_count, "seed {seed}: {by_load}, {by_count} by counting");
         }

@@ -17,7 +17,7 @@ use super::refusal::Refusal;
 use super::server::Server;
 use super::table::{Place, Slot, Table, Waiting};
 use super::tenant::TenantState;
-use crate::budget::{BudgetConfig, Condition, Input, Output, RejectReason, Scheduler, Standing};
+use crate::budget::{BudgetConfig, Condition, Input, Output, RejectReason, Scheduler, Standing, TenantView};
 use crate::error::ClientError;
 use crate::ids::{ClusterId, RequestId, ServerId, TenantId};
 use crate::time::Moment;
@@ -245,6 +245,12 @@ impl Pool {
     ) -> Vec<R> {
         let desks = self.shared.desks.borrow();
         desks.iter().map(|desk| look(desk.cluster, &desk.scheduler, &desk.login_failures)).collect()
+    }
+
+    /// What the scheduler of its cluster knows of a tenant.
+    #[must_use]
+    pub fn view(&self, tenant: &TenantState) -> Option<TenantView> {
+        self.shared.desk(tenant.cluster())?.scheduler.tenant(tenant.id)
     }
 
     /// Whether no server is left, in any state.

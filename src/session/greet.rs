@@ -31,6 +31,8 @@ pub struct Newcomer {
     pub stream: PortableStream,
     /// Number of the connection in the logs.
     pub request_id: u64,
+    /// How many clients its tenant has on other workers.
+    pub elsewhere: u32,
     /// Whatever must live as long as the client does (its place among all clients).
     pub place: Box<dyn Any + Send>,
     /// What its session is to be like.

@@ -323,6 +323,18 @@ impl Registry {
         }
     }
 
+    /// Asks so many of a tenant's clients to leave as soon as their transaction is over: first those that do nothing, last
+    /// those that replicate.
+    pub fn ask_some_to_leave(&self, tenant: &Rc<TenantState>, count: u32) {
+        let clients = self.clients.borrow();
+        let of_tenant = clients.iter().map(|(_, cell)| cell).filter(|cell| Rc::ptr_eq(&cell.tenant, tenant));
+        let mut cells: Vec<&Rc<ClientCell>> = of_tenant.collect();
+        cells.sort_by_key(|cell| (cell.is_replicating(), cell.whereabouts() != Whereabouts::Parked));
+        for cell in cells.into_iter().take(usize::try_from(count).unwrap_or(usize::MAX)) {
+            cell.ask(Wish::Leave);
+        }
+    }
+
     /// Asks those of these places to leave that are over a time limit. Returns where to go on, unless that was all.
     pub(super) fn ask_overdue(&self, places: Range<usize>, now: Moment) -> Option<usize> {
         let clients = self.clients.borrow();

@@ -5,6 +5,7 @@
 
 mod catalog;
 pub mod issuer;
+mod portion;
 mod secret;
 mod source;
 mod time_limits;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use catalog::{Catalog, CatalogError};
+pub use portion::{Part, Portion};
 pub use secret::Secret;
 pub use source::TenantSource;
 pub use time_limits::{TimeLimit, TimeLimits};
@@ -221,6 +223,8 @@ pub struct Tenant {
     pub mode: PoolMode,
     /// Clients that may be connected at the same time.
     pub max_clients: u32,
+    /// Workers that its clients are spread over, at least one.
+    pub workers: u32,
     /// How long a client waits for a server before it gets its error.
     pub queue_timeout: Duration,
     /// How long its clients may be silent, and their transactions last.

@@ -10,10 +10,15 @@
 //! Owns what is known of functions. What it cannot see: functions in schemas that the role may not use, if only other
 //! functions call them.
 
+mod elsewhere;
 mod questions;
+mod says;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
+
+pub use elsewhere::Elsewhere;
+pub(super) use says::{Knowledge, Says};
 
 use super::answers::{Row, bytes, text_of};
 use super::exchange::Exchange;
@@ -47,68 +52,12 @@ pub struct Functions {
     newest: RefCell<Newest>,
     /// Those that were found, until it is known what else runs them.
     found: RefCell<Option<Found>>,
+    /// What its clients on other workers do.
+    elsewhere: OnceCell<Box<Elsewhere>>,
 }
 
 /// The numbers of the newest functions, and of the newest of what runs them, as the catalog told them; `None` if it has not.
 pub(super) type Newest = Option<Rc<[u8]>>;
-
-/// What was known of a tenant's functions at some time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Knowledge(u32);
-
-impl Knowledge {
-    /// It starts again after a hundred million changes.
-    const MASK: u32 = (1 << 27) - 1;
-}
-
-/// What a text may do that is run again without being read again: five marks and, below them, what was known when it was
-/// read. Every client has one, so it is no larger than that.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Says(u32);
-
-impl Says {
-    /// It may run functions that leave something behind.
-    const LOUD: u32 = 1 << 31;
-    /// It may change settings that decide what texts mean.
-    const DECIDES: u32 = 1 << 30;
-    /// It makes functions, or what runs them.
-    const MAKES: u32 = 1 << 29;
-    /// It may change settings that decide how the texts behind it are read.
-    const REENCODES: u32 = 1 << 28;
-    /// It may make a table without saying where.
-    const CREATES: u32 = 1 << 27;
-
-    /// What may be said of a text that nobody has read.
-    pub(super) const fn anything() -> Self {
-        Self(Self::LOUD | Self::DECIDES | Self::REENCODES | Self::CREATES)
-    }
-
-    const fn nothing(behind: Knowledge) -> Self {
-        Self(behind.0)
-    }
-
-    const fn and(self, mark: u32, holds: bool) -> Self {
-        if holds { Self(self.0 | mark) } else { self }
-    }
-
-    /// The same of one that may make functions, or what runs them.
-    pub(super) const fn making(self, makes: bool) -> Self {
-        self.and(Self::MAKES, makes)
-    }
-
-    const fn has(self, mark: u32) -> bool {
-        self.0 & mark != 0
-    }
-
-    const fn behind(self) -> Knowledge {
-        Knowledge(self.0 & Knowledge::MASK)
-    }
-
-    /// Whether it may change settings that decide what texts mean.
-    pub(super) const fn decides(self) -> bool {
-        self.has(Self::DECIDES)
-    }
-}
 
 /// Functions that leave something behind.
 #[derive(Debug, Default)]
@@ -136,8 +85,34 @@ impl Functions {
         Rc::new(Self { is_watched: true, reads_sequences: reads_sequences.into(), ..Self::default() })
     }
 
+    /// The tenant has clients on other workers too: each hears when functions may have changed by the others'.
+    pub fn share(&self, elsewhere: Elsewhere) {
+        // It is one for as long as the process lives.
+        let _ = self.elsewhere.set(Box::new(elsewhere));
+    }
+
     /// They may have changed.
     pub fn forget(&self) {
+        self.tell();
+        self.ask_again();
+    }
+
+    /// Other workers hear that they may have changed.
+    fn tell(&self) {
+        if let Some(elsewhere) = self.elsewhere.get() {
+            elsewhere.tell();
+        }
+    }
+
+    /// Takes note of what was done on other workers. Before everything that is said of what is known.
+    fn hear(&self) {
+        if self.elsewhere.get().is_some_and(|elsewhere| elsewhere.has_news()) {
+            self.ask_again();
+        }
+    }
+
+    /// What is known is old.
+    pub fn ask_again(&self) {
         self.is_known.set(false);
         self.changes.set(self.changes.get().wrapping_add(1));
         self.version.set(self.version.get().wrapping_add(1));
@@ -166,6 +141,7 @@ impl Functions {
     }
 
     fn hidden(&self) -> Option<Rc<Hidden>> {
+        self.hear();
         self.hidden.borrow().clone()
     }
 
@@ -175,7 +151,8 @@ impl Functions {
     }
 
     pub(super) fn knowledge(&self) -> Knowledge {
-        Knowledge(self.version.get() & Knowledge::MASK)
+        self.hear();
+        Knowledge::of_version(self.version.get())
     }
 
     /// Whether servers pass from client to client.
@@ -185,6 +162,7 @@ impl Functions {
 
     /// Whether a server runs texts of which nobody knows what the functions in them do.
     pub(super) fn are_unknown(&self) -> bool {
+        self.hear();
         self.is_watched && !self.is_known.get()
     }
 }
@@ -309,6 +287,10 @@ impl ServerState {
     /// All that it was asked to run is answered. What was read when less was known of the functions may have run those that
     /// came since.
     pub(super) fn has_run_all(&mut self, functions: &Functions) {
+        if self.makes_functions {
+            // What it made may be there for others from here on, and another worker may use it before the lease ends here.
+            functions.tell();
+        }
         let behind = self.read_behind.take();
         self.blind |= behind.is_some_and(|behind| behind != functions.knowledge());
     }
@@ -348,7 +330,7 @@ impl Exchange {
 /// The rows that tell which functions there are; `None` if the question has failed.
 pub(super) fn take_functions(rows: Option<Vec<Row>>, client: &ClientState, server: &mut ServerState) {
     let functions = &client.functions;
-    if server.asked_behind != functions.changes.get() || !functions.are_unknown() {
+    if !functions.are_unknown() || server.asked_behind != functions.changes.get() {
         return functions.are_not_told(client, server);
     }
     if let Some(newest) = rows.as_deref().and_then(newest_of) {
@@ -375,6 +357,7 @@ pub(super) fn take_functions(rows: Option<Vec<Row>>, client: &ClientState, serve
 /// The rows that tell what else runs them; `None` if the question has failed.
 pub(super) fn take_reach(rows: Option<Vec<Row>>, client: &ClientState, server: &mut ServerState) {
     let functions = &client.functions;
+    functions.hear();
     let is_late = server.asked_behind != functions.changes.get();
     let found = if is_late { None } else { functions.found.take() };
     let Some(Found { mut hidden, .. }) = found else { return functions.are_not_told(client, server) };
@@ -542,6 +525,24 @@ mod tests {
         }
         assert_eq!(settled(&mut talk), b"");
         assert!(!talk.server.is_unsettled() && !talk.client.functions.are_unknown());
+    }
+
+    #[test]
+    fn another_worker_hears_of_functions_when_they_are_asked_for_and_again_when_they_are_there() {
+        let mut talk = Talk::new(9);
+        let shared = Elsewhere::default();
+        let there = Functions::watched(false);
+        talk.client.functions = Functions::watched(false);
+        there.share(shared.clone());
+        talk.client.functions.share(shared);
+        for step in ["asked", "answered"] {
+            there.is_known.set(true);
+            match step {
+                "asked" => talk.say(&messages(&[(b'Q', b"CREATE FUNCTION f() RETURNS int AS ''\0")])),
+                _ => talk.answer(&messages(&[DONE, READY])),
+            };
+            assert!(there.are_unknown(), "{step}");
+        }
     }
 
     #[test]

@@ -43,7 +43,7 @@ mod violation;
 pub use downstream::{ServerFault, Turn};
 pub use exchange::Exchange;
 pub use forbid::{Bounds, PinsLeft, pinning};
-pub use functions::Functions;
+pub use functions::{Elsewhere, Functions};
 pub use hearing::{
     Channel, Channels, Hearing, MAX_UNREAD_BYTES, Mailbox, Return, Switch, frames, is_return_of,
     marker_payload, notification, quoted, return_payload,

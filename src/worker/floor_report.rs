@@ -34,17 +34,9 @@ pub(super) fn report(worker: WorkerId, floor: &Rc<Floor>) -> WorkerReport {
 
 fn tenant(floor: &Rc<Floor>, state: &Rc<TenantState>) -> TenantReport {
     let now = floor.pool.clock().now();
-    let view = floor
-        .pool
-        .inspect(|cluster, scheduler, _| {
-            (cluster == state.cluster()).then(|| scheduler.tenant(state.id)).flatten()
-        })
-        .into_iter()
-        .flatten()
-        .next();
     let (connected, active) = (state.clients.connected.get(), state.clients.active.get());
     let mut gauges = TenantGauges { cl_active: active, ..TenantGauges::default() };
-    if let Some(view) = view {
+    if let Some(view) = floor.pool.view(state) {
         gauges.cl_waiting = view.waiters;
         gauges.sv_login = view.opening;
         gauges.sv_idle = view.idle;

@@ -3,6 +3,7 @@
 //! Owns the thread, its runtime and the orders it takes. Everything inside is single-threaded; the outside talks to it
 //! by [`Order`]s only. Must not know how clients log in (`front`) or where settings come from.
 
+mod allotments;
 mod floor_report;
 mod thread;
 
@@ -14,10 +15,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::Connector;
 use crate::config::settings::Settings;
-use crate::ids::{ClusterId, WorkerId};
+use crate::ids::{ClusterId, TenantId, WorkerId};
 use crate::pool::Note;
 use crate::session::{CancelKeys, Newcomer};
 use crate::stats::WorkerReport;
+use crate::tenant::Portion;
+use crate::track::Elsewhere;
 use crate::wire::startup::CancelKey;
 
 /// What a worker is told.
@@ -36,12 +39,29 @@ pub enum Order {
     Report(oneshot::Sender<WorkerReport>),
     /// Work by these settings from now on.
     Apply(Box<Plan>),
+    /// Let a tenant use this much from now on.
+    Allot(Box<Allotment>),
     /// Use at most this many servers of a cluster.
     SetCapacity(ClusterId, u32),
     /// Ask all clients to leave when their transactions are over, then close all servers and end.
     Leave,
     /// End now.
     Stop,
+}
+
+/// What a worker may let a tenant use that has clients on several workers.
+#[derive(Clone, Debug)]
+pub struct Allotment {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// So much of what it has in all.
+    pub portion: Portion,
+    /// Clients that may stay, the others are asked to leave; `None`: all.
+    pub clients: Option<u32>,
+    /// How its workers hear that its functions have changed.
+    pub elsewhere: Elsewhere,
+    /// Dropped when it has no more servers here than that.
+    pub done: Arc<oneshot::Sender<()>>,
 }
 
 /// Settings with what follows from them for one worker.

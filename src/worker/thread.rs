@@ -9,7 +9,8 @@ use tokio::runtime::{Builder, LocalOptions, RuntimeMetrics};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 
-use super::{CancelDone, Order, Plan, floor_report};
+use super::allotments::Allotments;
+use super::{Allotment, CancelDone, Order, Plan, floor_report};
 use crate::backend::Profile;
 use crate::budget::BudgetConfig;
 use crate::config::settings::{Driver, Settings};
@@ -83,6 +84,7 @@ fn take_driver(id: WorkerId, driver: Driver) -> std::io::Result<()> {
 struct Work {
     id: WorkerId,
     plan: Plan,
+    allotments: Allotments,
     floor: Rc<Floor>,
 }
 
@@ -97,7 +99,7 @@ impl Work {
         let max_statements = plan.settings.servers.max_client_statements;
         let floor = Rc::new(Floor::new(pool, registry, max_statements));
         floor.time.set_shortest(shortest_limit(&plan.settings));
-        Self { id, plan, floor }
+        Self { id, plan, allotments: Allotments::default(), floor }
     }
 
     async fn run(&mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
@@ -115,6 +117,7 @@ impl Work {
                     let _ = answer.send(floor_report::report(self.id, &self.floor));
                 }
                 Order::Apply(plan) => self.apply(*plan),
+                Order::Allot(allotment) => self.allot(*allotment),
                 Order::SetCapacity(cluster, capacity) => self.floor.pool.set_capacity(cluster, capacity),
                 Order::Leave => {
                     self.floor.registry.close();
@@ -137,7 +140,7 @@ impl Work {
     }
 
     fn admit(&self, newcomer: Newcomer) {
-        let Newcomer { tenant, stream, request_id, place, wishes } = newcomer;
+        let Newcomer { tenant, stream, request_id, elsewhere, place, wishes } = newcomer;
         let Ok(mut stream) = stream.attach() else { return };
         let name = tenant.name.clone();
         let Some(state) = self.state(tenant.id) else {
@@ -145,7 +148,7 @@ impl Work {
             return;
         };
         let max_clients = state.tenant().max_clients;
-        if state.clients.connected.get() >= max_clients {
+        if state.clients.connected.get().saturating_add(elsewhere) >= max_clients {
             {
                 let mut counters = state.counters.borrow_mut();
                 counters.refused_clients = counters.refused_clients.saturating_add(1);
@@ -174,9 +177,10 @@ impl Work {
         if let Some(known) = self.floor.pool.tenant(id) {
             return Some(known);
         }
-        let tenant = self.plan.settings.catalog.get(id)?.clone();
+        let tenant = self.allotments.here(self.plan.settings.catalog.get(id)?);
         let profile = self.profile(&tenant)?;
         let state = TenantState::new(tenant, profile);
+        self.allotments.share_functions(&state);
         self.floor.pool.set_tenant(&state);
         Some(state)
     }
@@ -212,6 +216,27 @@ impl Work {
         }
     }
 
+    /// A tenant has another portion here.
+    fn allot(&mut self, allotment: Allotment) {
+        let Allotment { tenant: id, portion, clients, elsewhere, done } = allotment;
+        self.allotments.set(id, portion, elsewhere);
+        let pool = &self.floor.pool;
+        let (Some(state), Some(tenant)) = (pool.tenant(id), self.plan.settings.catalog.get(id)) else {
+            return;
+        };
+        self.allotments.share_functions(&state);
+        // One that has moved to another cluster is a new tenant here: its plan is on the way.
+        if state.cluster() == tenant.cluster {
+            state.update(self.allotments.here(tenant), None);
+            pool.set_tenant(&state);
+        }
+        if let Some(clients) = clients {
+            let leave = state.clients.connected.get().saturating_sub(clients);
+            self.floor.registry.ask_some_to_leave(&state, leave);
+        }
+        spawn_local(kept_to(self.floor.clone(), state, done));
+    }
+
     fn apply_to(&self, state: &Rc<TenantState>, old: &Plan) {
         let before = state.tenant();
         match self.plan.settings.catalog.get(state.id) {
@@ -219,7 +244,7 @@ impl Work {
                 let relogin = logs_in_otherwise(&before, after)
                     || cluster_differs(&old.settings, &self.plan.settings, before.cluster);
                 let profile = if relogin { self.profile(after) } else { None };
-                state.update(after.clone(), profile);
+                state.update(self.allotments.here(after), profile);
                 if let Some(connector) = self.plan.connectors.get(usize::from(after.cluster.0)) {
                     state.connect_by(connector);
                 }
@@ -331,6 +356,19 @@ async fn everybody_gone(floor: Rc<Floor>) {
     }
 }
 
+/// Drops `done` when the tenant has no more servers than its ceiling here.
+async fn kept_to(floor: Rc<Floor>, state: Rc<TenantState>, done: CancelDone) {
+    let slots = || {
+        let view = floor.pool.view(&state);
+        view.map_or(0, |view| view.opening.saturating_add(view.idle + view.busy + view.closing))
+    };
+    let mut look = tokio::time::interval(LOOK);
+    while slots() > state.ceiling() {
+        look.tick().await;
+    }
+    drop(done);
+}
+
 /// While leaving, questions are answered and cancels carried out; newcomers are sent away; `Stop` ends it.
 async fn answer_only(id: WorkerId, floor: &Rc<Floor>, orders: &mut mpsc::UnboundedReceiver<Order>) {
     while let Some(order) = orders.recv().await {
@@ -352,7 +390,7 @@ async fn answer_only(id: WorkerId, floor: &Rc<Floor>, orders: &mut mpsc::Unbound
                     spawn_local(async move { turn_away_leaving(&mut stream, unsent).await });
                 }
             }
-            Order::Apply(_) | Order::SetCapacity(..) | Order::Leave => {}
+            Order::Apply(_) | Order::Allot(_) | Order::SetCapacity(..) | Order::Leave => {}
             Order::Stop => return,
         }
     }

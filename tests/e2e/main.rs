@@ -28,6 +28,7 @@ mod queries;
 mod reloading;
 mod replication;
 mod settings;
+mod spreading;
 mod statements;
 mod stopping;
 mod streaming;

@@ -3,7 +3,7 @@
 use crate::support::{PATIENCE, Plan, Stage, Wire, eventually};
 
 /// The worker that the client's cancel key names.
-fn worker(client: &Wire) -> u32 {
+pub(crate) fn worker(client: &Wire) -> u32 {
     client.key.0 >> 22 & 0xff
 }
 

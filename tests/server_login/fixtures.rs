@@ -176,6 +176,7 @@ pub(crate) fn tenant(role: &str) -> Tenant {
         allowance: Allowance { reserve: 0, floor: 1, share: 5, ceiling: 5, weight: 5, max_waiters: 10 },
         mode: PoolMode::Transaction,
         max_clients: 10,
+        workers: 1,
         queue_timeout: Duration::from_secs(5),
         time_limits: TimeLimits::default(),
         users: Vec::new(),

@@ -76,6 +76,7 @@ pub(crate) fn tenant(name: &str, tier: Tier) -> Tenant {
         allowance: Allowance { reserve: 0, floor: 1, share: 5, ceiling: 20, weight: 5, max_waiters: 50 },
         mode: PoolMode::Transaction,
         max_clients: 100,
+        workers: 1,
         queue_timeout: Duration::from_secs(5),
         time_limits: TimeLimits::default(),
         users: Vec::new(),

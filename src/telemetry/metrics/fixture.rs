@@ -28,6 +28,7 @@ pub(super) fn tenant(name: &str, tier: Tier) -> Tenant {
         allowance: Allowance { reserve: 0, floor: 1, share: 2, ceiling: 4, weight: 2, max_waiters: 50 },
         mode: PoolMode::Transaction,
         max_clients: 100,
+        workers: 1,
         queue_timeout: Duration::from_secs(5),
         time_limits: TimeLimits::default(),
         users: Vec::new(),

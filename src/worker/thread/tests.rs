@@ -50,6 +50,7 @@ impl Rig {
             tenant,
             stream: stream.into_portable().unwrap(),
             request_id: 1,
+            elsewhere: 0,
             place: Box::new(()),
         };
         (newcomer, client)

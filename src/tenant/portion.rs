@@ -1,0 +1,143 @@
+//! A worker's portion of what a tenant may use.
+//!
+//! Owns the division: the portions of all workers add up to the whole, exactly, at every moment. Must not know workers.
+
+use super::{Allowance, Tenant};
+
+/// One of several even parts, or nothing. What does not divide evenly goes to the first parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Nothing.
+    Nothing,
+    /// The part of this number, from 0.
+    Of {
+        /// Its number.
+        number: u32,
+        /// How many there are.
+        parts: u32,
+    },
+}
+
+impl Part {
+    /// The only part.
+    pub const WHOLE: Self = Self::Of { number: 0, parts: 1 };
+
+    /// The part of this number among so many; nothing if it is none of them.
+    #[must_use]
+    pub const fn new(number: u32, parts: u32) -> Self {
+        if number < parts { Self::Of { number, parts } } else { Self::Nothing }
+    }
+
+    /// So much of the whole.
+    #[must_use]
+    pub fn of(self, whole: u32) -> u32 {
+        let Self::Of { number, parts } = self else { return 0 };
+        let even = whole.checked_div(parts).unwrap_or(0);
+        let rest = whole.checked_rem(parts).unwrap_or(0);
+        even.saturating_add(u32::from(number < rest))
+    }
+}
+
+/// What a worker may let a tenant use: its part, and while that changes no more than the new one either. So the portions
+/// never add up to more than the whole, whoever hears of a change first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Portion {
+    part: Part,
+    next: Part,
+}
+
+impl Portion {
+    /// This part.
+    #[must_use]
+    pub const fn of_part(part: Part) -> Self {
+        Self { part, next: part }
+    }
+
+    /// A part that is to become another one.
+    #[must_use]
+    pub const fn between(part: Part, next: Part) -> Self {
+        Self { part, next }
+    }
+
+    /// So much of the whole.
+    #[must_use]
+    pub fn of(self, whole: u32) -> u32 {
+        self.part.of(whole).min(self.next.of(whole))
+    }
+
+    /// Whether it is all there is.
+    #[must_use]
+    pub fn is_whole(self) -> bool {
+        self == Self::of_part(Part::WHOLE)
+    }
+
+    /// Whether it is nothing, whatever the whole is, or about to be.
+    #[must_use]
+    pub fn is_nothing(self) -> bool {
+        self.part == Part::Nothing || self.next == Part::Nothing
+    }
+
+    /// The tenant with this much of the budget. Clients are counted by who lets them in; all else is everybody's.
+    #[must_use]
+    pub fn of_tenant(self, tenant: &Tenant) -> Tenant {
+        let Allowance { reserve, floor, share, ceiling, weight, max_waiters } = tenant.allowance;
+        Tenant {
+            allowance: Allowance {
+                reserve: self.of(reserve),
+                floor: self.of(floor),
+                share: self.of(share),
+                ceiling: self.of(ceiling),
+                weight: self.of(weight).max(1),
+                max_waiters: self.of(max_waiters),
+            },
+            ..tenant.clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_add_up_to_the_whole_and_differ_by_one_at_most() {
+        for whole in 0..40 {
+            for parts in 1..9 {
+                let all: Vec<u32> = (0..parts).map(|number| Part::new(number, parts).of(whole)).collect();
+                assert_eq!(all.iter().sum::<u32>(), whole, "{all:?}");
+                assert!(all.iter().max().unwrap() - all.iter().min().unwrap() <= 1, "{all:?}");
+                assert!(all.is_sorted_by(|a, b| a >= b), "{all:?}");
+                assert_eq!(Part::new(parts, parts).of(whole), 0);
+            }
+        }
+    }
+
+    /// Workers hear of a change one after the other: some have their old part, some both; and later some both, some the new.
+    #[test]
+    fn a_change_exceeds_the_whole_at_no_moment() {
+        for whole in [1, 2, 5, 17, 100] {
+            for (from, to) in [(1, 2), (2, 1), (2, 3), (3, 2), (1, 7), (7, 1), (5, 6)] {
+                let part = |number, parts| Part::new(number, parts);
+                let old = |number| Portion::of_part(part(number, from));
+                let both = |number| Portion::between(part(number, from), part(number, to));
+                let new = |number| Portion::of_part(part(number, to));
+                for heard in 0..=7 {
+                    let sum = |before: &dyn Fn(u32) -> Portion, after: &dyn Fn(u32) -> Portion| {
+                        (0..7).map(|n| if n < heard { after(n) } else { before(n) }.of(whole)).sum::<u32>()
+                    };
+                    assert!(sum(&old, &both) <= whole, "{from} to {to}, first step, {heard} have heard");
+                    assert!(sum(&both, &new) <= whole, "{from} to {to}, second step, {heard} have heard");
+                }
+                assert_eq!((0..7).map(|n| new(n).of(whole)).sum::<u32>(), whole);
+            }
+        }
+    }
+
+    #[test]
+    fn a_portion_that_is_going_is_nothing() {
+        assert!(Portion::between(Part::new(1, 2), Part::Nothing).is_nothing());
+        assert!(Portion::between(Part::Nothing, Part::new(1, 2)).is_nothing());
+        assert!(!Portion::between(Part::WHOLE, Part::new(0, 2)).is_nothing());
+        assert!(Portion::of_part(Part::WHOLE).is_whole() && !Portion::of_part(Part::new(0, 2)).is_whole());
+    }
+}
