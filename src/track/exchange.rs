@@ -158,6 +158,7 @@ impl Exchange {
         if server.takes_new_functions() {
             client.functions.forget();
         }
+        client.functions.hear();
         // What was not asked for when the last lease ended is not known.
         let reset = server.is_in_doubt() && !same_client;
         if reset {

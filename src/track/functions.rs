@@ -104,8 +104,9 @@ impl Functions {
         }
     }
 
-    /// Takes note of what was done on other workers. Before everything that is said of what is known.
-    fn hear(&self) {
+    /// Takes note of what was done on other workers: when a lease begins, when a text is answered, and when a question is.
+    #[inline]
+    pub(super) fn hear(&self) {
         if self.elsewhere.get().is_some_and(|elsewhere| elsewhere.has_news()) {
             self.ask_again();
         }
@@ -141,7 +142,6 @@ impl Functions {
     }
 
     fn hidden(&self) -> Option<Rc<Hidden>> {
-        self.hear();
         self.hidden.borrow().clone()
     }
 
@@ -151,7 +151,6 @@ impl Functions {
     }
 
     pub(super) fn knowledge(&self) -> Knowledge {
-        self.hear();
         Knowledge::of_version(self.version.get())
     }
 
@@ -162,7 +161,6 @@ impl Functions {
 
     /// Whether a server runs texts of which nobody knows what the functions in them do.
     pub(super) fn are_unknown(&self) -> bool {
-        self.hear();
         self.is_watched && !self.is_known.get()
     }
 }
@@ -291,6 +289,7 @@ impl ServerState {
             // What it made may be there for others from here on, and another worker may use it before the lease ends here.
             functions.tell();
         }
+        functions.hear();
         let behind = self.read_behind.take();
         self.blind |= behind.is_some_and(|behind| behind != functions.knowledge());
     }
@@ -330,6 +329,7 @@ impl Exchange {
 /// The rows that tell which functions there are; `None` if the question has failed.
 pub(super) fn take_functions(rows: Option<Vec<Row>>, client: &ClientState, server: &mut ServerState) {
     let functions = &client.functions;
+    functions.hear();
     if !functions.are_unknown() || server.asked_behind != functions.changes.get() {
         return functions.are_not_told(client, server);
     }
@@ -446,7 +446,7 @@ mod tests {
     use super::super::fixture::{DONE, READY, Talk, messages};
     use super::*;
 
-    fn settled(talk: &mut Talk) -> Vec<u8> {
+    pub(super) fn settled(talk: &mut Talk) -> Vec<u8> {
         let mut out = Vec::new();
         talk.exchange.settle(&talk.client, &mut talk.server, &mut out);
         out
@@ -525,24 +525,6 @@ mod tests {
         }
         assert_eq!(settled(&mut talk), b"");
         assert!(!talk.server.is_unsettled() && !talk.client.functions.are_unknown());
-    }
-
-    #[test]
-    fn another_worker_hears_of_functions_when_they_are_asked_for_and_again_when_they_are_there() {
-        let mut talk = Talk::new(9);
-        let shared = Elsewhere::default();
-        let there = Functions::watched(false);
-        talk.client.functions = Functions::watched(false);
-        there.share(shared.clone());
-        talk.client.functions.share(shared);
-        for step in ["asked", "answered"] {
-            there.is_known.set(true);
-            match step {
-                "asked" => talk.say(&messages(&[(b'Q', b"CREATE FUNCTION f() RETURNS int AS ''\0")])),
-                _ => talk.answer(&messages(&[DONE, READY])),
-            };
-            assert!(there.are_unknown(), "{step}");
-        }
     }
 
     #[test]
