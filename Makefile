@@ -65,10 +65,14 @@ lint: ## formatting, clippy, documentation, scripts; cargo-deny where it is inst
 	if command -v cargo-deny >/dev/null; then cargo deny --locked check bans licenses sources; fi
 
 .PHONY: bench
-bench: ## beside PgBouncer on this machine; writes the tables of docs/performance.md
+bench: ## beside PgBouncer on this machine, ten minutes; prints the tables
 	tests/setup.sh bench
 	cargo build --release --locked
 	source $(DRIVERS)/env.bench && cargo bench --locked --bench relay
+
+.PHONY: bench-full
+bench-full: ## the same with more repetitions and pgbench, half an hour; writes the tables of docs/performance.md
+	BENCH_LENGTH=full $(MAKE) bench
 
 .PHONY: regress
 regress: ## Postgres' own tests beside a direct connection; writes the tables of docs/regression.md

@@ -1,8 +1,9 @@
 //! Tenantry beside PgBouncer and a bare relay: CPU per transaction, system calls, idle memory, bulk transfers, logins, TLS,
 //! many tenants, and very many that are only configured.
 //!
-//! `make bench` runs it; `benches/README.md` says what it needs and what its variables are. All of them stand in front of
-//! the same throwaway Postgres and are measured in turns, because a machine's speed changes from minute to minute.
+//! `make bench` and `make bench-full` run it; `benches/README.md` says what it needs and what its variables are. All of
+//! them stand in front of the same throwaway Postgres and are measured in turns, because a machine's speed changes from
+//! minute to minute.
 
 mod bulk;
 mod certificate;
@@ -116,6 +117,7 @@ async fn bench() -> Result<()> {
     ];
     let mut sections = vec![("machine", machine::section(&database, &peers, pinning, &plan)?)];
     for part in plan.parts.iter().copied() {
+        let began = clock::now();
         let text = match part {
             Part::Transactions => transactions::section(&database, &peers, &plan).await?,
             Part::Shared => shared::section(&database, pinning, &plan).await?,
@@ -134,11 +136,11 @@ async fn bench() -> Result<()> {
             Part::Million => million::section(&database, pinning, ours, &plan).await?,
             Part::Configured => configured::section(&database, pinning, sides, &plan).await?,
         };
-        output::line(format!("\n{text}"));
+        output::line(format!("\n{text}\n{} took {} s\n", part.name(), began.elapsed().as_secs()));
         sections.push((part.name(), text));
     }
-    if plan.quick || plan.same {
-        output::line("A short or a self-comparing run: docs/performance.md stays as it is.");
+    if !plan.writes {
+        output::line("docs/performance.md stays as it is: that is made by `make bench-full`.");
         return Ok(());
     }
     document::write(&sections)?;

@@ -1,6 +1,6 @@
 //! How much is measured: sizes and repetitions, from the environment.
 //!
-//! Owns the variables `BENCH_QUICK`, `BENCH_SAME` and `BENCH_ONLY`. Must not measure.
+//! Owns the variables `BENCH_LENGTH`, `BENCH_SAME` and `BENCH_ONLY`. Must not measure.
 
 use std::time::Duration;
 
@@ -81,8 +81,10 @@ pub(crate) struct Plan {
     pub(crate) parts: Vec<Part>,
     /// Whether PgBouncer is measured against itself: every ratio must then be about 1.
     pub(crate) same: bool,
-    /// Whether this is a short run, whose tables are printed and not written.
-    pub(crate) quick: bool,
+    /// Whether the tables are written into the document, and not only printed.
+    pub(crate) writes: bool,
+    /// Whether pgbench makes load too, beside the lean client.
+    pub(crate) with_pgbench: bool,
     /// Interleaved repetitions of everything.
     pub(crate) rounds: usize,
     /// Client counts.
@@ -119,19 +121,27 @@ impl Plan {
     /// Reads the environment.
     pub(crate) fn from_env() -> Result<Self> {
         let set = |name: &str| std::env::var(name).is_ok_and(|value| !value.is_empty() && value != "0");
-        let mut plan = if set("BENCH_QUICK") { Self::quick() } else { Self::full() };
+        let mut plan = match std::env::var("BENCH_LENGTH").as_deref() {
+            Ok("quick") => Self::quick(),
+            Ok("full") => Self::full(),
+            Ok("usual") | Err(_) => Self::usual(),
+            Ok(other) => bail!("BENCH_LENGTH is \"quick\", \"usual\" or \"full\", not `{other}`"),
+        };
         plan.same = set("BENCH_SAME");
+        plan.writes &= !plan.same;
         if let Ok(only) = std::env::var("BENCH_ONLY") {
             plan.parts = only.split(',').map(part).collect::<Result<_>>()?;
         }
         Ok(plan)
     }
 
+    /// Half an hour.
     fn full() -> Self {
         Self {
             parts: Part::ALL.to_vec(),
             same: false,
-            quick: false,
+            writes: true,
+            with_pgbench: true,
             rounds: 5,
             clients: vec![1, 16, 64],
             turns: 5,
@@ -150,12 +160,27 @@ impl Plan {
         }
     }
 
+    /// Ten minutes: the same lines, with fewer repetitions.
+    fn usual() -> Self {
+        Self {
+            writes: false,
+            with_pgbench: false,
+            rounds: 3,
+            turns: 3,
+            traced: 2_000,
+            idle_rounds: 2,
+            bulk_bytes: 1 << 29,
+            logins: 1_000,
+            server_logins: 100,
+            ..Self::full()
+        }
+    }
+
+    /// Two minutes: whether it works.
     fn quick() -> Self {
         Self {
-            quick: true,
-            rounds: 3,
+            rounds: 2,
             clients: vec![1, 16],
-            turns: 3,
             turn: Duration::from_millis(120),
             warm_up: Duration::from_millis(100),
             idle_clients: 2_000,
@@ -166,7 +191,7 @@ impl Plan {
             storm_logins: 2_000,
             million_real: 2_000,
             million_parked: 20_000,
-            ..Self::full()
+            ..Self::usual()
         }
     }
 }

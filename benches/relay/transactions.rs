@@ -50,7 +50,8 @@ pub(crate) async fn section(database: &Database, peers: &[Peer; 3], plan: &Plan)
 
 fn scenarios(plan: &Plan) -> Vec<Scenario> {
     let mut scenarios = Vec::new();
-    for (load, shapes) in [(Load::SelectOne, Shape::ALL.as_slice()), (Load::Pgbench, &Shape::PGBENCH)] {
+    let pgbench = if plan.with_pgbench { Shape::PGBENCH.as_slice() } else { &[] };
+    for (load, shapes) in [(Load::SelectOne, Shape::ALL.as_slice()), (Load::Pgbench, pgbench)] {
         for shape in shapes.iter().copied() {
             for clients in plan.clients.iter().copied() {
                 scenarios.push(Scenario { load, shape, clients });

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::placement::{Place, Placements};
-use super::spread::Step;
+use super::spread::{Change, Step};
 use crate::budget::{Exchange, Instruction};
 use crate::front::{Admitted, Reception};
 use crate::ids::{ClusterId, TenantId, WorkerId};
@@ -140,46 +140,38 @@ impl Fleet {
     /// Gives every worker its new plan. Tenants whose number of workers has changed go over to it in the background. Must
     /// be called in a runtime.
     pub fn apply(self: &Arc<Self>, plans: Vec<Plan>) {
-        if let Some(plan) = plans.first() {
-            let tenants = self.placements.lock().tenants();
-            for tenant in tenants.into_iter().filter_map(|id| plan.settings.catalog.get(id)) {
-                self.resize(tenant.id, tenant.workers);
-            }
-        }
+        let catalog = plans.first().map(|plan| plan.settings.catalog.clone());
+        // First, so that the portions that follow are those of the new limits.
         for (worker, plan) in self.workers.iter().zip(plans) {
             worker.order(Order::Apply(Box::new(plan)));
         }
+        let Some(catalog) = catalog else { return };
+        let tenants = self.placements.lock().tenants();
+        for tenant in tenants.into_iter().filter_map(|id| catalog.get(id)) {
+            let mut placements = self.placements.lock();
+            let change = placements.resize(tenant.id, tenant.workers);
+            self.begin(tenant.id, change);
+        }
     }
 
-    fn resize(self: &Arc<Self>, tenant: TenantId, workers: u32) {
-        let mut placements = self.placements.lock();
-        let steps = placements.resize(tenant, workers);
+    /// Begins a change of a tenant's workers, under the lock of the placements. When all keep to what they were told, the
+    /// portions get their new sizes.
+    fn begin(self: &Arc<Self>, tenant: TenantId, change: Option<Change>) {
+        let Some(Change { number, steps }) = change else { return };
         let settled = self.take(tenant, steps);
-        drop(placements);
-        self.go_on_when(tenant, settled);
-    }
-
-    /// When all workers keep to what they were told, the tenant's portions get their new sizes.
-    fn go_on_when(self: &Arc<Self>, tenant: TenantId, settled: Option<oneshot::Receiver<()>>) {
-        let Some(settled) = settled else { return };
         let fleet = self.clone();
         tokio::spawn(async move {
             // Nobody says anything: the last one drops it.
             let _ = settled.await;
             let mut placements = fleet.placements.lock();
-            let (last, first) = placements.resized(tenant);
-            let _ = fleet.take(tenant, last);
-            let settled = fleet.take(tenant, first);
-            drop(placements);
-            fleet.go_on_when(tenant, settled);
+            let (last, next) = placements.resized(tenant, number);
+            drop(fleet.take(tenant, last));
+            fleet.begin(tenant, next);
         });
     }
 
     /// Has steps taken, in the order of calls: under the lock of the placements. What is returned ends when all have been.
-    fn take(&self, tenant: TenantId, steps: Vec<Step>) -> Option<oneshot::Receiver<()>> {
-        if steps.is_empty() {
-            return None;
-        }
+    fn take(&self, tenant: TenantId, steps: Vec<Step>) -> oneshot::Receiver<()> {
         let (done, settled) = oneshot::channel();
         let done = Arc::new(done);
         for Step { worker, portion, clients, elsewhere } in steps {
@@ -189,7 +181,7 @@ impl Fleet {
                 worker.order(Order::Allot(Box::new(allotment)));
             }
         }
-        Some(settled)
+        settled
     }
 
     /// What all workers say about themselves.
@@ -232,7 +224,7 @@ impl Reception for Fleet {
         let Some(Place { worker, elsewhere, seat, steps }) = place else { return };
         let Some(worker) = self.workers.get(usize::from(worker.0)) else { return };
         // Nobody has anything of a tenant that has just come: there is nothing to wait for.
-        let _ = self.take(client.tenant.id, steps);
+        drop(self.take(client.tenant.id, steps));
         worker.order(Order::Admit(Box::new(Newcomer {
             tenant: client.tenant,
             stream: client.stream,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::spread::{Spread, Step};
+use super::spread::{Change, Spread, Step};
 use crate::ids::{TenantId, WorkerId};
 
 /// Where a tenant lives.
@@ -130,9 +130,10 @@ impl Placements {
                     0 | 1 => Placement::Pinned(first),
                     wanted => {
                         let mut spread = Spread::new(first);
-                        spread.resize(wanted, |seats| more(workers, seats));
                         // Nobody is there yet: nothing has to be waited for.
-                        steps = spread.resized();
+                        if let Some((change, _)) = spread.resize(wanted, |seats| more(workers, seats)) {
+                            steps = spread.resized(change.number);
+                        }
                         Placement::Spread(Box::new(spread))
                     }
                 };
@@ -149,32 +150,33 @@ impl Placements {
         Some(Place { worker: seats.worker, elsewhere, seat: seats.take(), steps })
     }
 
-    /// The tenant is to have so many workers from now on. The steps are to be taken now; when they have been, comes
-    /// [`Self::resized`]. None if it has them already, has not been placed, or is about to change.
-    pub(super) fn resize(&mut self, tenant: TenantId, wanted: u32) -> Vec<Step> {
-        let wanted = wanted.min(there(&self.workers)).max(1);
-        let Some(placement) = self.of.get_mut(&tenant) else { return Vec::new() };
+    /// The tenant is to have so many workers from now on. What has to be done for that; when it has been, comes
+    /// [`Self::resized`]. `None` if nothing has, or only later.
+    pub(super) fn resize(&mut self, tenant: TenantId, wanted: u32) -> Option<Change> {
+        let there = u32::try_from(self.workers.len()).unwrap_or(u32::MAX);
+        let wanted = wanted.min(there).max(1);
+        let placement = self.of.get_mut(&tenant)?;
         if let Placement::Pinned(seats) = placement
             && wanted > 1
         {
             *placement = Placement::Spread(Box::new(Spread::new(seats.clone())));
         }
-        let Placement::Spread(spread) = placement else { return Vec::new() };
-        let steps = spread.resize(wanted, |seats| more(&mut self.workers, seats));
-        // Where nothing is to be done it has left them before.
-        for left in spread.left().filter(|_| !steps.is_empty()) {
-            if let Some(load) = self.workers.get_mut(usize::from(left.0)) {
+        let Placement::Spread(spread) = placement else { return None };
+        let (change, left) = spread.resize(wanted, |seats| more(&mut self.workers, seats))?;
+        for worker in left {
+            if let Some(load) = self.workers.get_mut(usize::from(worker.0)) {
                 load.tenants = load.tenants.saturating_sub(1);
             }
         }
-        steps
+        Some(change)
     }
 
-    /// The steps that [`Self::resize`] gave have been taken: the last ones. Then the tenant may have to be resized again, to
-    /// what was wanted meanwhile: those steps come as the second.
-    pub(super) fn resized(&mut self, tenant: TenantId) -> (Vec<Step>, Vec<Step>) {
+    /// What this change asked for has been done. Returns the last steps, and what has to be done for what was wanted
+    /// meanwhile.
+    pub(super) fn resized(&mut self, tenant: TenantId, number: u32) -> (Vec<Step>, Option<Change>) {
         let Some(Placement::Spread(spread)) = self.of.get_mut(&tenant) else { return Default::default() };
-        let (steps, wanted) = (spread.resized(), spread.wanted());
+        let steps = spread.resized(number);
+        let wanted = spread.wanted();
         (steps, self.resize(tenant, wanted))
     }
 

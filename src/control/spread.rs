@@ -31,13 +31,23 @@ pub(super) struct Spread {
     next: Option<Vec<Seats>>,
     /// How many it is to have when that is over.
     wanted: u32,
+    /// Counts changes: one that was taken back must not be mistaken for the next.
+    changes: u32,
     elsewhere: Elsewhere,
+}
+
+/// A change of a tenant's workers that has begun.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) number: u32,
+    /// To be taken now.
+    pub(super) steps: Vec<Step>,
 }
 
 impl Spread {
     /// So far it has one.
     pub(super) fn new(only: Seats) -> Self {
-        Self { seats: vec![only], next: None, wanted: 1, elsewhere: Elsewhere::default() }
+        Self { seats: vec![only], next: None, wanted: 1, changes: 0, elsewhere: Elsewhere::default() }
     }
 
     /// How many workers it is to have.
@@ -57,16 +67,24 @@ impl Spread {
         self.seats.iter().fold(0_u32, |sum, seats| sum.saturating_add(seats.taken()))
     }
 
-    /// It is to have so many; `more` finds another one. Returns the steps to take now.
+    /// It is to have so many; `more` finds another one. Returns what has to be done now, and the workers that it leaves.
     pub(super) fn resize(
         &mut self,
         wanted: u32,
         mut more: impl FnMut(&[Seats]) -> Option<Seats>,
-    ) -> Vec<Step> {
+    ) -> Option<(Change, Vec<WorkerId>)> {
         self.wanted = wanted;
-        let count = usize::try_from(wanted).unwrap_or(usize::MAX);
-        if self.next.is_some() || self.seats.len() == count {
-            return Vec::new();
+        let (count, before) = (usize::try_from(wanted).unwrap_or(usize::MAX), self.seats.len());
+        if let Some(next) = self.next.take_if(|next| next.len() > before && count <= before) {
+            // It has not grown yet: those who were to come have nothing, and the others have their parts back at once.
+            let parts = len(&self.seats);
+            let whole = |(number, seats)| self.step(seats, Portion::of_part(Part::new(number, parts)), None);
+            let steps = (0_u32..).zip(&self.seats).map(whole).collect();
+            let left = next.iter().skip(before).map(|seats| seats.worker).collect();
+            return Some((self.change(steps), left));
+        }
+        if self.next.is_some() || before == count {
+            return None;
         }
         let mut next: Vec<Seats> = self.seats.iter().take(count).cloned().collect();
         while next.len() < count
@@ -76,26 +94,30 @@ impl Spread {
         }
         let (before, after) = (len(&self.seats), len(&next));
         if before == after {
-            return Vec::new();
+            return None;
         }
         let steps = (0_u32..).zip(&self.seats).map(|(number, seats)| {
             let portion = Portion::between(Part::new(number, before), Part::new(number, after));
             self.step(seats, portion, (number >= after).then_some(0))
         });
         let steps = steps.collect();
+        let left = self.seats.iter().skip(next.len()).map(|seats| seats.worker).collect();
         self.next = Some(next);
-        steps
+        Some((self.change(steps), left))
     }
 
-    /// The workers that it is leaving.
-    pub(super) fn left(&self) -> impl Iterator<Item = WorkerId> {
-        let staying = self.next.as_ref().map_or(self.seats.len(), Vec::len);
-        self.seats.iter().skip(staying).map(|seats| seats.worker)
+    fn change(&mut self, steps: Vec<Step>) -> Change {
+        self.changes = self.changes.wrapping_add(1);
+        Change { number: self.changes, steps }
     }
 
-    /// All workers keep to their steps. Returns the last ones: everybody gets what is its part now, and where clients are
-    /// more than that part of them, some are asked to come again, or those that are there would share less than before.
-    pub(super) fn resized(&mut self) -> Vec<Step> {
+    /// All workers keep to the steps of this change. Returns the last ones, if it was not taken back: everybody gets what is
+    /// its part now. Where it has more clients than that part of them, some are asked to come again, or they would share
+    /// less than before.
+    pub(super) fn resized(&mut self, change: u32) -> Vec<Step> {
+        if change != self.changes {
+            return Vec::new();
+        }
         let Some(next) = self.next.take() else { return Vec::new() };
         let has_grown = next.len() > self.seats.len();
         self.seats = next;
@@ -161,41 +183,59 @@ mod tests {
         let seats: Vec<_> = (0..3).map(|_| place(&mut placements, 9)).collect();
         assert!(seats.iter().all(|(worker, ..)| *worker == 1), "{seats:?}");
         let mut one = Placements::new(1);
-        assert!(place(&mut one, 2).2.is_empty() && one.resize(TENANT, 2).is_empty());
+        assert!(place(&mut one, 2).2.is_empty() && one.resize(TENANT, 2).is_none());
     }
 
     #[test]
     fn a_tenant_that_grows_is_shared_when_its_first_worker_has_given_up_its_part() {
         let mut placements = Placements::new(3);
         let seats: Vec<_> = (0..5).map(|_| place(&mut placements, 1)).collect();
-        let steps = placements.resize(TENANT, 2);
+        let Change { number, steps } = placements.resize(TENANT, 2).unwrap();
         let told: Vec<_> =
             steps.iter().map(|step| (step.worker.0, step.portion.of(9), step.clients)).collect();
         assert_eq!(told, [(0, 5, None)]);
         assert_eq!(place(&mut placements, 2).0, 0, "nobody else has anything for it yet");
-        assert!(placements.resize(TENANT, 3).is_empty(), "one change at a time");
-        let (last, next) = placements.resized(TENANT);
+        assert!(placements.resize(TENANT, 3).is_none(), "one change at a time");
+        let (last, next) = placements.resized(TENANT, number);
         let told: Vec<_> =
             last.iter().map(|step| (step.worker.0, step.portion.of(9), step.clients)).collect();
         assert_eq!(told, [(0, 5, Some(3)), (1, 4, Some(2))]);
-        let told: Vec<_> =
-            next.iter().map(|step| (step.worker.0, step.portion.of(9), step.clients)).collect();
+        let told: Vec<_> = next
+            .unwrap()
+            .steps
+            .iter()
+            .map(|step| (step.worker.0, step.portion.of(9), step.clients))
+            .collect();
         assert_eq!(told, [(0, 3, None), (1, 3, None)], "what was wanted meanwhile");
         assert_eq!(place(&mut placements, 3).0, 1);
         assert_eq!(seats.len(), 5);
     }
 
     #[test]
+    fn growing_is_taken_back_at_once_if_it_takes_too_long() {
+        let mut placements = Placements::new(2);
+        let _seat = place(&mut placements, 1);
+        let slow = placements.resize(TENANT, 2).unwrap().number;
+        let back = placements.resize(TENANT, 1).unwrap();
+        assert!(back.steps.len() == 1 && back.steps[0].portion.is_whole());
+        assert_eq!(placements.place(TenantId(8), 1).unwrap().worker, WorkerId(1), "it has left that again");
+        assert!(placements.resized(TENANT, back.number).1.is_none());
+        let again = placements.resize(TENANT, 2).unwrap().number;
+        assert!(placements.resized(TENANT, slow).0.is_empty(), "that was another change");
+        assert_eq!(placements.resized(TENANT, again).0.len(), 2);
+    }
+
+    #[test]
     fn a_tenant_that_shrinks_leaves_the_worker_it_came_to_last() {
         let mut placements = Placements::new(2);
         let seats: Vec<_> = (0..4).map(|_| place(&mut placements, 2)).collect();
-        let steps = placements.resize(TENANT, 1);
+        let Change { number, steps } = placements.resize(TENANT, 1).unwrap();
         let told: Vec<_> =
             steps.iter().map(|step| (step.worker.0, step.portion.of(9), step.clients)).collect();
         assert_eq!(told, [(0, 5, None), (1, 0, Some(0))]);
         assert_eq!(place(&mut placements, 1).0, 0);
-        let (last, next) = placements.resized(TENANT);
-        assert_eq!((last.len(), last[0].portion.is_whole(), next.len()), (1, true, 0));
+        let (last, next) = placements.resized(TENANT, number);
+        assert_eq!((last.len(), last[0].portion.is_whole(), next.is_none()), (1, true, true));
         drop(seats);
         // What it has left is as free as a worker that it never came to.
         assert_eq!(placements.place(TenantId(8), 1).unwrap().worker, WorkerId(1));
@@ -204,7 +244,8 @@ mod tests {
     /// A worker: it hears of its portions late, and its servers leave later.
     #[derive(Default)]
     struct Late {
-        told: VecDeque<(Portion, bool)>,
+        /// What it has not heard yet, and of which change that is the first step.
+        told: VecDeque<(Portion, Option<u32>)>,
         portion: Option<Portion>,
         /// Servers; those above the ceiling leave by and by.
         servers: u32,
@@ -234,13 +275,13 @@ mod tests {
             let mut wanted = 1;
             let (first, seat, _) = place(&mut placements, wanted);
             workers[usize::from(first)].portion = Some(Portion::of_part(Part::WHOLE));
-            // Workers that have to say that they keep to the step under way.
-            let mut waiting: Option<Vec<usize>> = None;
+            // Changes under way: their number, and who has to keep to them.
+            let mut under_way: Vec<(u32, Vec<usize>)> = Vec::new();
             for turn in 0.. {
                 let ends = turn > 600;
                 if !ends && chance.below(10) == 0 {
                     wanted = 1 + u32::try_from(chance.below(4)).unwrap();
-                    tell(&mut workers, placements.resize(TENANT, wanted), true, &mut waiting);
+                    begin(&mut workers, placements.resize(TENANT, wanted), &mut under_way);
                 }
                 let worker = usize::try_from(chance.below(4)).unwrap();
                 let late = &mut workers[worker];
@@ -255,18 +296,20 @@ mod tests {
                 }
                 let servers: u32 = workers.iter().map(|late| late.servers).sum();
                 assert!(servers <= ceiling, "seed {seed}, turn {turn}: {servers} of {ceiling}");
-                let keeps = |worker: &usize| {
-                    let late = &workers[*worker];
+                let keeps = |number: u32, worker: usize| {
+                    let late = &workers[worker];
                     let may = late.portion.map_or(0, |portion| portion.of(ceiling));
-                    late.told.iter().all(|(_, first)| !first) && late.servers <= may
+                    late.told.iter().all(|(_, of)| *of != Some(number)) && late.servers <= may
                 };
-                if waiting.as_ref().is_some_and(|workers| workers.iter().all(keeps)) {
-                    waiting = None;
-                    let (last, first) = placements.resized(TENANT);
-                    tell(&mut workers, last, false, &mut waiting);
-                    tell(&mut workers, first, true, &mut waiting);
+                let kept_to =
+                    |(number, those): &(u32, Vec<usize>)| those.iter().all(|worker| keeps(*number, *worker));
+                if let Some(at) = under_way.iter().position(kept_to) {
+                    let (number, _) = under_way.remove(at);
+                    let (last, next) = placements.resized(TENANT, number);
+                    tell(&mut workers, last, None);
+                    begin(&mut workers, next, &mut under_way);
                 }
-                if ends && waiting.is_none() && workers.iter().all(|late| late.told.is_empty()) {
+                if ends && under_way.is_empty() && workers.iter().all(|late| late.told.is_empty()) {
                     break;
                 }
                 assert!(turn < 10_000, "seed {seed}: it does not end");
@@ -280,12 +323,15 @@ mod tests {
         }
     }
 
-    fn tell(workers: &mut [Late], steps: Vec<Step>, first: bool, waiting: &mut Option<Vec<usize>>) {
-        if first && !steps.is_empty() {
-            *waiting = Some(steps.iter().map(|step| usize::from(step.worker.0)).collect());
-        }
+    fn begin(workers: &mut [Late], change: Option<Change>, under_way: &mut Vec<(u32, Vec<usize>)>) {
+        let Some(Change { number, steps }) = change else { return };
+        under_way.push((number, steps.iter().map(|step| usize::from(step.worker.0)).collect()));
+        tell(workers, steps, Some(number));
+    }
+
+    fn tell(workers: &mut [Late], steps: Vec<Step>, change: Option<u32>) {
         for step in steps {
-            workers[usize::from(step.worker.0)].told.push_back((step.portion, first));
+            workers[usize::from(step.worker.0)].told.push_back((step.portion, change));
         }
     }
 }

@@ -320,7 +320,7 @@ fn forget_functions(shared: &Rc<Shared>, sweeps: u32) {
     let due = sweeps.checked_rem(FUNCTIONS_ARE_KNOWN_FOR).unwrap_or_default();
     for (nth, tenant) in (0_u32..).zip(shared.tenants.borrow().values()) {
         if nth.checked_rem(FUNCTIONS_ARE_KNOWN_FOR) == Some(due) {
-            tenant.functions.ask_again();
+            tenant.functions.forget();
         }
     }
 }

@@ -159,7 +159,7 @@ impl TenantState {
             self.epoch.set(self.epoch.get().wrapping_add(1));
             *self.greetings.borrow_mut() = Greetings::default();
             *self.base.borrow_mut() = None;
-            self.functions.ask_again();
+            self.functions.forget();
             self.clear_login_error();
             self.listening.changed();
         }

@@ -428,6 +428,15 @@ pub(super) fn goodbye(floor: &Floor, cell: &ClientCell) -> ClientError {
             "terminating connection because the tenant was removed",
         );
     }
+    if !floor.registry.is_closed() {
+        return ClientError::fatal(
+            SqlState::ADMIN_SHUTDOWN,
+            Fault::Proxy,
+            "moved",
+            "terminating connection because the tenant's configuration has changed",
+        )
+        .with_hint("Connect again.");
+    }
     ClientError::fatal(
         SqlState::ADMIN_SHUTDOWN,
         Fault::Proxy,

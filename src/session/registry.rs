@@ -195,6 +195,14 @@ impl ClientCell {
     }
 }
 
+/// The clients of one tenant.
+fn of_tenant<'c>(
+    clients: &'c Slab<Rc<ClientCell>>,
+    tenant: &'c Rc<TenantState>,
+) -> impl Iterator<Item = &'c Rc<ClientCell>> {
+    clients.iter().map(|(_, cell)| cell).filter(move |cell| Rc::ptr_eq(&cell.tenant, tenant))
+}
+
 /// What is asked last counts, unless something more urgent has been asked before.
 const fn rank(wish: Wish) -> u8 {
     match wish {
@@ -323,14 +331,27 @@ impl Registry {
         }
     }
 
+    /// Whether nobody is let in any more, and everybody asked to leave.
+    pub(super) fn is_closed(&self) -> bool {
+        self.leaving.get()
+    }
+
     /// Asks so many of a tenant's clients to leave as soon as their transaction is over: first those that do nothing, last
     /// those that replicate.
     pub fn ask_some_to_leave(&self, tenant: &Rc<TenantState>, count: u32) {
         let clients = self.clients.borrow();
-        let of_tenant = clients.iter().map(|(_, cell)| cell).filter(|cell| Rc::ptr_eq(&cell.tenant, tenant));
-        let mut cells: Vec<&Rc<ClientCell>> = of_tenant.collect();
+        let mut cells: Vec<&Rc<ClientCell>> = of_tenant(&clients, tenant).collect();
         cells.sort_by_key(|cell| (cell.is_replicating(), cell.whereabouts() != Whereabouts::Parked));
         for cell in cells.into_iter().take(usize::try_from(count).unwrap_or(usize::MAX)) {
+            cell.ask(Wish::Leave);
+        }
+    }
+
+    /// Asks those of a tenant's clients to leave that keep a server between transactions, but for so many.
+    pub fn ask_keepers_to_leave(&self, tenant: &Rc<TenantState>, may_stay: u32) {
+        let clients = self.clients.borrow();
+        let keepers = of_tenant(&clients, tenant).filter(|cell| cell.keeps.get().is_some());
+        for cell in keepers.skip(usize::try_from(may_stay).unwrap_or(usize::MAX)) {
             cell.ask(Wish::Leave);
         }
     }

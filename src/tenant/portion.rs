@@ -88,7 +88,8 @@ impl Portion {
                 share: self.of(share),
                 ceiling: self.of(ceiling),
                 weight: self.of(weight).max(1),
-                max_waiters: self.of(max_waiters),
+                // Where somebody may be served, somebody may wait, if anybody may.
+                max_waiters: self.of(max_waiters).max(u32::from(max_waiters > 0 && self.of(ceiling) > 0)),
             },
             ..tenant.clone()
         }

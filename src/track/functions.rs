@@ -14,10 +14,12 @@ mod elsewhere;
 mod questions;
 mod says;
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
 pub use elsewhere::Elsewhere;
+use elsewhere::{Known, Shared};
 pub(super) use says::{Knowledge, Says};
 
 use super::answers::{Row, bytes, text_of};
@@ -43,21 +45,21 @@ pub struct Functions {
     /// Whether a client has ever made a parameter its search_path.
     binds_paths: Cell<bool>,
     is_known: Cell<bool>,
-    /// How often they may have changed: what was asked before a change is no answer behind it.
+    /// How often they may have changed: what was asked before that is no answer.
     changes: Cell<u32>,
     /// How often that, or how often it was found out what they do.
     version: Cell<u32>,
-    hidden: RefCell<Option<Rc<Hidden>>>,
+    hidden: RefCell<Option<Arc<Hidden>>>,
     /// The numbers of the newest, when they were asked for last.
     newest: RefCell<Newest>,
     /// Those that were found, until it is known what else runs them.
     found: RefCell<Option<Found>>,
-    /// What its clients on other workers do.
-    elsewhere: OnceCell<Box<Elsewhere>>,
+    /// The same as all workers of the tenant know it, if it has several.
+    shared: RefCell<Option<Arc<Shared>>>,
 }
 
 /// The numbers of the newest functions, and of the newest of what runs them, as the catalog told them; `None` if it has not.
-pub(super) type Newest = Option<Rc<[u8]>>;
+pub(super) type Newest = Option<Arc<[u8]>>;
 
 /// Functions that leave something behind.
 #[derive(Debug, Default)]
@@ -85,47 +87,61 @@ impl Functions {
         Rc::new(Self { is_watched: true, reads_sequences: reads_sequences.into(), ..Self::default() })
     }
 
-    /// The tenant has clients on other workers too: each hears when functions may have changed by the others'.
-    pub fn share(&self, elsewhere: Elsewhere) {
-        // It is one for as long as the process lives.
-        let _ = self.elsewhere.set(Box::new(elsewhere));
+    /// The tenant has clients on other workers too: what is known of its functions is known to all who log in so. They are
+    /// asked again.
+    pub fn share(&self, elsewhere: &Elsewhere, login: &str) {
+        self.shared.replace(Some(elsewhere.of(login)));
+        self.forget();
     }
 
     /// They may have changed.
     pub fn forget(&self) {
-        self.tell();
-        self.ask_again();
+        self.change(|this| {
+            this.is_known.set(false);
+            this.changes.set(this.changes.get().wrapping_add(1));
+            this.version.set(this.version.get().wrapping_add(1));
+            *this.found.borrow_mut() = None;
+        });
     }
 
-    /// Other workers hear that they may have changed.
-    fn tell(&self) {
-        if let Some(elsewhere) = self.elsewhere.get() {
-            elsewhere.tell();
-        }
-    }
-
-    /// Takes note of what was done on other workers: when a lease begins, when a text is answered, and when a question is.
+    /// Takes note of what other workers have found out: when a lease begins, and when a text or a question is answered.
     #[inline]
     pub(super) fn hear(&self) {
-        if self.elsewhere.get().is_some_and(|elsewhere| elsewhere.has_news()) {
-            self.ask_again();
+        if let Some(shared) = self.shared.borrow().as_deref()
+            && !shared.is_at(self.version.get())
+        {
+            shared.known().teach(self);
         }
     }
 
-    /// What is known is old.
-    pub fn ask_again(&self) {
-        self.is_known.set(false);
-        self.changes.set(self.changes.get().wrapping_add(1));
-        self.version.set(self.version.get().wrapping_add(1));
-        *self.found.borrow_mut() = None;
+    /// Changes what is known, for all workers: to each it is what the last of them has made of it.
+    fn change<R>(&self, change: impl FnOnce(&Self) -> R) -> R {
+        let shared = self.shared.borrow().clone();
+        let Some(shared) = shared else { return change(self) };
+        let mut known = shared.known();
+        known.teach(self);
+        let result = change(self);
+        *known = Known::of(self);
+        shared.moved_to(self.version.get());
+        result
     }
 
     /// What is known from here on.
     fn learn(&self, hidden: Option<Hidden>, client: &ClientState, server: &mut ServerState) {
-        *self.hidden.borrow_mut() = hidden.map(Rc::new);
-        self.is_known.set(true);
-        self.version.set(self.version.get().wrapping_add(1));
-        if let Some(hidden) = self.hidden() {
+        let asked_behind = self.changes.get();
+        let is_told = self.change(|this| {
+            // Another worker may have heard of a change just now.
+            let is_told = this.changes.get() == asked_behind;
+            if is_told {
+                *this.hidden.borrow_mut() = hidden.map(Arc::new);
+                this.is_known.set(true);
+                this.version.set(this.version.get().wrapping_add(1));
+            }
+            is_told
+        });
+        if !is_told {
+            self.are_not_told(client, server);
+        } else if let Some(hidden) = self.hidden() {
             // What it may have made was there when this was asked.
             hidden.leave_settings(client, server);
         }
@@ -141,7 +157,7 @@ impl Functions {
         }
     }
 
-    fn hidden(&self) -> Option<Rc<Hidden>> {
+    fn hidden(&self) -> Option<Arc<Hidden>> {
         self.hidden.borrow().clone()
     }
 
@@ -285,10 +301,6 @@ impl ServerState {
     /// All that it was asked to run is answered. What was read when less was known of the functions may have run those that
     /// came since.
     pub(super) fn has_run_all(&mut self, functions: &Functions) {
-        if self.makes_functions {
-            // What it made may be there for others from here on, and another worker may use it before the lease ends here.
-            functions.tell();
-        }
         functions.hear();
         let behind = self.read_behind.take();
         self.blind |= behind.is_some_and(|behind| behind != functions.knowledge());
@@ -334,11 +346,11 @@ pub(super) fn take_functions(rows: Option<Vec<Row>>, client: &ClientState, serve
         return functions.are_not_told(client, server);
     }
     if let Some(newest) = rows.as_deref().and_then(newest_of) {
-        functions.newest.replace(Some(newest));
+        functions.change(|functions| functions.newest.replace(Some(newest)));
     }
     let found = rows.map(|rows| found_among(&rows));
     if found.as_ref().is_none_or(|found| found.reads_sequences) {
-        functions.reads_sequences.set(true);
+        functions.change(|functions| functions.reads_sequences.set(true));
     }
     match found {
         Some(found) if found.hidden.left.is_nothing() => functions.learn(None, client, server),
@@ -380,14 +392,14 @@ pub(super) fn take_made(rows: Option<&[Row]>, client: &ClientState, server: &mut
         server.blind = true;
     }
     if newest.is_some() {
-        client.functions.newest.replace(newest);
+        client.functions.change(|functions| functions.newest.replace(newest));
     }
 }
 
 /// What stands in the last row, behind the functions if there are any.
 fn newest_of(rows: &[Row]) -> Newest {
     match rows.last()?.as_slice() {
-        [newest] | [None, newest, ..] => newest.as_deref().map(Rc::from),
+        [newest] | [None, newest, ..] => newest.as_deref().map(Arc::from),
         _ => None,
     }
 }
@@ -535,7 +547,7 @@ mod tests {
         // Another lease has found out meanwhile that there is one that makes others, and nothing else.
         let left = Left { makes: Made::New, ..Left::default() };
         let hidden = Hidden { left, reach: Reach::anything(), changing: None };
-        *talk.client.functions.hidden.borrow_mut() = Some(Rc::new(hidden));
+        *talk.client.functions.hidden.borrow_mut() = Some(Arc::new(hidden));
         talk.client.functions.is_known.set(true);
         talk.answer(&messages(&[DONE, READY]));
         let asked = settled(&mut talk);

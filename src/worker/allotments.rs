@@ -31,7 +31,10 @@ impl Allotments {
     /// What is known of the tenant's functions is shared with its other workers, if there are some.
     pub(super) fn share_functions(&self, state: &TenantState) {
         if let Some((_, elsewhere)) = self.0.get(&state.id) {
-            state.functions.share(elsewhere.clone());
+            let tenant = state.tenant();
+            let Tenant { cluster, database, role, search_path, settings, .. } = &*tenant;
+            let login = format!("{cluster} {database:?} {role:?} {search_path:?} {settings:?}");
+            state.functions.share(elsewhere, &login);
         }
     }
 }

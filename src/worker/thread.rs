@@ -12,7 +12,7 @@ use tokio::task::spawn_local;
 use super::allotments::Allotments;
 use super::{Allotment, CancelDone, Order, Plan, floor_report};
 use crate::backend::Profile;
-use crate::budget::BudgetConfig;
+use crate::budget::{BudgetConfig, TenantView};
 use crate::config::settings::{Driver, Settings};
 use crate::ids::{ClusterId, ServerId, TenantId, WorkerId};
 use crate::net;
@@ -221,20 +221,17 @@ impl Work {
         let Allotment { tenant: id, portion, clients, elsewhere, done } = allotment;
         self.allotments.set(id, portion, elsewhere);
         let pool = &self.floor.pool;
-        let (Some(state), Some(tenant)) = (pool.tenant(id), self.plan.settings.catalog.get(id)) else {
-            return;
-        };
-        self.allotments.share_functions(&state);
-        // One that has moved to another cluster is a new tenant here: its plan is on the way.
-        if state.cluster() == tenant.cluster {
+        if let (Some(state), Some(tenant)) = (pool.tenant(id), self.plan.settings.catalog.get(id)) {
+            self.allotments.share_functions(&state);
             state.update(self.allotments.here(tenant), None);
             pool.set_tenant(&state);
+            if let Some(clients) = clients {
+                let leave = state.clients.connected.get().saturating_sub(clients);
+                self.floor.registry.ask_some_to_leave(&state, leave);
+            }
         }
-        if let Some(clients) = clients {
-            let leave = state.clients.connected.get().saturating_sub(clients);
-            self.floor.registry.ask_some_to_leave(&state, leave);
-        }
-        spawn_local(kept_to(self.floor.clone(), state, done));
+        // Also if nobody knows the tenant any more: what it had may still be there.
+        spawn_local(kept_to(self.floor.clone(), id, done));
     }
 
     fn apply_to(&self, state: &Rc<TenantState>, old: &Plan) {
@@ -245,6 +242,9 @@ impl Work {
                     || cluster_differs(&old.settings, &self.plan.settings, before.cluster);
                 let profile = if relogin { self.profile(after) } else { None };
                 state.update(self.allotments.here(after), profile);
+                if relogin {
+                    self.allotments.share_functions(state);
+                }
                 if let Some(connector) = self.plan.connectors.get(usize::from(after.cluster.0)) {
                     state.connect_by(connector);
                 }
@@ -356,17 +356,27 @@ async fn everybody_gone(floor: Rc<Floor>) {
     }
 }
 
-/// Drops `done` when the tenant has no more servers than its ceiling here.
-async fn kept_to(floor: Rc<Floor>, state: Rc<TenantState>, done: CancelDone) {
+/// Drops `done` when the tenant has no more servers than its ceiling here. Clients that would keep theirs for as long as
+/// they like are asked to leave, as far as they are too many.
+async fn kept_to(floor: Rc<Floor>, tenant: TenantId, done: CancelDone) {
     let slots = || {
-        let view = floor.pool.view(&state);
-        view.map_or(0, |view| view.opening.saturating_add(view.idle + view.busy + view.closing))
+        let views = floor.pool.inspect(|_, scheduler, _| scheduler.tenant(tenant));
+        let slots = |view: TenantView| [view.opening, view.idle, view.busy, view.closing];
+        views.into_iter().flatten().flat_map(slots).fold(0, u32::saturating_add)
     };
-    let mut look = tokio::time::interval(LOOK);
-    while slots() > state.ceiling() {
-        look.tick().await;
+    let mut pause = LOOK;
+    loop {
+        let state = floor.pool.tenant(tenant);
+        let ceiling = state.as_ref().map_or(0, |state| state.ceiling());
+        if slots() <= ceiling {
+            return drop(done);
+        }
+        if let Some(state) = state {
+            floor.registry.ask_keepers_to_leave(&state, ceiling);
+        }
+        tokio::time::sleep(pause).await;
+        pause = pause.saturating_mul(2).min(LONGEST_LOOK);
     }
-    drop(done);
 }
 
 /// While leaving, questions are answered and cancels carried out; newcomers are sent away; `Stop` ends it.
@@ -401,6 +411,8 @@ const STORM_LOOK: std::time::Duration = std::time::Duration::from_secs(10);
 const STORM: usize = 1_000;
 /// How often a leaving worker looks whether everybody is gone.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(5);
+/// How often it looks at last whether a tenant keeps to what it may have: a transaction may last for hours.
+const LONGEST_LOOK: std::time::Duration = std::time::Duration::from_millis(500);
 /// How long clients and servers that are cut off have to take note of it.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(500);
 

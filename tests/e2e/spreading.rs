@@ -15,15 +15,23 @@ fn tenant(workers: u32) -> TenantPlan {
 }
 
 async fn stage(workers: u32) -> Stage {
-    let stage = Stage::start(Plan::of(vec![tenant(workers)]).workers(2)).await;
+    stage_of(tenant(workers)).await
+}
+
+async fn stage_of(tenant: TenantPlan) -> Stage {
+    let stage = Stage::start(Plan::of(vec![tenant]).workers(2)).await;
     stage.postgres.psql(&format!("ALTER ROLE role_acme CONNECTION LIMIT {CEILING}")).await.unwrap();
     stage
 }
 
 async fn reload(stage: &mut Stage, workers: u32) {
+    reload_to(stage, vec![tenant(workers)]).await;
+}
+
+async fn reload_to(stage: &mut Stage, tenants: Vec<TenantPlan>) {
     stage
         .reload(|mut plan| {
-            plan.tenants = vec![tenant(workers)];
+            plan.tenants = tenants;
             plan
         })
         .await;
@@ -117,6 +125,7 @@ async fn it_grows_without_ever_having_more_servers_than_it_may() {
     // Three of seven are too many for this worker now: those that do nothing go first.
     let farewell = idle.expect(b'E').await.fields();
     assert_eq!((farewell.severity.as_str(), farewell.code.as_str()), ("FATAL", "57P01"));
+    assert!(farewell.message.contains("configuration has changed"), "{farewell:?}");
     let mut late = stage.client("acme").await;
     assert_eq!(worker(&late), 1);
     late.query("BEGIN").await;
@@ -126,6 +135,31 @@ async fn it_grows_without_ever_having_more_servers_than_it_may() {
     until(&stage, CEILING, 0).await;
     for client in &mut held[2..] {
         commit(client).await;
+    }
+    was_never_above_its_ceiling(&stage).await;
+}
+
+#[tokio::test]
+async fn it_grows_although_its_clients_keep_their_servers() {
+    let session = |workers| tenant(workers).line("mode = \"session\"");
+    let mut stage = stage_of(session(1)).await;
+    let mut held = clients(&stage, 5).await;
+    for client in &mut held {
+        client.query("SELECT 1").await;
+    }
+    held[4].query("BEGIN").await;
+    reload_to(&mut stage, vec![session(2)]).await;
+    commit(&mut held[4]).await;
+    // Some of them are told to go, and two others find servers on the other worker.
+    for _ in 0..2 {
+        let newcomer = eventually("a client has a server", PATIENCE, async || {
+            let mut client = stage.connect().await;
+            client.log_in(&stage.login("acme")).await.errors.is_empty().then_some(client)
+        });
+        held.push(newcomer.await);
+    }
+    for newcomer in &mut held[5..] {
+        assert_eq!(newcomer.query("BEGIN").await.tags, ["BEGIN"]);
     }
     was_never_above_its_ceiling(&stage).await;
 }
@@ -169,9 +203,33 @@ async fn a_function_that_is_made_on_one_worker_leaks_nothing_on_the_other() {
          $$ BEGIN PERFORM set_config('app.user', who, false); END $$",
     );
     assert_eq!(made.await.tags, ["CREATE FUNCTION"]);
+    here[0].query("SELECT 1").await;
     there[0].query("SELECT login('ann')").await;
     let user = "SELECT coalesce(current_setting('app.user', true), '')";
     assert_eq!(there[1].query(user).await.value(), "");
     assert_eq!(there[0].query(user).await.value(), "ann");
     assert_eq!(here[1].query(user).await.value(), "");
+}
+
+/// The first client of a worker runs what nobody knows there.
+#[tokio::test]
+async fn functions_that_are_made_out_of_sight_on_one_worker_leak_nothing_on_the_other() {
+    let stage = stage(2).await;
+    let make = "SET search_path = schema_acme; \
+         CREATE FUNCTION make() RETURNS void LANGUAGE plpgsql AS $m$ BEGIN EXECUTE \
+         $e$ CREATE FUNCTION login(who text) RETURNS void LANGUAGE plpgsql AS \
+         $$ BEGIN PERFORM set_config('app.user', who, false); END $$ $e$; END $m$; \
+         GRANT CREATE ON SCHEMA schema_acme TO role_acme";
+    stage.postgres.psql_in("app", make).await.unwrap();
+    let all = clients(&stage, 4).await;
+    let (mut here, mut there): (Vec<_>, Vec<_>) = all.into_iter().partition(|client| worker(client) == 0);
+    for _ in 0..3 {
+        there[0].query("SELECT 1").await;
+    }
+    assert!(here[0].query("SELECT make()").await.errors.is_empty());
+    here[0].query("SELECT 1").await;
+    assert!(there[0].query("SELECT login('ann')").await.errors.is_empty());
+    let user = "SELECT coalesce(current_setting('app.user', true), '')";
+    assert_eq!(there[1].query(user).await.value(), "");
+    assert_eq!(there[0].query(user).await.value(), "ann");
 }

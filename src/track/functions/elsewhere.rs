@@ -1,32 +1,86 @@
-//! What a tenant's clients on other workers do with its functions.
+//! What is known of a tenant's functions on several workers.
 //!
-//! Owns the one number that workers share: how often functions may have changed. Each compares it with what it has heard.
+//! Owns what they share: the one truth, of which each has a copy, and the number by which it sees that its copy is old.
 
-use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// How often a tenant's functions may have changed, as one of its workers has heard. A clone has heard the same.
+use parking_lot::{Mutex, MutexGuard};
+
+use super::{Functions, Hidden, Newest};
+
+/// What is known of one tenant's functions, by how its servers log in: on another cluster, or with another search_path,
+/// they are others. A clone is the same.
 #[derive(Clone, Debug, Default)]
-pub struct Elsewhere {
-    changes: Arc<AtomicU32>,
-    heard: Cell<u32>,
-}
+pub struct Elsewhere(Arc<Mutex<BTreeMap<Box<str>, Arc<Shared>>>>);
 
 impl Elsewhere {
-    /// They may have changed here: the others have news now.
-    pub(super) fn tell(&self) {
-        let before = self.changes.fetch_add(1, Ordering::AcqRel);
-        // Others' news that came in between stay news.
-        if before == self.heard.get() {
-            self.heard.set(before.wrapping_add(1));
+    /// That of those who log in so.
+    pub(super) fn of(&self, login: &str) -> Arc<Shared> {
+        self.0.lock().entry(login.into()).or_default().clone()
+    }
+}
+
+/// What all workers know.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// The version of what is known: who has it needs no lock to see that.
+    version: AtomicU32,
+    known: Mutex<Known>,
+}
+
+/// What [`super::Functions`] know, as far as it is the same for all workers.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    is_known: bool,
+    reads_sequences: bool,
+    changes: u32,
+    version: u32,
+    hidden: Option<Arc<Hidden>>,
+    newest: Newest,
+}
+
+impl Known {
+    /// What these know.
+    pub(super) fn of(functions: &Functions) -> Self {
+        Self {
+            is_known: functions.is_known.get(),
+            reads_sequences: functions.reads_sequences.get(),
+            changes: functions.changes.get(),
+            version: functions.version.get(),
+            hidden: functions.hidden.borrow().clone(),
+            newest: functions.newest.borrow().clone(),
         }
     }
 
-    /// Whether they may have changed elsewhere since this was asked last.
-    pub(super) fn has_news(&self) -> bool {
-        let changes = self.changes.load(Ordering::Acquire);
-        self.heard.replace(changes) != changes
+    /// These know the same from here on.
+    pub(super) fn teach(&self, functions: &Functions) {
+        if functions.changes.replace(self.changes) != self.changes {
+            *functions.found.borrow_mut() = None;
+        }
+        functions.is_known.set(self.is_known);
+        functions.reads_sequences.set(functions.reads_sequences.get() || self.reads_sequences);
+        functions.version.set(self.version);
+        functions.hidden.borrow_mut().clone_from(&self.hidden);
+        functions.newest.borrow_mut().clone_from(&self.newest);
+    }
+}
+
+impl Shared {
+    /// Whether that is what is known.
+    pub(super) fn is_at(&self, version: u32) -> bool {
+        self.version.load(Ordering::Acquire) == version
+    }
+
+    /// It is, from here on. Under the lock.
+    pub(super) fn moved_to(&self, version: u32) {
+        self.version.store(version, Ordering::Release);
+    }
+
+    /// What is known, for as long as it is held: never beyond a few assignments.
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock()
     }
 }
 
@@ -34,85 +88,98 @@ impl Elsewhere {
 mod tests {
     use super::super::super::answers::data_row;
     use super::super::super::fixture::{DONE, READY, Talk, messages};
-    use super::super::Functions;
     use super::super::tests::settled;
+    use super::super::{Left, Made, Reach};
     use super::*;
 
-    #[test]
-    fn each_hears_of_the_others_and_not_of_itself() {
-        let one = Elsewhere::default();
-        let other = one.clone();
-        one.tell();
-        assert!(!one.has_news());
-        assert!(other.has_news() && !other.has_news());
-        other.tell();
-        one.tell();
-        assert!(one.has_news(), "its own does not hide the other's");
-        assert!(other.has_news());
-        assert!(!one.has_news() && !other.has_news());
+    fn two() -> [std::rc::Rc<Functions>; 2] {
+        let elsewhere = Elsewhere::default();
+        [(); 2].map(|()| {
+            let functions = Functions::watched(false);
+            functions.share(&elsewhere, "a login");
+            functions
+        })
+    }
+
+    /// A lease that has begun, of a client whose tenant has these functions.
+    fn lease(functions: &std::rc::Rc<Functions>) -> Talk {
+        let mut talk = Talk::new(9);
+        talk.client.functions = functions.clone();
+        talk
+    }
+
+    fn hear(functions: &[std::rc::Rc<Functions>]) {
+        functions.iter().for_each(|functions| functions.hear());
     }
 
     #[test]
-    fn what_changes_on_one_worker_is_unknown_on_the_other_and_asked_there_once() {
-        let shared = Elsewhere::default();
-        let [here, there] = [(); 2].map(|()| {
+    fn what_one_worker_learns_the_other_knows_and_what_changes_is_unknown_to_both() {
+        let both @ [here, there] = &two();
+        let mut talk = lease(here);
+        hear(both);
+        here.learn(None, &talk.client, &mut talk.server);
+        hear(both);
+        assert!(!here.are_unknown() && !there.are_unknown());
+        let known = there.knowledge();
+        there.forget();
+        hear(both);
+        assert!(here.are_unknown() && there.are_unknown() && here.knowledge() != known);
+        let hidden = Hidden { left: Left { makes: Made::New, ..Left::default() }, ..Hidden::default() };
+        there.learn(Some(hidden), &talk.client, &mut talk.server);
+        here.hear();
+        assert!(here.hidden().is_some_and(|hidden| hidden.left.makes == Made::New));
+        there.change(|there| there.reads_sequences.set(true));
+        there.forget();
+        here.hear();
+        assert!(here.reads_sequences.get());
+    }
+
+    #[test]
+    fn those_who_log_in_otherwise_have_other_functions() {
+        let elsewhere = Elsewhere::default();
+        let functions = ["one", "another"].map(|login| {
             let functions = Functions::watched(false);
-            functions.share(shared.clone());
-            functions.is_known.set(true);
+            functions.share(&elsewhere, login);
             functions
         });
-        let known = there.knowledge();
-        here.forget();
-        let hear = || [&here, &there].into_iter().for_each(|functions| functions.hear());
-        hear();
-        assert!(there.are_unknown() && there.knowledge() != known);
-        there.is_known.set(true);
-        here.is_known.set(true);
-        hear();
-        assert!(!there.are_unknown() && !here.are_unknown(), "nobody tells again what was heard");
-        here.ask_again();
-        hear();
-        assert!(!there.are_unknown(), "what is only asked again concerns nobody else");
+        let mut talk = lease(&functions[0]);
+        functions[0].learn(None, &talk.client, &mut talk.server);
+        hear(&functions);
+        assert_eq!([&functions[0], &functions[1]].map(|functions| functions.are_unknown()), [false, true]);
     }
 
     #[test]
-    fn another_worker_hears_of_functions_when_they_are_asked_for_and_again_when_they_are_there() {
-        let mut talk = Talk::new(9);
-        let shared = Elsewhere::default();
-        let there = Functions::watched(false);
-        talk.client.functions = Functions::watched(false);
-        there.share(shared.clone());
-        talk.client.functions.share(shared);
-        for step in ["asked", "answered"] {
-            there.hear();
-            there.is_known.set(true);
-            match step {
-                "asked" => talk.say(&messages(&[(b'Q', b"CREATE FUNCTION f() RETURNS int AS ''\0")])),
-                _ => talk.answer(&messages(&[DONE, READY])),
-            };
-            there.hear();
-            assert!(there.are_unknown(), "{step}");
-        }
+    fn an_answer_is_none_if_another_worker_has_heard_of_a_change_before_it_is_taken() {
+        let [here, there] = two();
+        let mut talk = lease(&here);
+        there.forget();
+        // It has not been heard here: the lock tells.
+        here.learn(
+            Some(Hidden { reach: Reach::anything(), ..Hidden::default() }),
+            &talk.client,
+            &mut talk.server,
+        );
+        assert!(here.are_unknown() && there.are_unknown());
     }
 
-    /// Whenever news come, they are heard before anybody else gets the server.
+    /// Whenever it comes that functions have changed, it is heard before anybody else gets the server.
     #[test]
     fn what_another_worker_makes_is_asked_for_whenever_it_comes() {
-        for moment in [
+        let moments = [
             "before the lease",
             "before the text",
             "before the answer",
             "before the question is answered",
             "never",
-        ] {
-            let mut talk = Talk::new(9);
-            let shared = Elsewhere::default();
-            let there = Functions::watched(false);
-            there.share(shared.clone());
-            talk.client.functions = Functions::watched(false);
-            talk.client.functions.share(shared);
+        ];
+        for moment in moments {
+            let [here, there] = two();
+            let mut talk = lease(&here);
             let is_late = moment == "before the question is answered";
-            talk.client.functions.is_known.set(!is_late);
+            if !is_late {
+                here.hear();
+                here.learn(None, &talk.client, &mut talk.server);
+            }
             let tells = |now| {
                 if now == moment {
                     there.forget();
@@ -134,5 +201,22 @@ mod tests {
             }
             assert_eq!(talk.client.functions.are_unknown(), is_late, "{moment}");
         }
+    }
+
+    /// A client that has made functions and goes on in the same batch is told so before its lease ends.
+    #[test]
+    fn functions_are_unknown_again_with_each_answer_of_a_lease_that_makes_some() {
+        let [here, there] = two();
+        let mut talk = lease(&here);
+        talk.say(&messages(&[
+            (b'Q', b"CREATE FUNCTION f() RETURNS int AS ''\0"),
+            (b'Q', b"SELECT pg_sleep(9)\0"),
+        ]));
+        there.hear();
+        // Another lease, from before there was anything to see.
+        there.learn(None, &talk.client, &mut Talk::new(8).server);
+        talk.answer(&messages(&[DONE, READY]));
+        there.hear();
+        assert!(there.are_unknown());
     }
 }
