@@ -278,7 +278,9 @@ impl Session {
     /// Asks the server what must be known of it before anybody else gets it.
     fn settle(&mut self, cx: &mut Context<'_>) {
         let Phase::Leased(Leased { lease, talk, .. }) = &mut self.phase else { return };
+        let is_outdated = !lease.is_current();
         let Some(server) = lease.server() else { return };
+        server.state.is_outdated = is_outdated;
         let strayed = std::mem::take(&mut server.state.strayed);
         let asks = self.mode == PoolMode::Transaction && server.state.is_unsettled();
         if asks || talk.exchange.owes_repair() {

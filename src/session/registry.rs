@@ -347,11 +347,18 @@ impl Registry {
         }
     }
 
-    /// Asks those of a tenant's clients to leave that keep a server between transactions, but for so many.
-    pub fn ask_keepers_to_leave(&self, tenant: &Rc<TenantState>, may_stay: u32) {
+    /// Asks so many of a tenant's clients to leave that hold servers, those who were asked before included: such that keep one
+    /// between transactions, and with `all` the others behind them. Last come those that replicate: they may not be able to.
+    pub fn ask_holders_to_leave(&self, tenant: &Rc<TenantState>, count: u32, all: bool) {
         let clients = self.clients.borrow();
-        let keepers = of_tenant(&clients, tenant).filter(|cell| cell.keeps.get().is_some());
-        for cell in keepers.skip(usize::try_from(may_stay).unwrap_or(usize::MAX)) {
+        let holds = |cell: &&Rc<ClientCell>| match cell.whereabouts() {
+            Whereabouts::Leasing(_) | Whereabouts::Replicating(_) => all || cell.keeps.get().is_some(),
+            Whereabouts::Parked | Whereabouts::Waiting => false,
+        };
+        let mut cells: Vec<&Rc<ClientCell>> = of_tenant(&clients, tenant).filter(holds).collect();
+        let keeps = |cell: &Rc<ClientCell>| cell.keeps.get().is_some();
+        cells.sort_by_key(|cell| (!cell.is_asked_to_leave(), cell.is_replicating(), !keeps(cell)));
+        for cell in cells.into_iter().take(usize::try_from(count).unwrap_or(usize::MAX)) {
             cell.ask(Wish::Leave);
         }
     }
@@ -482,6 +489,31 @@ mod tests {
             registry.remove(&long);
             registry.remove(&short);
         }
+    }
+
+    #[test]
+    fn those_who_keep_servers_are_asked_first_and_no_more_than_so_many() {
+        let registry = Registry::new(WorkerId(0), CancelKeys::new(&[7; 32]));
+        let (tenant, other) = (tenant(), tenant());
+        let cells: Vec<_> = (0..5).map(|n| registry.admit(tenant.clone(), n)).collect();
+        let stranger = registry.admit(other, 9);
+        let server = ServerId;
+        for (n, cell) in (0..).zip(cells.iter().skip(1).chain([&stranger])) {
+            cell.set_whereabouts(Whereabouts::Leasing(server(n)));
+        }
+        cells[4].set_whereabouts(Whereabouts::Replicating(server(4)));
+        cells[3].set_keeps(Some(Keeps::Pin));
+        stranger.set_keeps(Some(Keeps::Pin));
+        let asked = || cells.iter().map(|cell| u8::from(cell.is_asked_to_leave())).collect::<Vec<_>>();
+        registry.ask_holders_to_leave(&tenant, 3, false);
+        assert_eq!(asked(), [0, 0, 0, 1, 0], "one keeps its server between two transactions");
+        for _ in 0..2 {
+            registry.ask_holders_to_leave(&tenant, 2, true);
+            assert_eq!(asked(), [0, 1, 0, 1, 0], "the one that was asked counts");
+        }
+        registry.ask_holders_to_leave(&tenant, 9, true);
+        assert_eq!(asked(), [0, 1, 1, 1, 1], "who holds no server stays");
+        assert!(!stranger.is_asked_to_leave());
     }
 
     #[test]

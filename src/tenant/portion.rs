@@ -1,6 +1,7 @@
 //! A worker's portion of what a tenant may use.
 //!
-//! Owns the division: the portions of all workers add up to the whole, exactly, at every moment. Must not know workers.
+//! Owns the division: of servers, the portions of all workers add up to the whole, exactly, at every moment. Must not know
+//! workers.
 
 use super::{Allowance, Tenant};
 

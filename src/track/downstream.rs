@@ -410,7 +410,7 @@ impl Exchange {
         let status = body.first().and_then(|byte| TxStatus::from_byte(*byte)).filter(|_| body.len() == 1);
         self.last_was_error = false;
         server.status = status.ok_or(ServerFault::Protocol(b'Z'))?;
-        if server.makes_functions {
+        if server.makes_functions && server.status == TxStatus::Idle {
             // What it has made may be there for others from here on, and its lease may go on.
             client.functions.forget();
         }

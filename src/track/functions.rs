@@ -90,18 +90,26 @@ impl Functions {
     /// The tenant has clients on other workers too: what is known of its functions is known to all who log in so. They are
     /// asked again.
     pub fn share(&self, elsewhere: &Elsewhere, login: &str) {
+        let (changes, version) = (self.changes.get(), self.version.get());
         self.shared.replace(Some(elsewhere.of(login)));
-        self.forget();
+        self.change(|this| {
+            // Neither goes back, or what was read or asked long ago would pass for what is known now.
+            this.changes.set(this.changes.get().max(changes));
+            this.version.set(this.version.get().max(version));
+            this.doubt();
+        });
     }
 
     /// They may have changed.
     pub fn forget(&self) {
-        self.change(|this| {
-            this.is_known.set(false);
-            this.changes.set(this.changes.get().wrapping_add(1));
-            this.version.set(this.version.get().wrapping_add(1));
-            *this.found.borrow_mut() = None;
-        });
+        self.change(Self::doubt);
+    }
+
+    fn doubt(&self) {
+        self.is_known.set(false);
+        self.changes.set(self.changes.get().wrapping_add(1));
+        self.version.set(self.version.get().wrapping_add(1));
+        *self.found.borrow_mut() = None;
     }
 
     /// Takes note of what other workers have found out: when a lease begins, and when a text or a question is answered.
@@ -126,25 +134,22 @@ impl Functions {
         result
     }
 
-    /// What is known from here on.
-    fn learn(&self, hidden: Option<Hidden>, client: &ClientState, server: &mut ServerState) {
-        let asked_behind = self.changes.get();
-        let is_told = self.change(|this| {
-            // Another worker may have heard of a change just now.
-            let is_told = this.changes.get() == asked_behind;
+    /// What a question has told that was asked behind the last change is known from here on: `told` says it. Whether it was.
+    fn learn(&self, asked_behind: u32, told: impl FnOnce(&Self)) -> bool {
+        self.change(|this| {
+            let is_told = this.are_unknown() && this.changes.get() == asked_behind;
             if is_told {
-                *this.hidden.borrow_mut() = hidden.map(Arc::new);
-                this.is_known.set(true);
-                this.version.set(this.version.get().wrapping_add(1));
+                told(this);
             }
             is_told
-        });
-        if !is_told {
-            self.are_not_told(client, server);
-        } else if let Some(hidden) = self.hidden() {
-            // What it may have made was there when this was asked.
-            hidden.leave_settings(client, server);
-        }
+        })
+    }
+
+    /// That is what they leave behind.
+    fn know(&self, hidden: Option<Hidden>) {
+        *self.hidden.borrow_mut() = hidden.map(Arc::new);
+        self.is_known.set(true);
+        self.version.set(self.version.get().wrapping_add(1));
     }
 
     /// The question has failed; or they have changed since, or somebody else was faster.
@@ -154,6 +159,16 @@ impl Functions {
             Hidden::anything().leave_settings(client, server);
         } else {
             server.blind = true;
+        }
+    }
+
+    /// The last question was answered.
+    fn have_told(&self, is_told: bool, client: &ClientState, server: &mut ServerState) {
+        if !is_told {
+            self.are_not_told(client, server);
+        } else if let Some(hidden) = self.hidden() {
+            // What it may have made was there when this was asked.
+            hidden.leave_settings(client, server);
         }
     }
 
@@ -341,28 +356,30 @@ impl Exchange {
 /// The rows that tell which functions there are; `None` if the question has failed.
 pub(super) fn take_functions(rows: Option<Vec<Row>>, client: &ClientState, server: &mut ServerState) {
     let functions = &client.functions;
-    functions.hear();
-    if !functions.are_unknown() || server.asked_behind != functions.changes.get() {
+    if server.is_outdated || !functions.are_unknown() || server.asked_behind != functions.changes.get() {
         return functions.are_not_told(client, server);
     }
-    if let Some(newest) = rows.as_deref().and_then(newest_of) {
-        functions.change(|functions| functions.newest.replace(Some(newest)));
-    }
+    let newest = rows.as_deref().and_then(newest_of);
     let found = rows.map(|rows| found_among(&rows));
-    if found.as_ref().is_none_or(|found| found.reads_sequences) {
-        functions.change(|functions| functions.reads_sequences.set(true));
-    }
-    match found {
-        Some(found) if found.hidden.left.is_nothing() => functions.learn(None, client, server),
-        Some(found) => {
-            *functions.found.borrow_mut() = Some(found);
-            // There is a second question.
-            server.blind = true;
+    let is_told = functions.learn(server.asked_behind, |functions| {
+        if newest.is_some() {
+            functions.newest.replace(newest);
         }
-        // In doubt every text may do anything.
-        None => {
-            functions.learn(Some(Hidden::anything()), client, server);
+        if found.as_ref().is_none_or(|found| found.reads_sequences) {
+            functions.reads_sequences.set(true);
         }
+        match found {
+            Some(found) if found.hidden.left.is_nothing() => functions.know(None),
+            Some(found) => *functions.found.borrow_mut() = Some(found),
+            // In doubt every text may do anything.
+            None => functions.know(Some(Hidden::anything())),
+        }
+    });
+    if is_told && functions.found.borrow().is_some() {
+        // There is a second question.
+        server.blind = true;
+    } else {
+        functions.have_told(is_told, client, server);
     }
 }
 
@@ -370,14 +387,15 @@ pub(super) fn take_functions(rows: Option<Vec<Row>>, client: &ClientState, serve
 pub(super) fn take_reach(rows: Option<Vec<Row>>, client: &ClientState, server: &mut ServerState) {
     let functions = &client.functions;
     functions.hear();
-    let is_late = server.asked_behind != functions.changes.get();
+    let is_late = server.is_outdated || server.asked_behind != functions.changes.get();
     let found = if is_late { None } else { functions.found.take() };
     let Some(Found { mut hidden, .. }) = found else { return functions.are_not_told(client, server) };
     match rows {
         Some(rows) => rows.iter().for_each(|row| extend(&mut hidden.reach, row)),
         None => hidden.reach = Reach::anything(),
     }
-    functions.learn(Some(hidden), client, server);
+    let is_told = functions.learn(server.asked_behind, |functions| functions.know(Some(hidden)));
+    functions.have_told(is_told, client, server);
 }
 
 /// The row that tells whether functions were made out of sight; `None` if the question has failed.
@@ -508,13 +526,13 @@ mod tests {
         talk.client.functions = Functions::watched(false);
         let run = [(b'B', b"\0s\0\0\0\0\0\0\0".as_slice()), (b'E', b"\0\0\0\0\0"), (b'S', b"")];
         let ran = [(b'2', b"".as_slice()), DONE, READY];
-        talk.client.functions.clone().learn(None, &talk.client, &mut talk.server);
+        talk.client.functions.know(None);
         talk.say(&messages(&[&[(b'P', b"s\0SELECT 1\0\0\0".as_slice())], run.as_slice()].concat()));
         talk.answer(&messages(&[&[(b'1', b"".as_slice())], ran.as_slice()].concat()));
         // Another lease has found some that keep a client, none of which it calls.
         let left = Left { pins: true, ..Left::default() };
         let hidden = Hidden { left, reach: Reach::default(), changing: None };
-        talk.client.functions.clone().learn(Some(hidden), &talk.client, &mut Talk::new(8).server);
+        talk.client.functions.know(Some(hidden));
         assert!(!talk.exchange.begin(&talk.client, &mut talk.server, &mut Vec::new()));
         talk.say(&messages(&run));
         talk.answer(&messages(&ran));

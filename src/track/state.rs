@@ -127,6 +127,8 @@ pub struct ServerState {
     pub settings_changed: bool,
     /// It has what nobody else may get: it is closed at the end of the lease.
     pub condemned: bool,
+    /// It is logged in as the tenant was before a change: what it tells of functions is not what is there now.
+    pub is_outdated: bool,
     /// The order of answers can no longer be trusted: it is closed at the end of the lease.
     pub suspect: bool,
 }
@@ -173,6 +175,7 @@ impl ServerState {
             unnamed_of: None,
             settings_changed: false,
             condemned: false,
+            is_outdated: false,
             suspect: false,
         }
     }

@@ -356,8 +356,9 @@ async fn everybody_gone(floor: Rc<Floor>) {
     }
 }
 
-/// Drops `done` when the tenant has no more servers than its ceiling here. Clients that would keep theirs for as long as
-/// they like are asked to leave, as far as they are too many.
+/// Drops `done` when the tenant has no more servers than its ceiling here. As far as they are too many, clients are asked to
+/// leave that keep theirs for as long as they like; and if that does not help, those in a transaction when it is over: they
+/// may be of session mode.
 async fn kept_to(floor: Rc<Floor>, tenant: TenantId, done: CancelDone) {
     let slots = || {
         let views = floor.pool.inspect(|_, scheduler, _| scheduler.tenant(tenant));
@@ -368,11 +369,12 @@ async fn kept_to(floor: Rc<Floor>, tenant: TenantId, done: CancelDone) {
     loop {
         let state = floor.pool.tenant(tenant);
         let ceiling = state.as_ref().map_or(0, |state| state.ceiling());
-        if slots() <= ceiling {
+        let excess = slots().saturating_sub(ceiling);
+        if excess == 0 {
             return drop(done);
         }
         if let Some(state) = state {
-            floor.registry.ask_keepers_to_leave(&state, ceiling);
+            floor.registry.ask_holders_to_leave(&state, excess, pause == LONGEST_LOOK);
         }
         tokio::time::sleep(pause).await;
         pause = pause.saturating_mul(2).min(LONGEST_LOOK);

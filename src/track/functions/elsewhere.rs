@@ -89,7 +89,7 @@ mod tests {
     use super::super::super::answers::data_row;
     use super::super::super::fixture::{DONE, READY, Talk, messages};
     use super::super::tests::settled;
-    use super::super::{Left, Made, Reach};
+    use super::super::{Left, Made};
     use super::*;
 
     fn two() -> [std::rc::Rc<Functions>; 2] {
@@ -115,9 +115,8 @@ mod tests {
     #[test]
     fn what_one_worker_learns_the_other_knows_and_what_changes_is_unknown_to_both() {
         let both @ [here, there] = &two();
-        let mut talk = lease(here);
         hear(both);
-        here.learn(None, &talk.client, &mut talk.server);
+        assert!(here.learn(here.changes.get(), |here| here.know(None)));
         hear(both);
         assert!(!here.are_unknown() && !there.are_unknown());
         let known = there.knowledge();
@@ -125,7 +124,7 @@ mod tests {
         hear(both);
         assert!(here.are_unknown() && there.are_unknown() && here.knowledge() != known);
         let hidden = Hidden { left: Left { makes: Made::New, ..Left::default() }, ..Hidden::default() };
-        there.learn(Some(hidden), &talk.client, &mut talk.server);
+        assert!(there.learn(there.changes.get(), |there| there.know(Some(hidden))));
         here.hear();
         assert!(here.hidden().is_some_and(|hidden| hidden.left.makes == Made::New));
         there.change(|there| there.reads_sequences.set(true));
@@ -142,8 +141,7 @@ mod tests {
             functions.share(&elsewhere, login);
             functions
         });
-        let mut talk = lease(&functions[0]);
-        functions[0].learn(None, &talk.client, &mut talk.server);
+        assert!(functions[0].learn(functions[0].changes.get(), |functions| functions.know(None)));
         hear(&functions);
         assert_eq!([&functions[0], &functions[1]].map(|functions| functions.are_unknown()), [false, true]);
     }
@@ -151,15 +149,27 @@ mod tests {
     #[test]
     fn an_answer_is_none_if_another_worker_has_heard_of_a_change_before_it_is_taken() {
         let [here, there] = two();
-        let mut talk = lease(&here);
+        here.hear();
+        let asked_behind = here.changes.get();
         there.forget();
         // It has not been heard here: the lock tells.
-        here.learn(
-            Some(Hidden { reach: Reach::anything(), ..Hidden::default() }),
-            &talk.client,
-            &mut talk.server,
-        );
+        assert!(!here.learn(asked_behind, |here| here.know(None)));
         assert!(here.are_unknown() && there.are_unknown());
+    }
+
+    #[test]
+    fn what_was_read_or_asked_before_they_were_shared_is_old() {
+        let functions = Functions::watched(false);
+        (0..9).for_each(|_| functions.forget());
+        functions.know(None);
+        let (changes, known) = (functions.changes.get(), functions.knowledge());
+        let elsewhere = Elsewhere::default();
+        functions.share(&elsewhere, "a login");
+        for _ in 0..20 {
+            assert!(!functions.learn(changes, |functions| functions.know(None)));
+            assert!(functions.are_unknown() && functions.knowledge() != known);
+            functions.forget();
+        }
     }
 
     /// Whenever it comes that functions have changed, it is heard before anybody else gets the server.
@@ -170,15 +180,16 @@ mod tests {
             "before the text",
             "before the answer",
             "before the question is answered",
+            "before the question, the login",
             "never",
         ];
         for moment in moments {
             let [here, there] = two();
             let mut talk = lease(&here);
-            let is_late = moment == "before the question is answered";
+            let is_late = moment.starts_with("before the question");
             if !is_late {
                 here.hear();
-                here.learn(None, &talk.client, &mut talk.server);
+                assert!(here.learn(here.changes.get(), |here| here.know(None)));
             }
             let tells = |now| {
                 if now == moment {
@@ -195,6 +206,8 @@ mod tests {
             let asked = settled(&mut talk);
             assert_eq!(asked.is_empty(), moment == "never", "{moment}");
             tells("before the question is answered");
+            // The tenant logs in otherwise by now, and has other functions.
+            talk.server.is_outdated = moment == "before the question, the login";
             let no_functions = data_row(&[None, Some("7"), Some("f"), Some("f"), Some("f"), None]);
             if !asked.is_empty() {
                 talk.answer(&messages(&[(b'D', &no_functions), DONE, READY]));
@@ -203,18 +216,30 @@ mod tests {
         }
     }
 
-    /// A client that has made functions and goes on in the same batch is told so before its lease ends.
+    /// A client that has made functions and goes on in the same batch is told so before its lease ends. As long as its
+    /// transaction goes on nobody else can see them.
     #[test]
-    fn functions_are_unknown_again_with_each_answer_of_a_lease_that_makes_some() {
+    fn functions_are_unknown_again_with_each_transaction_that_may_have_made_some() {
         let [here, there] = two();
         let mut talk = lease(&here);
+        let in_transaction = |sql: &'static [u8]| messages(&[(b'Q', sql)]);
+        talk.say(&in_transaction(b"CREATE FUNCTION g() RETURNS int AS ''\0"));
+        there.hear();
+        assert!(there.learn(there.changes.get(), |there| there.know(None)));
+        talk.answer(&messages(&[DONE, (b'Z', b"T")]));
+        there.hear();
+        assert!(!there.are_unknown());
+        talk.say(&in_transaction(b"COMMIT\0"));
+        talk.answer(&messages(&[DONE, READY]));
+        there.hear();
+        assert!(there.are_unknown());
         talk.say(&messages(&[
             (b'Q', b"CREATE FUNCTION f() RETURNS int AS ''\0"),
             (b'Q', b"SELECT pg_sleep(9)\0"),
         ]));
         there.hear();
         // Another lease, from before there was anything to see.
-        there.learn(None, &talk.client, &mut Talk::new(8).server);
+        assert!(there.learn(there.changes.get(), |there| there.know(None)));
         talk.answer(&messages(&[DONE, READY]));
         there.hear();
         assert!(there.are_unknown());
