@@ -198,7 +198,14 @@ impl Pool {
         loop {
             let now = self.shared.clock.now();
             let Some(mut desk) = self.shared.desk(cluster) else {
-                return Acquired::Refused(refusal(RejectReason::UnknownTenant, 0, 0, None));
+                let (reason, login) = (RejectReason::UnknownTenant, None);
+                return Acquired::Refused(Refusal::Rejected {
+                    reason,
+                    held: 0,
+                    ceiling: 0,
+                    workers: 1,
+                    login,
+                });
             };
             desk.last_request = desk.last_request.wrapping_add(1);
             let request = RequestId(desk.last_request);
@@ -479,12 +486,9 @@ impl Desk {
             | RejectReason::TenantRemoved
             | RejectReason::UnknownTenant => None,
         };
-        refusal(reason, there.saturating_add(opening), ceiling, login)
+        let workers = tenant.map_or(1, |tenant| tenant.tenant().workers);
+        Refusal::Rejected { reason, held: there.saturating_add(opening), ceiling, workers, login }
     }
-}
-
-fn refusal(reason: RejectReason, held: u32, ceiling: u32, login: Option<Box<ClientError>>) -> Refusal {
-    Refusal::Rejected { reason, held, ceiling, login }
 }
 
 fn count_close(tenant: &Rc<TenantState>, why: crate::budget::CloseReason) {

@@ -13,10 +13,12 @@ pub enum Refusal {
     Rejected {
         /// Its reason.
         reason: RejectReason,
-        /// Servers of the tenant when it said so, and the most it may have.
+        /// Servers of the tenant on this worker when it said so.
         held: u32,
-        /// The tenant's ceiling.
+        /// The most it may have there.
         ceiling: u32,
+        /// Workers that the tenant is spread over.
+        workers: u32,
         /// The error of the last server login, if that is the reason, or why no further server came.
         login: Option<Box<ClientError>>,
     },
@@ -68,8 +70,8 @@ impl Refusal {
 impl ClientFacing for Refusal {
     fn to_client(&self) -> ClientError {
         match self {
-            Self::Rejected { reason, held, ceiling, login } => {
-                rejected(*reason, *held, *ceiling, login.as_deref())
+            Self::Rejected { reason, held, ceiling, workers, login } => {
+                rejected(*reason, &holding(*held, *ceiling, *workers), login.as_deref())
             }
             Self::Cancelled => ClientError::error(
                 SqlState::QUERY_CANCELED,
@@ -82,17 +84,19 @@ impl ClientFacing for Refusal {
     }
 }
 
-fn rejected(reason: RejectReason, held: u32, ceiling: u32, login: Option<&ClientError>) -> ClientError {
+/// What a tenant has, of what it may have.
+fn holding(held: u32, ceiling: u32, workers: u32) -> String {
+    let here = if workers > 1 { format!(" on this one of its {workers} workers") } else { String::new() };
+    format!("his tenant holds {held} of at most {ceiling} server connections{here}")
+}
+
+fn rejected(reason: RejectReason, holding: &str, login: Option<&ClientError>) -> ClientError {
     let busy = |message: &'static str| {
         ClientError::error(SqlState::TOO_MANY_CONNECTIONS, Fault::Proxy, reason.as_str(), message)
     };
     match reason {
         RejectReason::QueueTimeout { waited_us } => busy("no server connection became free in time")
-            .with_detail(format!(
-                "Waited {} ms; this tenant holds {held} of at most {ceiling} server connections{}.",
-                waited_us / 1_000,
-                no_more(login)
-            ))
+            .with_detail(format!("Waited {} ms; t{holding}{}.", waited_us / 1_000, no_more(login)))
             .with_hint(match login {
                 None => {
                     "The session goes on: try again, use shorter transactions, or raise the tenant's tier."
@@ -100,10 +104,7 @@ fn rejected(reason: RejectReason, held: u32, ceiling: u32, login: Option<&Client
                 Some(_) => TELL_THE_OPERATOR,
             }),
         RejectReason::QueueFull => busy("too many requests wait for a server connection")
-            .with_detail(format!(
-                "This tenant holds {held} of at most {ceiling} server connections{}.",
-                no_more(login)
-            ))
+            .with_detail(format!("T{holding}{}.", no_more(login)))
             .with_hint(match login {
                 None => "The session goes on: try again later, or raise max_waiters.",
                 Some(_) => TELL_THE_OPERATOR,

@@ -365,7 +365,7 @@ async fn kept_to(floor: Rc<Floor>, tenant: TenantId, done: CancelDone) {
         let slots = |view: TenantView| [view.opening, view.idle, view.busy, view.closing];
         views.into_iter().flatten().flat_map(slots).fold(0, u32::saturating_add)
     };
-    let mut pause = LOOK;
+    let (mut pause, mut said) = (LOOK, false);
     loop {
         let state = floor.pool.tenant(tenant);
         let ceiling = state.as_ref().map_or(0, |state| state.ceiling());
@@ -374,7 +374,15 @@ async fn kept_to(floor: Rc<Floor>, tenant: TenantId, done: CancelDone) {
             return drop(done);
         }
         if let Some(state) = state {
-            floor.registry.ask_holders_to_leave(&state, excess, pause == LONGEST_LOOK);
+            let is_slow = pause == LONGEST_LOOK;
+            floor.registry.ask_holders_to_leave(&state, excess, is_slow);
+            if is_slow && !said {
+                let customer_id = &state.tenant().name;
+                let reason = "workers_change_waits";
+                let text = "the tenant's change of workers waits for transactions to end";
+                tracing::warn!(%customer_id, reason, servers = slots(), may_have = ceiling, "{text}");
+            }
+            said |= is_slow;
         }
         tokio::time::sleep(pause).await;
         pause = pause.saturating_mul(2).min(LONGEST_LOOK);

@@ -140,6 +140,30 @@ async fn it_grows_without_ever_having_more_servers_than_it_may() {
 }
 
 #[tokio::test]
+async fn a_change_that_waits_is_in_the_log_and_can_be_taken_back() {
+    let mut stage = stage(1).await;
+    let mut held = clients(&stage, 5).await;
+    for client in held.iter_mut().take(4) {
+        client.query("BEGIN").await;
+    }
+    reload(&mut stage, 2).await;
+    eventually("the log says that it waits", PATIENCE, async || {
+        stage.proxy().log().contains("workers_change_waits").then_some(())
+    })
+    .await;
+    let refused = held[4].query("SELECT 1").await;
+    assert_eq!(refused.code(), "53300");
+    let detail = &refused.errors[0].detail;
+    assert!(
+        detail.ends_with("holds 4 of at most 3 server connections on this one of its 2 workers."),
+        "{detail}"
+    );
+    reload(&mut stage, 1).await;
+    assert_eq!(held[4].query("SELECT 1").await.value(), "1");
+    was_never_above_its_ceiling(&stage).await;
+}
+
+#[tokio::test]
 async fn it_grows_although_its_clients_keep_their_servers() {
     let session = |workers| tenant(workers).line("mode = \"session\"");
     let mut stage = stage_of(session(1)).await;
