@@ -347,8 +347,9 @@ impl Registry {
         }
     }
 
-    /// Asks so many of a tenant's clients to leave that hold servers, those who were asked before included: such that keep one
-    /// between transactions, and with `all` the others behind them. Last come those that replicate: they may not be able to.
+    /// Asks so many of a tenant's clients to leave that hold servers, those who were asked before included: such that keep
+    /// one between transactions, and with `all` the others behind them. Last come those that replicate: they may not be able
+    /// to.
     pub fn ask_holders_to_leave(&self, tenant: &Rc<TenantState>, count: u32, all: bool) {
         let clients = self.clients.borrow();
         let holds = |cell: &&Rc<ClientCell>| match cell.whereabouts() {

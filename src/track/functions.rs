@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 pub use elsewhere::Elsewhere;
-use elsewhere::{Known, Shared};
+use elsewhere::Shared;
 pub(super) use says::{Knowledge, Says};
 
 use super::answers::{Row, bytes, text_of};
@@ -87,19 +87,6 @@ impl Functions {
         Rc::new(Self { is_watched: true, reads_sequences: reads_sequences.into(), ..Self::default() })
     }
 
-    /// The tenant has clients on other workers too: what is known of its functions is known to all who log in so. They are
-    /// asked again.
-    pub fn share(&self, elsewhere: &Elsewhere, login: &str) {
-        let (changes, version) = (self.changes.get(), self.version.get());
-        self.shared.replace(Some(elsewhere.of(login)));
-        self.change(|this| {
-            // Neither goes back, or what was read or asked long ago would pass for what is known now.
-            this.changes.set(this.changes.get().max(changes));
-            this.version.set(this.version.get().max(version));
-            this.doubt();
-        });
-    }
-
     /// They may have changed.
     pub fn forget(&self) {
         self.change(Self::doubt);
@@ -110,28 +97,6 @@ impl Functions {
         self.changes.set(self.changes.get().wrapping_add(1));
         self.version.set(self.version.get().wrapping_add(1));
         *self.found.borrow_mut() = None;
-    }
-
-    /// Takes note of what other workers have found out: when a lease begins, and when a text or a question is answered.
-    #[inline]
-    pub(super) fn hear(&self) {
-        if let Some(shared) = self.shared.borrow().as_deref()
-            && !shared.is_at(self.version.get())
-        {
-            shared.known().teach(self);
-        }
-    }
-
-    /// Changes what is known, for all workers: to each it is what the last of them has made of it.
-    fn change<R>(&self, change: impl FnOnce(&Self) -> R) -> R {
-        let shared = self.shared.borrow().clone();
-        let Some(shared) = shared else { return change(self) };
-        let mut known = shared.known();
-        known.teach(self);
-        let result = change(self);
-        *known = Known::of(self);
-        shared.moved_to(self.version.get());
-        result
     }
 
     /// What a question has told that was asked behind the last change is known from here on: `told` says it. Whether it was.

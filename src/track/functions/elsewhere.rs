@@ -17,7 +17,7 @@ pub struct Elsewhere(Arc<Mutex<BTreeMap<Box<str>, Arc<Shared>>>>);
 
 impl Elsewhere {
     /// That of those who log in so.
-    pub(super) fn of(&self, login: &str) -> Arc<Shared> {
+    fn of(&self, login: &str) -> Arc<Shared> {
         self.0.lock().entry(login.into()).or_default().clone()
     }
 }
@@ -32,7 +32,7 @@ pub(super) struct Shared {
 
 /// What [`super::Functions`] know, as far as it is the same for all workers.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+struct Known {
     is_known: bool,
     reads_sequences: bool,
     changes: u32,
@@ -43,7 +43,7 @@ pub(super) struct Known {
 
 impl Known {
     /// What these know.
-    pub(super) fn of(functions: &Functions) -> Self {
+    fn of(functions: &Functions) -> Self {
         Self {
             is_known: functions.is_known.get(),
             reads_sequences: functions.reads_sequences.get(),
@@ -55,7 +55,7 @@ impl Known {
     }
 
     /// These know the same from here on.
-    pub(super) fn teach(&self, functions: &Functions) {
+    fn teach(&self, functions: &Functions) {
         if functions.changes.replace(self.changes) != self.changes {
             *functions.found.borrow_mut() = None;
         }
@@ -67,19 +67,56 @@ impl Known {
     }
 }
 
+impl Functions {
+    /// The tenant has clients on other workers too: what is known of its functions is known to all who log in so. They are
+    /// asked again.
+    pub fn share(&self, elsewhere: &Elsewhere, login: &str) {
+        let (changes, version) = (self.changes.get(), self.version.get());
+        self.shared.replace(Some(elsewhere.of(login)));
+        self.change(|this| {
+            // Neither goes back, or what was read or asked long ago would pass for what is known now.
+            this.changes.set(this.changes.get().max(changes));
+            this.version.set(this.version.get().max(version));
+            this.doubt();
+        });
+    }
+
+    /// Takes note of what other workers have found out: when a lease begins, and when a text or a question is answered.
+    #[inline]
+    pub(in crate::track) fn hear(&self) {
+        if let Some(shared) = self.shared.borrow().as_deref()
+            && !shared.is_at(self.version.get())
+        {
+            shared.known().teach(self);
+        }
+    }
+
+    /// Changes what is known, for all workers: to each it is what the last of them has made of it.
+    pub(super) fn change<R>(&self, change: impl FnOnce(&Self) -> R) -> R {
+        let shared = self.shared.borrow().clone();
+        let Some(shared) = shared else { return change(self) };
+        let mut known = shared.known();
+        known.teach(self);
+        let result = change(self);
+        *known = Known::of(self);
+        shared.moved_to(self.version.get());
+        result
+    }
+}
+
 impl Shared {
     /// Whether that is what is known.
-    pub(super) fn is_at(&self, version: u32) -> bool {
+    fn is_at(&self, version: u32) -> bool {
         self.version.load(Ordering::Acquire) == version
     }
 
     /// It is, from here on. Under the lock.
-    pub(super) fn moved_to(&self, version: u32) {
+    fn moved_to(&self, version: u32) {
         self.version.store(version, Ordering::Release);
     }
 
     /// What is known, for as long as it is held: never beyond a few assignments.
-    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock()
     }
 }
