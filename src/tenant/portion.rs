@@ -72,27 +72,23 @@ impl Portion {
         self == Self::of_part(Part::WHOLE)
     }
 
-    /// Whether it is nothing, whatever the whole is, or about to be.
-    #[must_use]
-    pub fn is_nothing(self) -> bool {
-        self.part == Part::Nothing || self.next == Part::Nothing
-    }
-
     /// The tenant with this much of the budget. Clients are counted by who lets them in; all else is everybody's.
     #[must_use]
     pub fn of_tenant(self, tenant: &Tenant) -> Tenant {
-        let Allowance { reserve, floor, share, ceiling, weight, max_waiters } = tenant.allowance;
-        Tenant {
-            allowance: Allowance {
-                reserve: self.of(reserve),
-                floor: self.of(floor),
-                share: self.of(share),
-                ceiling: self.of(ceiling),
-                weight: self.of(weight).max(1),
-                // Where somebody may be served, somebody may wait, if anybody may.
-                max_waiters: self.of(max_waiters).max(u32::from(max_waiters > 0 && self.of(ceiling) > 0)),
-            },
-            ..tenant.clone()
+        Tenant { allowance: self.of_allowance(tenant.allowance), ..tenant.clone() }
+    }
+
+    fn of_allowance(self, whole: Allowance) -> Allowance {
+        let Allowance { reserve, floor, share, ceiling, weight, max_waiters } = whole;
+        let ceiling = self.of(ceiling);
+        Allowance {
+            reserve: self.of(reserve),
+            floor: self.of(floor),
+            share: self.of(share),
+            ceiling,
+            weight: self.of(weight).max(1),
+            // Where somebody may be served, somebody may wait, if anybody may.
+            max_waiters: self.of(max_waiters).max(u32::from(max_waiters > 0 && ceiling > 0)),
         }
     }
 }
@@ -136,10 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn a_portion_that_is_going_is_nothing() {
-        assert!(Portion::between(Part::new(1, 2), Part::Nothing).is_nothing());
-        assert!(Portion::between(Part::Nothing, Part::new(1, 2)).is_nothing());
-        assert!(!Portion::between(Part::WHOLE, Part::new(0, 2)).is_nothing());
-        assert!(Portion::of_part(Part::WHOLE).is_whole() && !Portion::of_part(Part::new(0, 2)).is_whole());
+    fn whoever_may_be_served_may_wait_and_has_a_weight() {
+        let whole = Allowance { reserve: 1, floor: 1, share: 3, ceiling: 5, weight: 1, max_waiters: 1 };
+        let of = |part, whole| Portion::of_part(part).of_allowance(whole);
+        let second = Allowance { reserve: 0, floor: 0, share: 1, ceiling: 2, weight: 1, max_waiters: 1 };
+        assert_eq!(of(Part::new(1, 2), whole), second);
+        assert_eq!(of(Part::new(1, 2), Allowance { max_waiters: 0, ..whole }).max_waiters, 0);
+        assert_eq!(of(Part::Nothing, whole).max_waiters, 0);
+        assert!(Portion::of_part(Part::WHOLE).is_whole() && of(Part::WHOLE, whole) == whole);
+        assert!(!Portion::of_part(Part::new(0, 2)).is_whole());
     }
 }
