@@ -25,9 +25,7 @@ use super::listening::Stage;
 use super::tenant::TenantState;
 use crate::error::{ClientError, Fault, SqlState};
 use crate::ids::ClientId;
-use crate::track::{
-    Channel, Channels, ClientState, Exchange, Hearing, MAX_UNREAD_BYTES, Sink, frames, quoted,
-};
+use crate::track::{Channel, Channels, ClientState, Exchange, Hearing, Sink, frames, quoted};
 use crate::wire::frame;
 use crate::wire::messages;
 
@@ -66,8 +64,6 @@ struct Listener {
     exchange: Exchange,
     /// When the last one was lost, if its clients have not been told yet.
     lost_at: Option<SystemTime>,
-    /// What was told before they have been.
-    early: Vec<u8>,
 }
 
 /// What a listening server was woken by.
@@ -85,7 +81,7 @@ enum End {
 impl Listener {
     fn new(pool: Pool, tenant: Rc<TenantState>) -> Self {
         let marker = tenant.listening.marker();
-        Self { pool, tenant, marker, exchange: Exchange::default(), lost_at: None, early: Vec::new() }
+        Self { pool, tenant, marker, exchange: Exchange::default(), lost_at: None }
     }
 
     async fn run(mut self, lease: Lease) {
@@ -93,7 +89,6 @@ impl Listener {
         let mut pause = FIRST_PAUSE;
         while let Some((mut lease, is_foreign)) = next {
             self.exchange = Exchange::default();
-            self.early.clear();
             match self.serve(&mut lease, is_foreign).await {
                 End::Unwanted => {
                     self.tenant.listening.book.borrow_mut().close();
@@ -152,10 +147,6 @@ impl Listener {
                 if let Some(sql) = book.batch(&quoted(&self.marker)) {
                     self.exchange.own_query(&sql, &mut out);
                 }
-                drop(book);
-                if out.is_empty() {
-                    self.tell_behind();
-                }
             }
             if !out.is_empty() && server.stream.write_all(&out).await.is_err() {
                 return End::Lost;
@@ -182,19 +173,7 @@ impl Listener {
                 Ok(turn) => server.carry.extend_from_slice(input.get(turn.consumed..).unwrap_or_default()),
                 Err(_) => return End::Lost,
             }
-            if self.exchange.is_over(&server.state) {
-                self.tell_behind();
-            }
-            let told = sink.finish();
-            if self.lost_at.is_some() {
-                self.early.extend_from_slice(told);
-                if self.early.len() > MAX_UNREAD_BYTES {
-                    // They are told of a loss in any case; what cannot be kept begins another one.
-                    return End::Lost;
-                }
-            } else {
-                self.dispatch(told);
-            }
+            self.dispatch(sink.finish());
             if self.exchange.is_over(&server.state) {
                 tenant.listening.book.borrow_mut().answered();
             }
@@ -217,27 +196,20 @@ impl Listener {
         sql
     }
 
-    /// Once everything is listened to again, tells those who heard through the listener that was lost: before what they hear
-    /// through this one.
-    fn tell_behind(&mut self) {
-        let mut book = self.tenant.listening.book.borrow_mut();
-        if book.is_restored()
-            && let Some(since) = self.lost_at.take()
-        {
-            book.tell_behind(&may_be_lost(since));
-            drop(book);
-            let early = std::mem::take(&mut self.early);
-            self.dispatch(&early);
-        }
-    }
-
-    fn dispatch(&self, told: &[u8]) {
+    /// Hands out what was told. Once everything is listened to again, those who heard through the listener that was lost
+    /// are told of that: before what they hear through this one.
+    fn dispatch(&mut self, told: &[u8]) {
         let mut count = 0_u64;
         for (tag, body) in frames(told).filter(|(tag, _)| *tag == b'A') {
             let mut message = Vec::with_capacity(body.len().saturating_add(frame::HEADER_BYTES));
             frame::put(&mut message, tag, |out| out.extend_from_slice(body));
-            let got = self.tenant.listening.book.borrow_mut().dispatch(&message, &self.marker);
-            count = count.saturating_add(got);
+            let mut book = self.tenant.listening.book.borrow_mut();
+            count = count.saturating_add(book.dispatch(&message, &self.marker));
+            if book.is_restored()
+                && let Some(since) = self.lost_at.take()
+            {
+                book.tell_behind(&may_be_lost(since));
+            }
         }
         let mut counters = self.tenant.counters.borrow_mut();
         counters.notifications = counters.notifications.saturating_add(count);

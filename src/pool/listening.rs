@@ -51,8 +51,7 @@ pub(super) struct Book {
     /// Clients that wait until it has told everything that was committed before they asked, and those among them that its
     /// next answer is for.
     syncs: [Vec<(usize, u64)>; 2],
-    /// It has been asked to listen to everything since it is the listener.
-    is_restored: bool,
+    loss: Loss,
     /// There may be something that it is to be asked.
     is_stale: bool,
     switches: u64,
@@ -69,7 +68,7 @@ struct Listed {
     mailbox: Rc<RefCell<Mailbox>>,
     channels: Channels,
     joining: Option<Joining>,
-    /// It has heard through a listener that was lost.
+    /// It has heard through a listener that was lost, and has not been told.
     is_behind: bool,
 }
 
@@ -82,6 +81,20 @@ struct Joining {
     passed: bool,
     /// The client's server has.
     left: bool,
+}
+
+/// Whether the listener before this one was lost, and its clients have not been told.
+///
+/// A client's server that becomes the listener may have what they have heard already in its socket. So they hear nothing of
+/// it before a marker that was sent after the loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Loss {
+    #[default]
+    None,
+    /// It has not been asked to listen to everything yet.
+    Unasked,
+    /// It has, and to send the marker behind that.
+    Asked,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -353,7 +366,6 @@ impl Book {
             put(&mut sql, b"LISTEN ", &quoted(&channel), b"");
             self.listened.insert(channel);
         }
-        self.is_restored = true;
         let less: Vec<_> =
             self.listened.iter().filter(|channel| !self.by_channel.contains_key(*channel)).cloned().collect();
         for channel in less {
@@ -365,6 +377,10 @@ impl Book {
             self.listened.remove(&channel);
         }
         // Only now: what a marker is for is listened to by then.
+        if self.loss == Loss::Unasked {
+            self.loss = Loss::Asked;
+            put(&mut sql, b"NOTIFY ", marker, format!(",'{BEGIN}{}'", self.listeners).as_bytes());
+        }
         let room = MAX_BATCH_BYTES.saturating_sub(sql.len()) / MARKER_BYTES;
         let due = self.markers.len().min(room.max(1));
         for (place, number) in self.markers.drain(..due) {
@@ -382,6 +398,10 @@ impl Book {
         self.stage = Stage::Off;
         self.listened.clear();
         self.tell_ready(None);
+        self.loss = Loss::None;
+        for (_, client) in &mut self.clients {
+            client.is_behind = false;
+        }
     }
 
     /// The listener begins to listen to these.
@@ -396,16 +416,17 @@ impl Book {
         let Some((channel, payload)) = notification(body) else { return 0 };
         if *channel == **marker {
             match read_marker(payload) {
-                Some((place, true, number)) => self.returned(place, number),
-                Some((place, false, number)) => self.pass(place, number),
-                None => {}
+                Some(Mark::Back(place, number)) => self.returned(place, number),
+                Some(Mark::Pass(place, number)) => self.pass(place, number),
+                Some(Mark::Begin(number)) if self.ready == Some(number) => self.loss = Loss::None,
+                Some(Mark::Begin(_)) | None => {}
             }
             return 0;
         }
         let Some(hearers) = self.by_channel.get(channel) else { return 0 };
         let mut count = 0_u64;
         for (place, _) in hearers.iter().filter(|(_, hears)| **hears == Hears::Now) {
-            if let Some(client) = self.clients.get(*place) {
+            if let Some(client) = self.clients.get(*place).filter(|client| !client.is_behind) {
                 let is_held = client.joining.as_ref().is_some_and(|joining| joining.passed);
                 client.mailbox.borrow_mut().push(message, is_held);
                 count = count.saturating_add(1);
@@ -418,7 +439,7 @@ impl Book {
     pub(super) fn lose(&mut self) {
         self.stage = Stage::Lost;
         self.markers.clear();
-        self.is_restored = false;
+        self.loss = Loss::Unasked;
         self.syncs = Default::default();
         self.listened.clear();
         self.is_stale = true;
@@ -446,12 +467,12 @@ impl Book {
         }
     }
 
-    /// Whether the listener has been asked to listen to everything that the one before it listened to.
-    pub(super) const fn is_restored(&self) -> bool {
-        self.is_restored
+    /// Whether the listener has everything that the one before it had, and tells nothing any more that that may have told.
+    pub(super) fn is_restored(&self) -> bool {
+        self.loss == Loss::None
     }
 
-    /// Tells those who heard through the listener that was lost.
+    /// Tells those who heard through the listener that was lost. From here on they hear this one.
     pub(super) fn tell_behind(&mut self, notice: &[u8]) {
         for (_, client) in self.clients.iter_mut().filter(|(_, client)| client.is_behind) {
             client.is_behind = false;
@@ -475,13 +496,30 @@ fn put(sql: &mut Vec<u8>, verb: &[u8], channel: &[u8], rest: &[u8]) {
     }
 }
 
-/// What a marker says: whose it is, whether that client is on its way back, and the number.
-fn read_marker(payload: &[u8]) -> Option<(usize, bool, u64)> {
-    let (place, number) = std::str::from_utf8(payload).ok()?.split_once(' ')?;
-    let back = number.strip_prefix("back ");
-    Some((place.parse().ok()?, back.is_some(), back.unwrap_or(number).parse().ok()?))
+/// What a marker says.
+enum Mark {
+    /// From here on the client in this place hears the listener.
+    Pass(usize, u64),
+    /// From here on its own server.
+    Back(usize, u64),
+    /// From here on what the listener with this number tells is news to those who heard the one before it.
+    Begin(u64),
 }
 
+fn read_marker(payload: &[u8]) -> Option<Mark> {
+    let payload = std::str::from_utf8(payload).ok()?;
+    if let Some(number) = payload.strip_prefix(BEGIN) {
+        return Some(Mark::Begin(number.parse().ok()?));
+    }
+    let (place, number) = payload.split_once(' ')?;
+    let (place, back) = (place.parse().ok()?, number.strip_prefix("back "));
+    Some(match back {
+        Some(number) => Mark::Back(place, number.parse().ok()?),
+        None => Mark::Pass(place, number.parse().ok()?),
+    })
+}
+
+const BEGIN: &str = "begin ";
 /// What one query to the listener may have: it is written without being read by then, so it must fit into a socket.
 const MAX_BATCH_BYTES: usize = 16 * 1024;
 const MARKER_BYTES: usize = 100;

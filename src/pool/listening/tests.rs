@@ -164,7 +164,8 @@ fn a_lost_listener_leaves_those_who_heard_behind_and_the_others_where_they_are()
     book.lose();
     assert!(joining.mailbox.borrow().switch_lost && !over.mailbox.borrow().switch_lost);
     assert_eq!(heard_a.mailbox.borrow().listener, None);
-    assert_eq!(batch(&mut book), "LISTEN \"a\";LISTEN \"c\";");
+    book.make_ready();
+    assert_eq!(batch(&mut book), "LISTEN \"a\";LISTEN \"c\";NOTIFY \"m\",'begin 2';");
     let mut notice = Vec::new();
     frame::put(&mut notice, b'N', |body| body.push(0));
     book.tell_behind(&notice);
@@ -186,4 +187,50 @@ fn the_way_back_of_one_that_had_the_place_before_is_nobodys() {
     tell(&mut book, "m", &format!("{} back {}", second.place, (2_u64 << 32) + 1));
     tell(&mut book, "a", "no");
     assert_eq!(heard(&mut second), "");
+}
+
+/// A client's server that becomes the listener has listened for a while: what it tells first, others may have heard.
+#[test]
+fn who_heard_the_lost_listener_hears_nothing_twice() {
+    let listening = Listening::default();
+    let (mut behind, mut founder) = (listening.enter(Waker::noop()), listening.enter(Waker::noop()));
+    let mut book = listening.book.borrow_mut();
+    book.make_ready();
+    book.found(behind.place, &channels(&["a"]));
+    batch(&mut book);
+    tell(&mut book, "a", "1");
+    assert_eq!(heard(&mut behind), "1");
+    book.lose();
+    book.found(founder.place, &channels(&["a"]));
+    book.make_ready();
+    book.set_listened(channels(&["a"]));
+    tell(&mut book, "a", "1");
+    assert_eq!(batch(&mut book), "NOTIFY \"m\",'begin 2';");
+    tell(&mut book, "a", "2");
+    tell(&mut book, "m", "begin 1");
+    assert!(!book.is_restored(), "one that was lost has sent that");
+    tell(&mut book, "m", "begin 2");
+    assert!(book.is_restored());
+    book.tell_behind(b"N\0\0\0\x05\0");
+    tell(&mut book, "a", "3");
+    assert_eq!((heard(&mut behind), heard(&mut founder)), ("notice 3".to_owned(), "1 2 3".to_owned()));
+}
+
+/// What was lost is told to those who still hear something when there is another listener.
+#[test]
+fn who_gives_up_everything_after_a_loss_hears_the_next_listener() {
+    let listening = Listening::default();
+    let mut client = listening.enter(Waker::noop());
+    let mut book = listening.book.borrow_mut();
+    book.make_ready();
+    book.found(client.place, &channels(&["a"]));
+    book.lose();
+    book.keep_only(client.place, &Channels::new());
+    assert!(!book.is_wanted());
+    book.close();
+    book.found(client.place, &channels(&["b"]));
+    book.make_ready();
+    assert_eq!(batch(&mut book), "LISTEN \"b\";");
+    tell(&mut book, "b", "1");
+    assert_eq!(heard(&mut client), "1");
 }
