@@ -2,6 +2,10 @@
 //!
 //! Owns the structs and the fixed-bucket histogram. Must not know who counts, nor how it is printed.
 
+mod cause;
+
+pub use cause::Cause;
+
 use crate::ids::{ClusterId, TenantId, WorkerId};
 
 /// Upper bounds of the wait histogram's buckets, in microseconds. The last bucket is open.
@@ -57,12 +61,20 @@ pub struct TenantCounters {
     pub lease_us: u64,
     /// Microseconds that clients waited for a lease.
     pub wait_us: u64,
+    /// The same by what was waited for, in the order of [`Cause::ALL`].
+    pub wait_us_by_cause: [u64; Cause::ALL.len()],
     /// Leases that had to wait at all.
     pub waits: u64,
     /// Waits that ended in the queue timeout.
     pub queue_timeouts: u64,
     /// Requests refused at once: the queue was full.
     pub refused_queue_full: u64,
+    /// Requests refused at once: they would have waited past their deadline.
+    pub refused_hopeless: u64,
+    /// Requests refused at once: the tenant begins more transactions than it may.
+    pub refused_rate: u64,
+    /// Requests refused because an operator has suspended the tenant.
+    pub refused_suspended: u64,
     /// Requests refused because Postgres could not be reached.
     pub refused_unavailable: u64,
     /// Requests cancelled while queued.
@@ -177,6 +189,8 @@ pub struct WorkerReport {
     pub clusters: Vec<ClusterReport>,
     /// Waits per tier (hot, warm, cold).
     pub waits: [WaitHistogram; 3],
+    /// Waits by what was waited for, in the order of [`Cause::ALL`].
+    pub waits_by_cause: [WaitHistogram; Cause::ALL.len()],
 }
 
 #[cfg(test)]

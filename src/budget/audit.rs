@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::config::OpenLatency;
 use super::scheduler::Scheduler;
 use super::slots::State;
+use super::stops::Halted;
 use super::tenants::{Part, Place, Standing, TenantState};
 use super::wants::Desire;
 use crate::time::Moment;
@@ -106,11 +107,11 @@ impl Scheduler {
             tenant.resting.iter(&self.slots.table).count() == tenant.idle as usize,
             "its idle list is its idle servers",
         )?;
-        rule(tenant.idle == 0 || tenant.queue.is_empty(), "no idle server beside a waiter")?;
         rule(
-            tenant.active == (tenant.busy > 0 || !tenant.queue.is_empty()),
-            "it is active while it works or waits",
+            tenant.idle == 0 || !self.has_callers(tenant),
+            "no idle server beside a waiter that may be served",
         )?;
+        rule(tenant.active == tenant.is_active(), "it is active while it works or waits")?;
         rule(tenant.part == self.part(tenant), "its part of the sums is up to date")?;
         let leaving = tenant.standing == Standing::Leaving;
         rule(
@@ -124,12 +125,18 @@ impl Scheduler {
         let waiters = || tenant.queue.iter(&self.waiters.table).map(|waiter| &self.waiters.table[waiter]);
         let earliest = waiters().map(|waiter| waiter.deadline).min().unwrap_or(Moment::NEVER);
         rule(tenant.next_deadline <= earliest, "no deadline is earlier than the next one")?;
-        rule(earliest > self.now || earliest == Moment::NEVER, "nobody waits past the deadline")?;
+        let halted = tenant.halt.is_some();
+        rule(halted || earliest > self.now || earliest == Moment::NEVER, "nobody waits past the deadline")?;
         rule(waiters().map(|waiter| waiter.since).is_sorted(), "the queue is in order of arrival")?;
         let head = waiters().next().map_or(Moment::NEVER, |waiter| waiter.since);
         rule(head == tenant.head_since, "the head's wait is known")?;
         let due = self.timers.key(key).map_or(Moment::NEVER, |(due, _)| due);
-        rule(tenant.queue.is_empty() || due <= tenant.next_deadline, "the timer rings at the deadline")?;
+        rule(
+            tenant.queue.is_empty() || halted || due <= tenant.next_deadline,
+            "the timer rings at the deadline",
+        )?;
+        let over = |halt: Halted| !tenant.queue.is_empty() && (halt.until <= self.now || due > halt.until);
+        rule(!tenant.halt.is_some_and(over), "the timer rings at the end of a halt")?;
         for lane in 0..super::lanes::LANES {
             let there = self.lanes.key(lane, key);
             let expected = (tenant.place == Place::Lane(lane)).then_some((tenant.virtual_time, tenant.id));
@@ -189,6 +196,7 @@ fn add(sum: &mut Part, part: Part) {
     sum.idle_within = sum.idle_within.saturating_add(part.idle_within);
     sum.reserved = sum.reserved.saturating_add(part.reserved);
     sum.returning = sum.returning.saturating_add(part.returning);
+    sum.halted = sum.halted.saturating_add(part.halted);
     for (sum, part) in sum.long.iter_mut().zip(part.long) {
         *sum = sum.saturating_add(part);
     }

@@ -15,6 +15,8 @@ pub struct BudgetConfig {
     pub headroom: u32,
     /// Waiters of all tenants together.
     pub max_waiters: u32,
+    /// Whether a request is refused at once that would be served behind its deadline only.
+    pub refuses_hopeless_waits: bool,
     /// How long a server login takes.
     pub open_latency: OpenLatency,
     /// Servers that may be logging in at once, for tenants below their floor, below their share, and above it.
@@ -69,6 +71,7 @@ impl BudgetConfig {
             capacity,
             headroom: 0,
             max_waiters: 1_000_000,
+            refuses_hopeless_waits: true,
             open_latency: OpenLatency::Measured { start_us: 5 * MS },
             opens_in_flight: [32, 16, 12],
             reconnects_per_second: 50,

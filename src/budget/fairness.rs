@@ -50,7 +50,7 @@ impl VirtualClock {
     /// Keeps a tenant's activity and virtual time in step: who comes back has no claim on the time it was away, and
     /// no more than a bounded debt from before.
     pub(super) fn follow(&mut self, tenant: &mut TenantState) {
-        let active = tenant.busy > 0 || !tenant.queue.is_empty();
+        let active = tenant.is_active();
         let weight = u64::from(tenant.allowance.weight);
         match (tenant.active, active) {
             (false, true) => {
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn the_clock_runs_only_under_contention_and_by_capacity_over_weights() {
         let allowance = Allowance { reserve: 0, floor: 1, share: 1, ceiling: 1, weight: 4, max_waiters: 1 };
-        let mut tenant = TenantState::new(TenantId(0), allowance, 0);
+        let mut tenant = TenantState::new(TenantId(0), allowance, Moment(0), 0);
         let mut clock = VirtualClock::new(1_000);
         tenant.busy = 1;
         clock.follow(&mut tenant);
@@ -111,8 +111,8 @@ mod tests {
     fn who_comes_back_starts_at_the_clock_and_keeps_a_bounded_debt() {
         let allowance = Allowance { reserve: 0, floor: 1, share: 1, ceiling: 1, weight: 1, max_waiters: 1 };
         let mut clock = VirtualClock::new(1_000);
-        let mut debtor = TenantState::new(TenantId(0), allowance, cost(9_000, 1));
-        let mut sleeper = TenantState::new(TenantId(1), allowance, 0);
+        let mut debtor = TenantState::new(TenantId(0), allowance, Moment(0), cost(9_000, 1));
+        let mut sleeper = TenantState::new(TenantId(1), allowance, Moment(0), 0);
         clock.v = cost(5_000, 1);
         debtor.busy = 1;
         sleeper.busy = 1;

@@ -3,8 +3,9 @@
 //! Owns the types only.
 
 use super::permit::Permit;
+use super::stops::Halt;
 use crate::ids::{RequestId, ServerId, TenantId};
-use crate::tenant::Allowance;
+use crate::tenant::{Allowance, RateLimit};
 use crate::time::Moment;
 
 /// One thing that happened, or that is asked for.
@@ -66,6 +67,27 @@ pub enum Input {
         tenant: TenantId,
         /// What it may use.
         allowance: Allowance,
+    },
+    /// Another limit on the transactions that the tenant begins; `None` is no limit.
+    SetRate {
+        /// Whose.
+        tenant: TenantId,
+        /// What holds from now on.
+        limit: Option<RateLimit>,
+    },
+    /// An operator holds the tenant up, until then. Replaces the halt before.
+    Halt {
+        /// Whom.
+        tenant: TenantId,
+        /// How.
+        halt: Halt,
+        /// When the tenant goes on by itself.
+        until: Moment,
+    },
+    /// The tenant goes on.
+    Resume {
+        /// Who.
+        tenant: TenantId,
     },
     /// A tenant goes: its waiters are rejected, its servers closed as soon as they are not leased; `Drained` follows.
     RemoveTenant {

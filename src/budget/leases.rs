@@ -8,8 +8,10 @@ use super::input::{Condition, Refusal};
 use super::output::{CloseReason, Output, RejectReason};
 use super::scheduler::Scheduler;
 use super::slots::State;
+use super::stops::Halt;
 use super::tenants::{Standing, TenantState};
 use crate::ids::{RequestId, ServerId, TenantId};
+use crate::stats::Cause;
 use crate::time::Moment;
 
 impl Scheduler {
@@ -28,20 +30,32 @@ impl Scheduler {
             out.push(Output::Reject { request, reason: RejectReason::UnknownTenant });
             return Ok(());
         };
-        if let Some(slot) = self.idle_server(key, prefer) {
-            self.slots.table[slot].visited = true;
-            self.grant(slot, key, request, out);
-            return Ok(());
-        }
-        if let Err(reason) = self.admit(&self.tenants.table[key], deadline) {
-            out.push(Output::Reject { request, reason });
-            return Ok(());
-        }
         let state = &mut self.tenants.table[key];
+        state.demand.count_arrival(self.now, state.hold_us);
+        let may_begin = state.rate.ask(self.now);
+        if may_begin == Ok(self.now)
+            && !self.is_held_up(key)
+            && let Some(slot) = self.idle_server(key, prefer)
+        {
+            self.slots.table[slot].visited = true;
+            self.tenants.table[key].rate.count(self.now);
+            self.grant(slot, key, request, None, out);
+            return Ok(());
+        }
+        let from = match self.admit(&self.tenants.table[key], deadline, may_begin) {
+            Ok(from) => from,
+            Err(reason) => {
+                out.push(Output::Reject { request, reason });
+                return Ok(());
+            }
+        };
+        let state = &mut self.tenants.table[key];
+        state.rate.count(self.now);
         if state.queue.is_empty() {
             self.clock.bound_credit(state);
+            state.forecast.restart(self.now);
         }
-        self.waiters.push(self.now, request, deadline, key, state);
+        self.newcomer = Some(self.waiters.push(self.now, request, (from, deadline), key, state));
         self.resync(key);
         Ok(())
     }
@@ -89,7 +103,14 @@ impl Scheduler {
     }
 
     /// Gives a server that is not leased (any more) to a request of its tenant.
-    pub(super) fn grant(&mut self, slot: u32, key: u32, request: RequestId, out: &mut Vec<Output>) {
+    pub(super) fn grant(
+        &mut self,
+        slot: u32,
+        key: u32,
+        request: RequestId,
+        cause: Option<Cause>,
+        out: &mut Vec<Output>,
+    ) {
         let tenant = &mut self.tenants.table[key];
         assert!(self.slots.table[slot].tenant == key, "a server serves its own tenant only");
         let charged_us = tenant.advance_us();
@@ -97,15 +118,20 @@ impl Scheduler {
         self.slots.lend(self.now, slot, tenant, charged_us);
         self.clock.follow(tenant);
         tenant.virtual_time = tenant.virtual_time.saturating_add(cost);
-        out.push(Output::Grant { request, server: self.slots.table[slot].id });
+        out.push(Output::Grant { request, server: self.slots.table[slot].id, cause });
         self.resync(key);
     }
 
-    /// Gives an idle server to the tenant's next waiter, if there is one.
+    /// Gives an idle server to the tenant's next waiter, if there is one and nothing stops it.
     pub(super) fn serve(&mut self, slot: u32, key: u32, out: &mut Vec<Output>) {
-        if let Some(waiter) = self.waiters.pop(&mut self.tenants.table[key]) {
-            self.grant(slot, key, waiter.request, out);
+        if !self.has_callers(&self.tenants.table[key]) {
+            return;
         }
+        let Some(waiter) = self.waiters.pop(&mut self.tenants.table[key]) else { return };
+        let tenant = &mut self.tenants.table[key];
+        tenant.forecast.count(self.now);
+        let cause = self.cause_of_wait(&self.tenants.table[key], waiter.since, waiter.began_with);
+        self.grant(slot, key, waiter.request, Some(cause), out);
     }
 
     /// Decides who has a cleanly released, now idle server next: nobody, another tenant, its own tenant's next waiter,
@@ -114,6 +140,9 @@ impl Scheduler {
         let tenant = &self.tenants.table[key];
         if tenant.standing == Standing::Leaving {
             return self.close(slot, CloseReason::TenantRemoved, out);
+        }
+        if tenant.is_draining(self.now) {
+            return self.close(slot, CloseReason::Drained, out);
         }
         let spared = !tenant.is_above_reserve() && !self.is_overreserved();
         if self.slots.staying() > self.capacity.working() && !spared {
@@ -131,11 +160,17 @@ impl Scheduler {
         }
     }
 
-    /// Whether a request that found no idle server may wait.
-    ///
-    /// Here is the place for admission by predicted wait (budgets 4.1): reject at once when the queue, the expected hold
-    /// and the servers that serve it put the grant behind the deadline. It needs only this tenant's state.
-    fn admit(&self, tenant: &TenantState, deadline: Moment) -> Result<(), RejectReason> {
+    /// Whether a request that is not served at once may wait, and from when on it may be served.
+    fn admit(
+        &self,
+        tenant: &TenantState,
+        deadline: Moment,
+        may_begin: Result<Moment, u64>,
+    ) -> Result<Moment, RejectReason> {
+        let halted = tenant.halted(self.now);
+        if halted.is_some_and(|halted| halted.halt == Halt::Suspend) {
+            return Err(RejectReason::Suspended);
+        }
         if tenant.standing == Standing::Leaving {
             return Err(RejectReason::TenantRemoved);
         }
@@ -147,15 +182,24 @@ impl Scheduler {
             return Err(RejectReason::QueueFull);
         }
         if deadline <= self.now {
-            return Err(RejectReason::QueueTimeout { waited_us: 0 });
+            return Err(RejectReason::QueueTimeout { waited_us: 0, cause: self.cause(tenant).0 });
         }
-        Ok(())
+        let from = may_begin.map_err(|retry_us| RejectReason::RateLimited { retry_us })?;
+        if let Some(expected_us) = tenant.forecast.wait_us(self.now, tenant.waiters())
+            && self.config.refuses_hopeless_waits
+            && halted.is_none()
+            && let retry_us = expected_us.saturating_sub(deadline.micros_since(self.now))
+            && retry_us > 0
+        {
+            return Err(RejectReason::HopelessWait { expected_us, retry_us });
+        }
+        Ok(from)
     }
 
     /// Why waiting is of no use for a tenant: nothing can be opened for it, and none of its servers is running or
     /// logging in that could serve its waiters.
     pub(super) fn hopeless(&self, tenant: &TenantState) -> Option<RejectReason> {
-        if tenant.busy > 0 || tenant.opening > tenant.promised {
+        if tenant.busy > 0 || tenant.opening > tenant.promised || tenant.halted(self.now).is_some() {
             return None;
         }
         // A promised slot helps only if its login is to be the probe.
@@ -181,6 +225,16 @@ impl Scheduler {
             out.push(Output::Reject { request: waiter.request, reason });
         }
         self.resync(key);
+    }
+
+    /// Whether a request of the tenant has to stand in line although there may be an idle server. With a queue there is one
+    /// only behind something that stops it. A halt that is over is forgotten.
+    fn is_held_up(&mut self, key: u32) -> bool {
+        let tenant = &mut self.tenants.table[key];
+        if tenant.halt.is_some() && tenant.halted(self.now).is_none() {
+            tenant.halt = None;
+        }
+        tenant.halt.is_some() || !tenant.queue.is_empty()
     }
 
     /// The tenant's idle server that the client had last, or the one that was used last.

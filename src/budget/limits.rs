@@ -14,7 +14,7 @@ use crate::tenant::Allowance;
 impl Scheduler {
     pub(super) fn set_tenant(&mut self, id: TenantId, allowance: Allowance, out: &mut Vec<Output>) {
         let Some(key) = self.tenants.find(id) else {
-            self.tenants.insert(TenantState::new(id, allowance, self.clock.now()));
+            self.tenants.insert(TenantState::new(id, allowance, self.now, self.clock.now()));
             return;
         };
         let tenant = &mut self.tenants.table[key];
@@ -45,7 +45,7 @@ impl Scheduler {
     }
 
     /// Closes a tenant's idle servers, the longest idle first, until it has no more than `limit`.
-    fn close_idle_above(&mut self, key: u32, limit: u32, why: CloseReason, out: &mut Vec<Output>) {
+    pub(super) fn close_idle_above(&mut self, key: u32, limit: u32, why: CloseReason, out: &mut Vec<Output>) {
         while self.tenants.table[key].servers() > limit {
             let Some(slot) = self.tenants.table[key].resting.back() else { return };
             self.close(slot, why, out);
@@ -53,7 +53,7 @@ impl Scheduler {
     }
 
     /// Frees the slots that were promised to a tenant. Looks at every server: this is rare.
-    fn take_promises_back(&mut self, key: u32) {
+    pub(super) fn take_promises_back(&mut self, key: u32) {
         let promised = |state: State| match state {
             State::Closing { next: Some(promise) } if promise.tenant == key => Some(promise.roles),
             State::Opening { .. } | State::Idle { .. } | State::Busy { .. } | State::Closing { .. } => None,

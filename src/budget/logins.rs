@@ -24,6 +24,8 @@ impl Scheduler {
         self.slots.rest(self.now, slot, tenant);
         if tenant.standing == Standing::Leaving {
             self.close(slot, CloseReason::TenantRemoved, out);
+        } else if tenant.is_draining(self.now) {
+            self.close(slot, CloseReason::Drained, out);
         } else if tenant.servers() > tenant.allowance.ceiling {
             self.close(slot, CloseReason::Ceiling, out);
         } else {
@@ -139,7 +141,9 @@ impl Scheduler {
             Breaker::Open { .. } => false,
         };
         let tenant = &self.tenants.table[key];
-        let needed = tenant.waiters() > tenant.opening && tenant.slots() < tenant.allowance.ceiling;
+        let needed = tenant.waiters() > tenant.opening
+            && tenant.slots() < tenant.allowance.ceiling
+            && self.has_callers(tenant);
         let possible = allows(self.breaker, roles.cluster) && allows(tenant.breaker, roles.tenant);
         if needed && possible && self.free() > 0 {
             self.order(key, roles, out);

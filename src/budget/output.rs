@@ -4,6 +4,7 @@
 
 use super::permit::Permit;
 use crate::ids::{RequestId, ServerId, TenantId};
+use crate::stats::Cause;
 use crate::time::Moment;
 
 /// One thing to do.
@@ -15,6 +16,8 @@ pub enum Output {
         request: RequestId,
         /// Its server, which belongs to the request's tenant.
         server: ServerId,
+        /// What it waited for, if it did.
+        cause: Option<Cause>,
     },
     /// Log a server in as this tenant; answer with `Opened` or `OpenFailed`.
     Open {
@@ -75,6 +78,8 @@ pub enum CloseReason {
     Ceiling,
     /// The tenant is being removed.
     TenantRemoved,
+    /// An operator drains the tenant.
+    Drained,
 }
 
 impl CloseReason {
@@ -87,6 +92,7 @@ impl CloseReason {
             Self::Capacity => "capacity",
             Self::Ceiling => "ceiling",
             Self::TenantRemoved => "tenant_removed",
+            Self::Drained => "drained",
         }
     }
 }
@@ -98,9 +104,25 @@ pub enum RejectReason {
     QueueTimeout {
         /// How long it waited.
         waited_us: u64,
+        /// What for.
+        cause: Cause,
     },
     /// Too many requests of the tenant (or of all) wait already.
     QueueFull,
+    /// It would have waited past its deadline.
+    HopelessWait {
+        /// How long it would have waited.
+        expected_us: u64,
+        /// After so long it is worth trying again.
+        retry_us: u64,
+    },
+    /// The tenant begins more transactions than it may.
+    RateLimited {
+        /// After so long it is worth trying again.
+        retry_us: u64,
+    },
+    /// An operator has suspended the tenant.
+    Suspended,
     /// Postgres cannot be reached.
     Unavailable,
     /// Postgres does not let the tenant in.
@@ -112,12 +134,31 @@ pub enum RejectReason {
 }
 
 impl RejectReason {
+    /// What a request waited for that ends so; `None` if it did not wait.
+    #[must_use]
+    pub const fn cause(self) -> Option<Cause> {
+        match self {
+            Self::QueueTimeout { cause, .. } => Some(cause),
+            Self::Unavailable => Some(Cause::ServerDown),
+            Self::Rejected => Some(Cause::LoginRefused),
+            Self::Suspended => Some(Cause::Paused),
+            Self::QueueFull
+            | Self::HopelessWait { .. }
+            | Self::RateLimited { .. }
+            | Self::TenantRemoved
+            | Self::UnknownTenant => None,
+        }
+    }
+
     /// A stable word for metrics and logs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::QueueTimeout { .. } => "queue_timeout",
             Self::QueueFull => "queue_full",
+            Self::HopelessWait { .. } => "hopeless_wait",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Suspended => "tenant_suspended",
             Self::Unavailable => "unavailable",
             Self::Rejected => "rejected",
             Self::TenantRemoved => "tenant_removed",

@@ -49,6 +49,10 @@ pub struct Scheduler {
     pub(super) retry_at: Moment,
     /// What stopped each lane the last time.
     pub(super) blocked: [Option<Blocked>; LANES as usize],
+    /// The same, and since when it does.
+    pub(super) obstacles: [(Option<Blocked>, Moment); LANES as usize],
+    /// The request that has begun to wait in this step.
+    pub(super) newcomer: Option<u32>,
     armed: Moment,
     contended: bool,
     /// A capacity that was set and is not reached yet, and since when.
@@ -77,6 +81,8 @@ impl Scheduler {
             now: Moment(0),
             retry_at: Moment::NEVER,
             blocked: [None; LANES as usize],
+            obstacles: [(None, Moment(0)); LANES as usize],
+            newcomer: None,
             armed: Moment::NEVER,
             contended: false,
             settling: None,
@@ -167,10 +173,15 @@ impl Scheduler {
                 self.set_tenant(tenant, allowance, out);
                 Ok(())
             }
+            Input::SetRate { tenant, limit } => self.set_rate(tenant, limit, out),
+            Input::Halt { tenant, halt, until } => self.halt(tenant, halt, until, out),
+            Input::Resume { tenant } => self.resume(tenant, out),
             Input::RemoveTenant { tenant } => self.remove_tenant(tenant, out),
         };
         self.shed(out);
         self.supply(out);
+        self.note_obstacles();
+        self.note_newcomer();
         self.finish_step(out);
         handled
     }
@@ -253,14 +264,13 @@ impl Scheduler {
             if due > self.now || due == Moment::NEVER {
                 break;
             }
-            self.expire(tenant, out);
-            self.resync(tenant);
+            self.ring(tenant, out);
         }
     }
 
     fn finish_step(&mut self, out: &mut Vec<Output>) {
         assert!(self.slots.used() >= self.slots.closing, "closing servers are counted");
-        self.contended = self.free() == 0 && !self.timers.is_empty();
+        self.contended = self.free() == 0 && self.calling_tenants() > 0;
         self.announce(out);
         let mut next = self.retry_at;
         if let Some(((due, _), _)) = self.timers.first() {

@@ -303,7 +303,7 @@ mod tests {
 
     fn owner() -> TenantState {
         let allowance = Allowance { reserve: 0, floor: 1, share: 1, ceiling: 9, weight: 1, max_waiters: 1 };
-        TenantState::new(TenantId(0), allowance, 0)
+        TenantState::new(TenantId(0), allowance, Moment(0), 0)
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl Scheduler {
         let held = tenant.band(tenant.servers().saturating_sub(1));
         let tenure_us = now.micros_since(self.slots.table[slot].born);
         if band < held {
-            let due = tenure_us >= self.config.better_band_tenure_us || tenant.queue.is_empty();
+            let due = tenure_us >= self.config.better_band_tenure_us || !self.has_callers(tenant);
             return due.then_some(heir);
         }
         let lead = super::fairness::cost(self.config.lead_us, 1);
@@ -148,7 +148,7 @@ impl Scheduler {
     /// How long a tenant keeps a server while others of the same band wait: a full round among them takes the time that
     /// is meant for it, within limits.
     pub(super) fn quantum_us(&self) -> u64 {
-        let waiting = u64::try_from(self.timers.len()).unwrap_or(u64::MAX).max(1);
+        let waiting = u64::try_from(self.calling_tenants()).unwrap_or(u64::MAX).max(1);
         let slots = u64::from(self.capacity.limit());
         let share = self.config.round_us.saturating_mul(slots) / waiting;
         share.max(self.config.quantum_min_us).min(self.config.quantum_max_us)

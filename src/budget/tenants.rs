@@ -4,13 +4,17 @@
 //! not know other tenants, nor decide who is served.
 
 use super::breaker::Breaker;
+use super::demand::Demand;
 use super::fairness;
+use super::forecast::Forecast;
 use super::links::{Link, Linked, List};
 use super::slots::OfTenant;
+use super::stops::{Halt, Halted};
 use super::table::{IdMap, Table};
 use super::waiters::Queue;
 use crate::ids::TenantId;
-use crate::tenant::Allowance;
+use crate::stats::Cause;
+use crate::tenant::{Allowance, Meter};
 use crate::time::Moment;
 
 /// One tenant.
@@ -50,11 +54,22 @@ pub(super) struct TenantState {
     pub(super) active: bool,
     /// Whether Postgres lets it in.
     pub(super) breaker: Breaker,
+    /// What it needs and what is usual for it.
+    pub(super) demand: Demand,
+    /// How fast its queue moves.
+    pub(super) forecast: Forecast,
+
+    /// The halt that an operator has put on it; it may be over already.
+    pub(super) halt: Option<Halted>,
+    /// What it has begun of the transactions that it may begin.
+    pub(super) rate: Meter,
 
     /// What it adds to the sums over all tenants.
     pub(super) part: Part,
     /// Where it stands among those that wait.
     pub(super) place: Place,
+    /// Why it waits, unless it is in a lane, and since when it stands there.
+    pub(super) cause: (Cause, Moment),
     pub(super) lenders: Link,
     pub(super) patients: Link,
 }
@@ -81,6 +96,8 @@ pub(super) struct Part {
     pub(super) returning: u32,
     /// Servers above the share, of long and very long borrowers.
     pub(super) long: [u32; 2],
+    /// 1 if it waits, and an operator holds it up.
+    pub(super) halted: u32,
 }
 
 /// Where a tenant stands among those that wait.
@@ -118,7 +135,7 @@ impl Band {
 }
 
 impl TenantState {
-    pub(super) fn new(id: TenantId, allowance: Allowance, virtual_time: u64) -> Self {
+    pub(super) fn new(id: TenantId, allowance: Allowance, now: Moment, virtual_time: u64) -> Self {
         Self {
             id,
             allowance: coherent(allowance),
@@ -138,8 +155,13 @@ impl TenantState {
             starts_us: 0,
             active: false,
             breaker: Breaker::Closed,
+            demand: Demand::new(now),
+            forecast: Forecast::default(),
+            halt: None,
+            rate: Meter::default(),
             part: Part::default(),
             place: Place::Nowhere,
+            cause: (Cause::OwnServers, now),
             lenders: Link::default(),
             patients: Link::default(),
         }
@@ -157,6 +179,21 @@ impl TenantState {
 
     pub(super) const fn waiters(&self) -> u32 {
         self.queue.len()
+    }
+
+    /// Whether it works or waits, and so takes part in the sharing out of time.
+    pub(super) fn is_active(&self) -> bool {
+        self.busy > 0 || (!self.queue.is_empty() && self.halt.is_none())
+    }
+
+    /// The halt that holds now.
+    pub(super) fn halted(&self, now: Moment) -> Option<Halted> {
+        self.halt.filter(|halted| now < halted.until)
+    }
+
+    /// Whether an operator wants it to give up its servers.
+    pub(super) fn is_draining(&self, now: Moment) -> bool {
+        self.halted(now).is_some_and(|halted| halted.halt == Halt::Drain)
     }
 
     /// The band of the next server when it has `servers`.
@@ -206,6 +243,7 @@ impl TenantState {
         self.virtual_time = paid.saturating_add(fairness::cost(held_us, self.allowance.weight)).min(v_max);
         let sample = held_us.min(HOLD_MAX_US);
         self.hold_us = self.hold_us.saturating_mul(7).saturating_add(sample) / 8;
+        self.demand.count_hold(held_us);
     }
 }
 
@@ -291,7 +329,7 @@ mod tests {
 
     fn tenant() -> TenantState {
         let allowance = Allowance { reserve: 0, floor: 1, share: 3, ceiling: 6, weight: 2, max_waiters: 9 };
-        TenantState::new(TenantId(1), allowance, 0)
+        TenantState::new(TenantId(1), allowance, Moment(0), 0)
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::links::{Link, Linked};
 use super::table::{IdMap, Table};
 use super::tenants::TenantState;
 use crate::ids::RequestId;
+use crate::stats::Cause;
 use crate::time::Moment;
 
 /// The list of waiters of one tenant.
@@ -21,6 +22,9 @@ pub(super) struct Waiter {
     pub(super) tenant: u32,
     pub(super) since: Moment,
     pub(super) deadline: Moment,
+    /// Not to be served before.
+    pub(super) from: Moment,
+    pub(super) began_with: Cause,
     link: Link,
 }
 
@@ -49,21 +53,50 @@ impl Waiters {
         &mut self,
         now: Moment,
         request: RequestId,
-        deadline: Moment,
+        (from, deadline): (Moment, Moment),
         key: u32,
         tenant: &mut TenantState,
-    ) {
+    ) -> u32 {
         let back = tenant.queue.back().map(|back| self.table[back].deadline);
         if back.is_some_and(|back| deadline < back) {
             tenant.deadlines_rise = false;
         }
         tenant.next_deadline = tenant.next_deadline.min(deadline);
+        let (began_with, link) = (Cause::OwnServers, Link::default());
         let waiter =
-            self.table.insert(Waiter { request, tenant: key, since: now, deadline, link: Link::default() });
+            self.table.insert(Waiter { request, tenant: key, since: now, deadline, from, began_with, link });
         self.keys.insert(request, waiter);
         tenant.queue.push_back(&mut self.table, waiter);
         if back.is_none() {
             tenant.head_since = now;
+        }
+        waiter
+    }
+
+    /// All that wait for their time may be served now.
+    pub(super) fn hurry(&mut self, now: Moment, tenant: &TenantState) {
+        let mut next = tenant.queue.front();
+        while let Some(key) = next {
+            let waiter = &mut self.table[key];
+            waiter.from = waiter.from.min(now);
+            next = tenant.queue.after(&self.table, key);
+        }
+    }
+
+    /// The time between these two is no part of the wait of those who waited then.
+    pub(super) fn postpone(&mut self, since: Moment, until: Moment, tenant: &mut TenantState) {
+        let mut next = tenant.queue.front();
+        tenant.next_deadline = Moment::NEVER;
+        tenant.deadlines_rise = true;
+        let mut before = Moment(0);
+        while let Some(key) = next {
+            let waiter = &mut self.table[key];
+            let held_up_us = until.micros_since(since.max(waiter.since));
+            waiter.deadline = Moment(waiter.deadline.0.saturating_add(held_up_us));
+            tenant.next_deadline = tenant.next_deadline.min(waiter.deadline);
+            tenant.deadlines_rise &= before <= waiter.deadline;
+            before = waiter.deadline;
+            next = tenant.queue.after(&self.table, key);
         }
     }
 
@@ -124,14 +157,15 @@ mod tests {
 
     fn tenant() -> TenantState {
         let allowance = Allowance { reserve: 0, floor: 1, share: 1, ceiling: 1, weight: 1, max_waiters: 9 };
-        TenantState::new(TenantId(0), allowance, 0)
+        TenantState::new(TenantId(0), allowance, Moment(0), 0)
     }
 
     #[test]
     fn every_deadline_is_found_even_behind_a_later_one() {
         let (mut waiters, mut tenant) = (Waiters::new(), tenant());
         for (request, deadline) in [(1, 50), (2, 90), (3, 20), (4, 95)] {
-            waiters.push(Moment(request), RequestId(request), Moment(deadline), 0, &mut tenant);
+            let (from, deadline) = (Moment(request), Moment(deadline));
+            waiters.push(Moment(request), RequestId(request), (from, deadline), 0, &mut tenant);
         }
         assert_eq!(tenant.next_deadline, Moment(20));
         assert!(waiters.pop_expired(Moment(19), &mut tenant).is_none());

@@ -26,6 +26,9 @@ impl Scheduler {
     /// What the tenant wants now. A pure function of its state, the time and `slack`.
     pub(super) fn desire(&self, tenant: &TenantState, slack: bool) -> Desire {
         let nothing = Desire::Nothing { until: Moment::NEVER };
+        if let Some((_, until)) = self.stop(tenant) {
+            return Desire::Nothing { until };
+        }
         let waiters = tenant.waiters();
         if waiters <= tenant.opening || tenant.slots() >= tenant.allowance.ceiling {
             return nothing;
@@ -89,6 +92,7 @@ impl Scheduler {
             self.set_place(key, Place::Nowhere);
             return;
         }
+        let before = tenant.place;
         let (place, until) = match self.desire(tenant, slack) {
             Desire::Nothing { until } => (Place::Nowhere, until),
             Desire::Patience { until } if tenant.opening == 0 => (Place::Patient, until),
@@ -98,9 +102,15 @@ impl Scheduler {
                 (Place::Lane(lanes::lane(band, self.hold_class(tenant))), Moment::NEVER)
             }
         };
-        let due = until.max(Moment(self.now.0.saturating_add(1))).min(tenant.next_deadline);
+        let deadline = if tenant.halt.is_some() { Moment::NEVER } else { tenant.next_deadline };
+        let due = until.max(Moment(self.now.0.saturating_add(1))).min(deadline);
         self.timers.set(key, (due, tenant.id));
         self.set_place(key, place);
+        let tenant = &self.tenants.table[key];
+        let cause = self.cause_of_patience(tenant);
+        if before != place || tenant.cause.0 != cause {
+            self.tenants.table[key].cause = (cause, self.now);
+        }
     }
 
     /// Lets every patient tenant ask while slots lie about unused.
@@ -118,8 +128,12 @@ impl Scheduler {
 
     /// Rejects the waiters of a tenant whose deadline has come.
     pub(super) fn expire(&mut self, key: u32, out: &mut Vec<Output>) {
+        if self.tenants.table[key].halt.is_some() {
+            return;
+        }
         while let Some(gone) = self.waiters.pop_expired(self.now, &mut self.tenants.table[key]) {
-            let reason = RejectReason::QueueTimeout { waited_us: self.now.micros_since(gone.since) };
+            let cause = self.cause_of_wait(&self.tenants.table[key], gone.since, gone.began_with);
+            let reason = RejectReason::QueueTimeout { waited_us: self.now.micros_since(gone.since), cause };
             out.push(Output::Reject { request: gone.request, reason });
         }
     }

@@ -5,9 +5,11 @@
 use super::breaker::Gate;
 use super::lanes;
 use super::scheduler::Scheduler;
+use super::stops::{Halted, Stop};
 use super::tenants::{Band, Place, Standing};
 use crate::ids::TenantId;
-use crate::tenant::Allowance;
+use crate::stats::Cause;
+use crate::tenant::{Allowance, RateLimit};
 use crate::time::Moment;
 
 /// What keeps a tenant that wants another server from it.
@@ -32,6 +34,10 @@ pub enum Blocked {
 pub enum Why {
     /// Nobody waits.
     NobodyWaits,
+    /// An operator holds the tenant up.
+    Paused,
+    /// The tenant begins more transactions than it may.
+    RateLimit,
     /// A server is logging in, or about to, for each waiter.
     LoggingIn,
     /// The tenant has all the servers it may have.
@@ -76,6 +82,16 @@ pub struct TenantView {
     pub rejected: bool,
     /// Why its waiters wait.
     pub why: Why,
+    /// The same in one word, and since when it is so; `None` if nobody waits.
+    pub cause: Option<(Cause, Moment)>,
+    /// What an operator has put on it.
+    pub halted: Option<Halted>,
+    /// How often it may begin a transaction.
+    pub rate: Option<RateLimit>,
+    /// What a hold usually took; unknown at first.
+    pub usual_hold_us: Option<u64>,
+    /// Servers that it needs, in 1/256, by what came lately.
+    pub need: u32,
 }
 
 impl Scheduler {
@@ -96,6 +112,11 @@ impl Scheduler {
             leaving: tenant.standing == Standing::Leaving,
             rejected: !tenant.breaker.is_closed(),
             why: self.why(id)?,
+            cause: (!tenant.queue.is_empty()).then(|| self.cause(tenant)),
+            halted: tenant.halted(self.now),
+            rate: tenant.rate.limit(),
+            usual_hold_us: tenant.demand.usual_us(),
+            need: tenant.demand.need(self.now),
         })
     }
 
@@ -105,6 +126,10 @@ impl Scheduler {
         let tenant = &self.tenants.table[self.tenants.find(id)?];
         Some(match tenant.place {
             _ if tenant.queue.is_empty() => Why::NobodyWaits,
+            _ if let Some((stop, _)) = self.stop(tenant) => match stop {
+                Stop::Halted => Why::Paused,
+                Stop::Rate => Why::RateLimit,
+            },
             Place::Lane(lane) => {
                 let blocked = self.blocked.get(usize::from(lane)).copied().flatten();
                 Why::Wants { band: lanes::band(lane), blocked }

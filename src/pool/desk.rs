@@ -20,6 +20,7 @@ use super::tenant::TenantState;
 use crate::budget::{BudgetConfig, Condition, Input, Output, RejectReason, Scheduler, Standing, TenantView};
 use crate::error::ClientError;
 use crate::ids::{ClusterId, RequestId, ServerId, TenantId};
+use crate::stats::Cause;
 use crate::time::Moment;
 
 /// Limits on servers.
@@ -112,8 +113,8 @@ pub(super) struct Desk {
     immediate: Option<(RequestId, Rc<TenantState>, Option<Outcome>)>,
 }
 
-/// What became of a request.
-pub(super) type Outcome = Result<Box<Server>, Refusal>;
+/// What became of a request, and what it waited for if it did.
+pub(super) type Outcome = (Result<Box<Server>, Refusal>, Option<Cause>);
 
 impl Pool {
     /// A pool without servers. `budgets` has one entry per cluster; `notes` is called with what others must know.
@@ -212,7 +213,7 @@ impl Pool {
             desk.immediate = Some((request, tenant.clone(), None));
             let input = Input::Acquire { request, tenant: tenant.id, deadline: now + patience, prefer };
             desk.handle(&self.shared, now, input);
-            match desk.immediate.take().and_then(|(.., outcome)| outcome) {
+            match desk.immediate.take().and_then(|(.., outcome)| outcome).map(|(outcome, _)| outcome) {
                 Some(Ok(mut server)) => {
                     drop(desk);
                     if server.epoch == tenant.epoch() && server.is_silent() {
@@ -398,19 +399,19 @@ impl Desk {
 
     fn carry_out(&mut self, shared: &Rc<Shared>, output: Output) {
         match output {
-            Output::Grant { request, server } => {
+            Output::Grant { request, server, cause } => {
                 let Some(server) = self.table.take_idle(server, Place::Leased) else {
                     debug_assert!(false, "only an idle server is granted");
                     return;
                 };
-                self.settle(request, Ok(server));
+                self.settle(request, (Ok(server), cause));
             }
             Output::Reject { request, reason } => {
                 let asking = self.immediate.as_ref().filter(|(asked, ..)| *asked == request);
                 let waiting = self.table.waiting.get(&request).map(|waiting| waiting.tenant.clone());
                 let tenant = waiting.or_else(|| asking.map(|(_, tenant, _)| tenant.clone()));
                 let refusal = self.refusal(reason, tenant.as_ref());
-                self.settle(request, Err(refusal));
+                self.settle(request, (Err(refusal), reason.cause()));
             }
             Output::Open { permit, server, tenant } => {
                 let Some(tenant) = shared.tenants.borrow().get(&tenant).cloned() else {
@@ -483,6 +484,9 @@ impl Desk {
             }
             RejectReason::QueueTimeout { .. }
             | RejectReason::QueueFull
+            | RejectReason::HopelessWait { .. }
+            | RejectReason::RateLimited { .. }
+            | RejectReason::Suspended
             | RejectReason::TenantRemoved
             | RejectReason::UnknownTenant => None,
         };
@@ -498,7 +502,7 @@ fn count_close(tenant: &Rc<TenantState>, why: crate::budget::CloseReason) {
         CloseReason::Evicted { .. } | CloseReason::Turn { .. } => {
             counters.evictions = counters.evictions.saturating_add(1);
         }
-        CloseReason::Capacity | CloseReason::Ceiling | CloseReason::TenantRemoved => {
+        CloseReason::Capacity | CloseReason::Ceiling | CloseReason::TenantRemoved | CloseReason::Drained => {
             counters.closes = counters.closes.saturating_add(1);
         }
     }

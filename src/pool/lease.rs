@@ -12,6 +12,7 @@ use super::server::Server;
 use super::tenant::TenantState;
 use crate::budget::{Condition, Input};
 use crate::ids::RequestId;
+use crate::stats::Cause;
 use crate::time::Moment;
 use crate::track::ServerState;
 
@@ -170,11 +171,12 @@ pub struct Ticket {
     tenant: Rc<TenantState>,
     request: RequestId,
     since: Moment,
+    cause: Cause,
 }
 
 impl Ticket {
     pub(super) const fn new(pool: Pool, tenant: Rc<TenantState>, request: RequestId, since: Moment) -> Self {
-        Self { pool, tenant, request, since }
+        Self { pool, tenant, request, since, cause: Cause::OwnServers }
     }
 
     /// When the wait began.
@@ -183,10 +185,18 @@ impl Ticket {
         self.since
     }
 
+    /// What it waited for, once the wait is over.
+    #[must_use]
+    pub const fn cause(&self) -> Cause {
+        self.cause
+    }
+
     /// The outcome, once it is there. After `Ready` the ticket is spent.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Lease, Refusal>> {
         loop {
-            let mut server = match ready!(self.poll_outcome(cx)) {
+            let (outcome, cause) = ready!(self.poll_outcome(cx));
+            self.cause = cause.unwrap_or(self.cause);
+            let mut server = match outcome {
                 Ok(server) => server,
                 Err(refusal) => return Poll::Ready(Err(refusal)),
             };
@@ -234,12 +244,12 @@ impl Drop for Ticket {
                 let now = self.pool.shared.clock.now();
                 desk.handle(&self.pool.shared, now, Input::Cancel { request: self.request });
             }
-            Some(Ok(server)) => {
+            Some((Ok(server), _)) => {
                 // It was granted and never used.
                 drop(desk);
                 self.pool.shared.release(&self.tenant, server, Condition::Clean);
             }
-            Some(Err(_)) => {}
+            Some((Err(_), _)) => {}
         }
     }
 }

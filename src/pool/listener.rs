@@ -64,6 +64,8 @@ struct Listener {
     exchange: Exchange,
     /// When the last one was lost, if its clients have not been told yet.
     lost_at: Option<SystemTime>,
+    /// This one has listened: Postgres lets it.
+    has_listened: bool,
 }
 
 /// What a listening server was woken by.
@@ -81,7 +83,7 @@ enum End {
 impl Listener {
     fn new(pool: Pool, tenant: Rc<TenantState>) -> Self {
         let marker = tenant.listening.marker();
-        Self { pool, tenant, marker, exchange: Exchange::default(), lost_at: None }
+        Self { pool, tenant, marker, exchange: Exchange::default(), lost_at: None, has_listened: false }
     }
 
     async fn run(mut self, lease: Lease) {
@@ -89,6 +91,7 @@ impl Listener {
         let mut pause = FIRST_PAUSE;
         while let Some((mut lease, is_foreign)) = next {
             self.exchange = Exchange::default();
+            self.has_listened = false;
             match self.serve(&mut lease, is_foreign).await {
                 End::Unwanted => {
                     self.tenant.listening.book.borrow_mut().close();
@@ -97,7 +100,6 @@ impl Listener {
                 }
                 End::Lost => {}
             }
-            let has_listened = self.lost_at.is_none();
             self.lost_at.get_or_insert_with(SystemTime::now);
             tracing::warn!(
                 customer_id = %self.tenant.tenant().name, reason = "listener_lost", "the listener was lost"
@@ -108,7 +110,7 @@ impl Listener {
             }
             self.tenant.listening.book.borrow_mut().lose();
             lease.give_back(Leftover::Work);
-            if has_listened {
+            if self.has_listened {
                 pause = FIRST_PAUSE;
             } else {
                 // One that logs in and cannot listen (a standby) is not tried again and again without a pause.
@@ -136,6 +138,7 @@ impl Listener {
             let is_current = lease.is_current();
             let Some(server) = lease.server() else { return End::Lost };
             if out.is_empty() && self.exchange.is_over(&server.state) {
+                self.has_listened = true;
                 let mut book = tenant.listening.book.borrow_mut();
                 book.make_ready();
                 if !book.is_wanted() {

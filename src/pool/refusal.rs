@@ -56,6 +56,12 @@ impl Refusal {
                 "Connect again shortly."
             }
             (
+                RejectReason::HopelessWait { .. }
+                | RejectReason::RateLimited { .. }
+                | RejectReason::Suspended,
+                _,
+            ) => "Connect again later.",
+            (
                 RejectReason::Unavailable
                 | RejectReason::Rejected
                 | RejectReason::TenantRemoved
@@ -95,8 +101,13 @@ fn rejected(reason: RejectReason, holding: &str, login: Option<&ClientError>) ->
         ClientError::error(SqlState::TOO_MANY_CONNECTIONS, Fault::Proxy, reason.as_str(), message)
     };
     match reason {
-        RejectReason::QueueTimeout { waited_us } => busy("no server connection became free in time")
-            .with_detail(format!("Waited {} ms; t{holding}{}.", waited_us / 1_000, no_more(login)))
+        RejectReason::QueueTimeout { waited_us, cause } => busy("no server connection became free in time")
+            .with_detail(format!(
+                "Waited {} ms ({}); t{holding}{}.",
+                waited_us / 1_000,
+                cause.as_str(),
+                no_more(login)
+            ))
             .with_hint(match login {
                 None => {
                     "The session goes on: try again, use shorter transactions, or raise the tenant's tier."
@@ -109,6 +120,26 @@ fn rejected(reason: RejectReason, holding: &str, login: Option<&ClientError>) ->
                 None => "The session goes on: try again later, or raise max_waiters.",
                 Some(_) => TELL_THE_OPERATOR,
             }),
+        RejectReason::HopelessWait { expected_us, retry_us } => {
+            busy("waiting for a server connection would take too long")
+                .with_detail(format!(
+                    "As its queue moves now, the request would be served after {} ms, which is past its queue_timeout; \
+                     t{holding}.",
+                    expected_us / 1_000
+                ))
+                .with_hint(format!("The session goes on: try again after {} ms, or later.", retry_us.div_ceil(1_000)))
+        }
+        RejectReason::RateLimited { retry_us } => busy("the tenant begins too many transactions")
+            .with_detail("Its transactions_per_second are used up, and so is the delay that is allowed.")
+            .with_hint(format!("The session goes on: try again after {} ms.", retry_us.div_ceil(1_000))),
+        RejectReason::Suspended => ClientError::error(
+            SqlState::CANNOT_CONNECT_NOW,
+            Fault::Proxy,
+            reason.as_str(),
+            "the tenant is suspended",
+        )
+        .with_detail("An operator has suspended it; transactions that ran were not touched.")
+        .with_hint("The session goes on: try again later."),
         RejectReason::Unavailable | RejectReason::Rejected => login.cloned().unwrap_or_else(|| {
             ClientError::error(
                 SqlState::CANNOT_CONNECT,

@@ -28,13 +28,14 @@ impl Arrival {
         let (floor, tenant) = (self.admission.floor.clone(), self.admission.cell.tenant.clone());
         match floor.pool.acquire(&tenant, None, tenant.patience()) {
             Acquired::Now(lease) => {
-                floor.observe_wait(&tenant, 0);
+                floor.observe_wait(&tenant, None);
                 Ok(lease)
             }
             Acquired::Queued(mut ticket) => {
                 let since = ticket.since();
                 let granted = poll_fn(|cx| self.poll_granted(cx, &mut ticket)).await;
-                floor.observe_wait(&tenant, floor.pool.clock().now().micros_since(since));
+                let waited_us = floor.pool.clock().now().micros_since(since);
+                floor.observe_wait(&tenant, Some((ticket.cause(), waited_us)));
                 granted
             }
             Acquired::Refused(refusal) => Err(self.refused(&refusal)),

@@ -11,7 +11,7 @@ use super::leased::Conversation;
 use super::registry::Registry;
 use crate::budget::RejectReason;
 use crate::pool::{Pool, Refusal, TenantState};
-use crate::stats::WaitHistogram;
+use crate::stats::{Cause, WaitHistogram};
 use crate::tenant::Tier;
 
 /// The floor that a worker's sessions stand on.
@@ -24,6 +24,8 @@ pub struct Floor {
     pub max_client_statements: Cell<usize>,
     /// Waits per tier: hot, warm, cold.
     pub waits: RefCell<[WaitHistogram; 3]>,
+    /// Waits by what was waited for, in the order of [`Cause::ALL`].
+    pub waits_by_cause: RefCell<[WaitHistogram; Cause::ALL.len()]>,
     /// The time limits of clients.
     pub time: TimeKeeping,
     scratch: Cell<Vec<u8>>,
@@ -63,6 +65,7 @@ impl Floor {
             registry,
             max_client_statements: Cell::new(max_client_statements),
             waits: RefCell::default(),
+            waits_by_cause: RefCell::default(),
             time: TimeKeeping::default(),
             scratch: Cell::new(vec![0; SCRATCH_BYTES]),
             assembly: Cell::default(),
@@ -70,8 +73,9 @@ impl Floor {
         }
     }
 
-    /// Counts a wait that is over; 0 for a lease that was there at once.
-    pub(super) fn observe_wait(&self, tenant: &TenantState, waited_us: u64) {
+    /// Counts a wait that is over, by what was waited for; `None` is a lease that was there at once.
+    pub(super) fn observe_wait(&self, tenant: &TenantState, wait: Option<(Cause, u64)>) {
+        let waited_us = wait.map_or(0, |(_, waited_us)| waited_us);
         let tier = match tenant.tier() {
             Tier::Hot => 0,
             Tier::Warm => 1,
@@ -80,10 +84,16 @@ impl Floor {
         if let Some(histogram) = self.waits.borrow_mut().get_mut::<usize>(tier) {
             histogram.observe(waited_us);
         }
-        if waited_us > 0 {
+        if let Some((cause, _)) = wait {
+            if let Some(histogram) = self.waits_by_cause.borrow_mut().get_mut(cause as usize) {
+                histogram.observe(waited_us);
+            }
             let mut counters = tenant.counters.borrow_mut();
             counters.waits = counters.waits.saturating_add(1);
             counters.wait_us = counters.wait_us.saturating_add(waited_us);
+            if let Some(sum) = counters.wait_us_by_cause.get_mut(cause as usize) {
+                *sum = sum.saturating_add(waited_us);
+            }
         }
     }
 
@@ -95,6 +105,9 @@ impl Floor {
             Refusal::Rejected { reason, .. } => match reason {
                 RejectReason::QueueTimeout { .. } => &mut counters.queue_timeouts,
                 RejectReason::QueueFull => &mut counters.refused_queue_full,
+                RejectReason::HopelessWait { .. } => &mut counters.refused_hopeless,
+                RejectReason::RateLimited { .. } => &mut counters.refused_rate,
+                RejectReason::Suspended => &mut counters.refused_suspended,
                 RejectReason::Unavailable
                 | RejectReason::Rejected
                 | RejectReason::TenantRemoved

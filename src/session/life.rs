@@ -231,7 +231,7 @@ impl Session {
         let patience = self.tenant().patience();
         match self.floor.pool.clone().acquire(self.tenant(), self.last_server, patience) {
             Acquired::Now(lease) => {
-                self.floor.observe_wait(self.tenant(), 0);
+                self.floor.observe_wait(self.tenant(), None);
                 self.begin_lease(cx, lease, input)
             }
             Acquired::Queued(ticket) => {
@@ -261,7 +261,7 @@ impl Session {
         }
         if let Poll::Ready(outcome) = ticket.poll(cx) {
             let waited = self.floor.pool.clock().now().micros_since(ticket.since());
-            self.floor.observe_wait(&self.cell.tenant, waited);
+            self.floor.observe_wait(&self.cell.tenant, Some((ticket.cause(), waited)));
             self.park();
             return match outcome {
                 Ok(lease) => {

@@ -6,6 +6,7 @@
 mod catalog;
 pub mod issuer;
 mod portion;
+mod rate;
 mod secret;
 mod source;
 mod time_limits;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 pub use catalog::{Catalog, CatalogError};
 pub use portion::{Part, Portion};
+pub use rate::{Meter, RateLimit};
 pub use secret::Secret;
 pub use source::TenantSource;
 pub use time_limits::{TimeLimit, TimeLimits};

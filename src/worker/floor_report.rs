@@ -29,6 +29,7 @@ pub(super) fn report(worker: WorkerId, floor: &Rc<Floor>) -> WorkerReport {
         tenants,
         clusters,
         waits: floor.waits.borrow().clone(),
+        waits_by_cause: floor.waits_by_cause.borrow().clone(),
     }
 }
 

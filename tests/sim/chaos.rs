@@ -1,8 +1,8 @@
 //! Random events of every kind, sensible and not: whatever happens in whatever order, the invariants hold.
 
-use tenantry::budget::{BudgetConfig, Condition, Input, OpenFailure, Refusal};
+use tenantry::budget::{BudgetConfig, Condition, Halt, Input, OpenFailure, Refusal};
 use tenantry::ids::{RequestId, ServerId, TenantId};
-use tenantry::tenant::Allowance;
+use tenantry::tenant::{Allowance, RateLimit};
 use tenantry::time::Moment;
 
 use super::rng::{Rng, env};
@@ -131,9 +131,21 @@ fn finish_login(world: &mut World, rng: &mut Rng, server: ServerId, failures: u6
 
 fn change(world: &mut World, rng: &mut Rng, mix: &Mix) {
     let tenant = TenantId(rng.below(mix.tenants) as u32);
-    match rng.below(4) {
+    let known = world.allowances.contains_key(&tenant);
+    match rng.below(8) {
         0 => drop(world.set_capacity(rng.below(mix.capacity + 1) as u32)),
-        1 if world.allowances.contains_key(&tenant) => drop(world.remove_tenant(tenant)),
+        2 | 3 if known => {
+            let halt = rng.pick(&[Halt::Pause, Halt::Drain, Halt::Suspend]).unwrap_or(Halt::Pause);
+            let span = rng.pick(&[1, 3_000, 400_000, 30_000_000]).unwrap_or(1);
+            world.halt(tenant, halt, span);
+        }
+        4 if known => drop(world.resume(tenant)),
+        5 if known => {
+            let (per_second, burst) = (1 + rng.below(2_000) as u32, 1 + rng.below(9) as u32);
+            let limit = RateLimit { per_second, burst, delay_us: rng.below(2) as u32 * 50_000 };
+            world.set_rate(tenant, Some(limit).filter(|_| rng.chance(70)));
+        }
+        1 if known => drop(world.remove_tenant(tenant)),
         _ => drop(world.set_tenant(tenant, random_allowance(rng, mix.capacity))),
     }
 }

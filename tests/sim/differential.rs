@@ -3,10 +3,10 @@
 
 use proptest::prelude::*;
 use tenantry::budget::{
-    BudgetConfig, Condition, Input, OpenFailure, OpenLatency, Output, Permit, RejectReason, Scheduler,
+    BudgetConfig, Condition, Halt, Input, OpenFailure, OpenLatency, Output, Permit, RejectReason, Scheduler,
 };
 use tenantry::ids::{RequestId, ServerId, TenantId};
-use tenantry::tenant::Allowance;
+use tenantry::tenant::{Allowance, RateLimit};
 use tenantry::time::Moment;
 
 use super::reference::{Event, Reference, Say};
@@ -60,7 +60,7 @@ impl Pair {
     /// Gives the event to both.
     pub(super) fn step(&mut self, event: Event) {
         self.events.push(format!("{} {event:?}", self.now));
-        let expected = self.reference.step(self.now, event);
+        let mut expected = self.reference.step(self.now, event);
         let input = self.input(event);
         let mut out = Vec::new();
         self.scheduler.handle(Moment(self.now), input, &mut out).expect("the trace makes sense");
@@ -69,9 +69,13 @@ impl Pair {
         }
         let mut said: Vec<Say> = out.into_iter().filter_map(|output| self.read(output)).collect();
         // The order does not matter of requests that expire in the same step, nor when in a step a tenant is forgotten.
-        said.sort_by_key(|say| matches!(say, Say::Drained(_)));
-        let timeouts = said.iter().take_while(|say| matches!(say, Say::Timeout(..))).count();
-        said[..timeouts].sort();
+        let order = |say: &Say| match say {
+            Say::Timeout(request, _) => (0, *request),
+            Say::Drained(_) => (2, 0),
+            _ => (1, 0),
+        };
+        said.sort_by_key(order);
+        expected.sort_by_key(order);
         if said != expected {
             let trace = self.events.iter().rev().take(40).rev().cloned().collect::<Vec<_>>().join("\n");
             panic!(
@@ -144,6 +148,9 @@ impl Pair {
                 self.tenants.push(tenant);
                 Input::SetTenant { tenant, allowance }
             }
+            Event::SetRate(tenant, limit) => Input::SetRate { tenant, limit },
+            Event::Halt(tenant, halt, until) => Input::Halt { tenant, halt, until: Moment(until) },
+            Event::Resume(tenant) => Input::Resume { tenant },
             Event::RemoveTenant(tenant) => Input::RemoveTenant { tenant },
         }
     }
@@ -159,7 +166,7 @@ impl Pair {
 
     fn read(&mut self, output: Output) -> Option<Say> {
         Some(match output {
-            Output::Grant { request, server } => {
+            Output::Grant { request, server, .. } => {
                 self.waiting.retain(|other| *other != request);
                 let number = self.number(server);
                 self.phases[number] = Phase::Busy;
@@ -179,8 +186,8 @@ impl Pair {
             Output::Reject { request, reason } => {
                 self.waiting.retain(|other| *other != request);
                 match reason {
-                    RejectReason::QueueTimeout { waited_us } => Say::Timeout(request.0, waited_us),
-                    other => Say::Reject(request.0, other.as_str()),
+                    RejectReason::QueueTimeout { waited_us, .. } => Say::Timeout(request.0, waited_us),
+                    other => Say::Reject(request.0, format!("{other:?}")),
                 }
             }
             Output::WakeAt(at) => {
@@ -219,6 +226,12 @@ fn allowance(bits: u32) -> Allowance {
         weight: 1 + (bits >> 7) % 4,
         max_waiters: 1 + (bits >> 9) % 12,
     }
+}
+
+fn rate(bits: u32) -> Option<RateLimit> {
+    let per_second = [3, 40, 300, 7_000][(bits >> 5) as usize % 4];
+    let limit = RateLimit { per_second, burst: 1 + (bits >> 7) % 5, delay_us: (bits >> 10) % 3 * 25_000 };
+    (!(bits >> 4).is_multiple_of(4)).then_some(limit)
 }
 
 fn play(config: &BudgetConfig, tenants: u32, choices: &[Choice], seed: u64) {
@@ -267,13 +280,20 @@ fn event(pair: &mut Pair, tenants: u32, kind: u8, target: usize, amount: u32) ->
         23..27 => Event::Closed(pick(pair.in_phase(Phase::Closing))?),
         27 => Event::Lost(pick(pair.in_phase(Phase::Idle))?),
         28 => Event::Cancel(*pair.waiting.get(target % pair.waiting.len().max(1))?),
-        29 => match amount % 9 {
+        29..31 => match amount % 16 {
             0 => Event::SetCapacity(amount % 11 % 7),
             1 | 2 => Event::SetTenant(tenant, allowance(amount)),
             3 if pair.tenants.contains(&tenant) => Event::RemoveTenant(tenant),
             4 => Event::Closed(pick(
                 (0..pair.phases.len()).filter(|n| pair.phases[*n] != Phase::Gone).collect(),
             )?),
+            5..9 if pair.tenants.contains(&tenant) => {
+                let halt = [Halt::Pause, Halt::Drain, Halt::Pause, Halt::Suspend][(amount >> 4) as usize % 4];
+                let span = [1, 2_000, 60_000, 900_000][(amount >> 6) as usize % 4];
+                Event::Halt(tenant, halt, pair.now + span)
+            }
+            9 | 10 if pair.tenants.contains(&tenant) => Event::Resume(tenant),
+            11..14 if pair.tenants.contains(&tenant) => Event::SetRate(tenant, rate(amount)),
             _ => Event::Tick,
         },
         _ => Event::Tick,

@@ -10,4 +10,5 @@ mod long_holds;
 mod reference;
 mod rng;
 mod scenarios;
+mod stops;
 mod world;

@@ -5,14 +5,15 @@
 
 mod moves;
 mod questions;
+mod stops;
 mod supply;
 
 use std::collections::BTreeMap;
 
 use moves::{abandon, fail};
-use tenantry::budget::{BudgetConfig, CloseReason, Condition, OpenFailure, RejectReason};
+use tenantry::budget::{BudgetConfig, CloseReason, Condition, Halt, OpenFailure, RejectReason};
 use tenantry::ids::{RequestId, TenantId};
-use tenantry::tenant::Allowance;
+use tenantry::tenant::{Allowance, RateLimit};
 
 /// An output; servers are numbered in the order in which they were ordered.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,7 +22,7 @@ pub(super) enum Say {
     Grant(u64, usize),
     Open(usize, u32),
     Close(usize, String),
-    Reject(u64, &'static str),
+    Reject(u64, String),
     Drained(u32),
 }
 
@@ -38,6 +39,9 @@ pub(super) enum Event {
     Tick,
     SetCapacity(u32),
     SetTenant(TenantId, Allowance),
+    SetRate(TenantId, Option<RateLimit>),
+    Halt(TenantId, Halt, u64),
+    Resume(TenantId),
     RemoveTenant(TenantId),
 }
 
@@ -74,6 +78,12 @@ struct Tenant {
     hold: u64,
     active: bool,
     breaker: Breaker,
+    halt: Option<stops::Halted>,
+    rate: Option<RateLimit>,
+    /// When the next transaction would be due if they came evenly, in 1/256 us.
+    due: u64,
+    /// Since when the queue moves, and how many of it were served.
+    queue_moves: (u64, u64),
 }
 
 #[derive(Clone, Debug)]
@@ -82,6 +92,7 @@ struct Waiter {
     tenant: u32,
     since: u64,
     deadline: u64,
+    from: u64,
 }
 
 /// The naive scheduler.
@@ -157,13 +168,19 @@ impl Reference {
                 self.limit = limit;
             }
             Event::SetTenant(tenant, allowance) => self.set_tenant(tenant.0, allowance),
+            Event::SetRate(tenant, limit) => self.set_rate(tenant.0, limit),
+            Event::Halt(tenant, halt, until) => self.halt(tenant.0, halt, until),
+            Event::Resume(tenant) => {
+                self.resume(tenant.0);
+                self.serve_idle(tenant.0);
+            }
             Event::RemoveTenant(tenant) => self.remove_tenant(tenant.0),
         }
         self.shed();
         self.supply();
         self.sleep_inactive();
         self.forget_drained();
-        self.contended = self.free() == 0 && !self.waiters.is_empty();
+        self.contended = self.free() == 0 && self.calling() > 0;
         std::mem::take(&mut self.said)
     }
 
@@ -190,10 +207,11 @@ impl Reference {
             self.working += 1;
             self.grow_at += self.c.capacity_recovery_us;
         }
-        for waiter in self.waiters.extract_if(.., |waiter| waiter.deadline <= now) {
-            self.said.push(Say::Timeout(waiter.request, now - waiter.since));
+        self.end_halts();
+        self.expire();
+        for tenant in self.tenants.keys().copied().collect::<Vec<_>>() {
+            self.serve_idle(tenant);
         }
-        self.said.sort();
         self.sleep_inactive();
     }
 
@@ -204,9 +222,16 @@ impl Reference {
         let own = |number: &usize| self.servers[*number].tenant == tenant;
         let idle: Vec<usize> =
             self.idle_servers().into_iter().map(|(_, _, number)| number).filter(own).collect();
-        if let Some(server) = prefer.filter(|server| idle.contains(server)).or(idle.last().copied()) {
+        let may_begin = self.may_begin(tenant);
+        let is_free = may_begin == Ok(self.now) && self.halted(tenant).is_none() && self.queue(tenant) == 0;
+        let chosen = prefer.filter(|server| idle.contains(server)).or(idle.last().copied());
+        if let Some(server) = chosen.filter(|_| is_free) {
             self.servers[server].visited = true;
+            self.count_begun(tenant);
             return self.grant(server, request);
+        }
+        if self.halted(tenant) == Some(Halt::Suspend) {
+            return self.reject(request, RejectReason::Suspended);
         }
         if t.leaving {
             return self.reject(request, RejectReason::TenantRemoved);
@@ -222,13 +247,24 @@ impl Reference {
         if deadline <= self.now {
             return self.said.push(Say::Timeout(request, 0));
         }
+        let from = match may_begin {
+            Ok(from) => from,
+            Err(retry_us) => return self.reject(request, RejectReason::RateLimited { retry_us }),
+        };
+        if let Some(reason) = self.hopeless_wait(tenant, deadline) {
+            return self.reject(request, reason);
+        }
+        self.count_begun(tenant);
         if self.queue(tenant) == 0 {
             let least = self.v.saturating_sub(cost(self.c.lag_max_us, 1));
             let t = self.tenants.get_mut(&tenant).expect("known");
             t.v = t.v.max(least);
+            t.queue_moves = (self.now, 0);
         }
-        self.wake(tenant);
-        self.waiters.push(Waiter { request, tenant, since: self.now, deadline });
+        if self.halted(tenant).is_none() {
+            self.wake(tenant);
+        }
+        self.waiters.push(Waiter { request, tenant, since: self.now, deadline, from });
     }
 
     fn release(&mut self, server: usize, condition: Condition) {
@@ -243,6 +279,8 @@ impl Reference {
         let too_many = self.n(tenant) > t.allowance.ceiling;
         if t.leaving {
             self.close(server, CloseReason::TenantRemoved, None);
+        } else if self.halted(tenant) == Some(Halt::Drain) {
+            self.close(server, CloseReason::Drained, None);
         } else if self.staying() > self.working && (self.above_reserve(tenant) || self.overreserved()) {
             self.close(server, CloseReason::Capacity, None);
         } else if let Some(heir) = self.successor(server) {
@@ -274,9 +312,9 @@ impl Reference {
             return None;
         }
         if band < held {
-            return (tenure >= self.c.better_band_tenure_us || self.queue(owner) == 0).then_some(heir);
+            return (tenure >= self.c.better_band_tenure_us || !self.calls(owner)).then_some(heir);
         }
-        let waiting = self.tenants.keys().filter(|t| self.queue(**t) > 0).count().max(1) as u64;
+        let waiting = self.calling().max(1) as u64;
         let quantum = (self.c.round_us * u64::from(self.limit) / waiting)
             .max(self.c.quantum_min_us)
             .min(self.c.quantum_max_us);
@@ -302,6 +340,8 @@ impl Reference {
         self.rest(server);
         if leaving {
             self.close(server, CloseReason::TenantRemoved, None);
+        } else if self.halted(tenant) == Some(Halt::Drain) {
+            self.close(server, CloseReason::Drained, None);
         } else if self.n(tenant) > self.tenants[&tenant].allowance.ceiling {
             self.close(server, CloseReason::Ceiling, None);
         } else {
@@ -358,7 +398,12 @@ impl Reference {
             };
             let needed = self.queue(heir) as u32 > self.logging_in(heir) + self.promised(heir);
             let room = self.n(heir) + self.closing(heir) < t.allowance.ceiling && self.free() > 0;
-            if needed && room && allows(self.breaker, probes.0) && allows(t.breaker, probes.1) {
+            if needed
+                && self.calls(heir)
+                && room
+                && allows(self.breaker, probes.0)
+                && allows(t.breaker, probes.1)
+            {
                 self.order(heir, probes);
             } else {
                 self.abandon(heir, probes);
@@ -382,13 +427,17 @@ impl Reference {
             hold: 4_000,
             active: false,
             breaker: Breaker::Closed,
+            halt: None,
+            rate: None,
+            due: 0,
+            queue_moves: (0, 0),
         };
         let t = self.tenants.entry(tenant).or_insert(new);
         (t.allowance, t.leaving) = (allowance, false);
         // A change of weight is taken like a fresh start.
         t.active = false;
         self.close_above(tenant, allowance.ceiling, CloseReason::Ceiling);
-        if self.busy(tenant) > 0 || self.queue(tenant) > 0 {
+        if self.is_active(tenant) {
             self.wake(tenant);
         }
     }
@@ -397,13 +446,6 @@ impl Reference {
         self.tenants.get_mut(&tenant).expect("known").leaving = true;
         self.reject_all(tenant, RejectReason::TenantRemoved);
         self.close_above(tenant, 0, CloseReason::TenantRemoved);
-        for number in 0..self.servers.len() {
-            if let State::Closing { heir: Some((heir, probes)) } = self.servers[number].state
-                && heir == tenant
-            {
-                self.servers[number].state = State::Closing { heir: None };
-                self.abandon(tenant, probes);
-            }
-        }
+        self.take_promises_back(tenant);
     }
 }

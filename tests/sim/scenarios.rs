@@ -5,6 +5,7 @@ use tenantry::budget::{
     Scheduler, Why,
 };
 use tenantry::ids::{RequestId, ServerId, TenantId};
+use tenantry::stats::Cause;
 use tenantry::tenant::Allowance;
 use tenantry::time::Moment;
 
@@ -51,7 +52,7 @@ pub(super) fn granted(notes: &[Note]) -> Vec<ServerId> {
     notes.iter().filter_map(server).collect()
 }
 
-fn rejected(notes: &[Note]) -> Vec<RejectReason> {
+pub(super) fn rejected(notes: &[Note]) -> Vec<RejectReason> {
     let reason = |note: &Note| match note {
         Note::Ended { outcome: Outcome::Rejected(reason), .. } => Some(*reason),
         _ => None,
@@ -223,7 +224,10 @@ fn a_reserve_is_never_evicted() {
     }
     world.acquire(B, 4 * SECOND, None);
     let notes = wait(&mut world, 5 * SECOND);
-    assert_eq!(rejected(&notes), [RejectReason::QueueTimeout { waited_us: 4 * SECOND }]);
+    assert_eq!(
+        rejected(&notes),
+        [RejectReason::QueueTimeout { waited_us: 4 * SECOND, cause: Cause::Budget }]
+    );
     assert_eq!(world.servers_in(Phase::Idle).len(), 2);
 }
 
@@ -234,9 +238,9 @@ fn a_waiter_is_rejected_at_its_deadline_even_behind_a_later_one() {
     world.acquire(A, 900 * MS, None);
     world.acquire(A, 300 * MS, None);
     let notes = wait(&mut world, 300 * MS);
-    assert_eq!(rejected(&notes), [RejectReason::QueueTimeout { waited_us: 300 * MS }]);
+    assert_eq!(rejected(&notes), [RejectReason::QueueTimeout { waited_us: 300 * MS, cause: Cause::Budget }]);
     let notes = wait(&mut world, 600 * MS);
-    assert_eq!(rejected(&notes), [RejectReason::QueueTimeout { waited_us: 900 * MS }]);
+    assert_eq!(rejected(&notes), [RejectReason::QueueTimeout { waited_us: 900 * MS, cause: Cause::Budget }]);
     assert_eq!(world.scheduler.waiters(), 0);
 }
 

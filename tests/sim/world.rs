@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tenantry::budget::{
-    BudgetConfig, Condition, Input, OpenFailure, Output, Permit, Refusal, RejectReason, Scheduler,
+    BudgetConfig, Condition, Halt, Input, OpenFailure, Output, Permit, Refusal, RejectReason, Scheduler,
 };
 use tenantry::ids::{RequestId, ServerId, TenantId};
-use tenantry::tenant::Allowance;
+use tenantry::tenant::{Allowance, RateLimit};
 use tenantry::time::Moment;
 
 /// What a fake server is doing.
@@ -64,6 +64,9 @@ pub(super) struct World {
     pub(super) queues: BTreeMap<TenantId, VecDeque<RequestId>>,
     pub(super) allowances: BTreeMap<TenantId, Allowance>,
     pub(super) leaving: BTreeMap<TenantId, ()>,
+    /// Operators' halts: how, since when, until when.
+    pub(super) halts: BTreeMap<TenantId, (Halt, Moment, Moment)>,
+    pub(super) rates: BTreeMap<TenantId, RateLimit>,
     pub(super) wake: Moment,
     pub(super) capacity: u32,
     /// Outputs of the last step, in words.
@@ -90,6 +93,8 @@ impl World {
             queues: BTreeMap::new(),
             allowances: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            halts: BTreeMap::new(),
+            rates: BTreeMap::new(),
             wake: Moment::NEVER,
             said: Vec::new(),
             steps: 0,
@@ -116,6 +121,47 @@ impl World {
     pub(super) fn remove_tenant(&mut self, tenant: TenantId) -> Vec<Note> {
         self.leaving.insert(tenant, ());
         self.must(Input::RemoveTenant { tenant })
+    }
+
+    pub(super) fn halt(&mut self, tenant: TenantId, halt: Halt, span_us: u64) -> Vec<Note> {
+        self.end_halts();
+        let since = self.halts.get(&tenant).map_or(self.now, |(_, since, _)| *since);
+        let until = Moment(self.now.0 + span_us);
+        self.halts.insert(tenant, (halt, since, until));
+        self.must(Input::Halt { tenant, halt, until })
+    }
+
+    pub(super) fn resume(&mut self, tenant: TenantId) -> Vec<Note> {
+        self.end_halt(tenant);
+        self.must(Input::Resume { tenant })
+    }
+
+    pub(super) fn set_rate(&mut self, tenant: TenantId, limit: Option<RateLimit>) -> Vec<Note> {
+        match limit {
+            Some(limit) => drop(self.rates.insert(tenant, limit)),
+            None => drop(self.rates.remove(&tenant)),
+        }
+        self.must(Input::SetRate { tenant, limit })
+    }
+
+    /// What was waited for while an operator held the tenant up is no part of the wait.
+    fn end_halt(&mut self, tenant: TenantId) {
+        let Some((_, since, until)) = self.halts.remove(&tenant) else { return };
+        for waiting in self.waiting.values_mut().filter(|waiting| waiting.tenant == tenant) {
+            waiting.deadline.0 += until.min(self.now).micros_since(since.max(waiting.since));
+        }
+    }
+
+    fn end_halts(&mut self) {
+        let over =
+            |(tenant, halt): (&TenantId, &(Halt, Moment, Moment))| (halt.2 <= self.now).then_some(*tenant);
+        for tenant in self.halts.iter().filter_map(over).collect::<Vec<_>>() {
+            self.end_halt(tenant);
+        }
+    }
+
+    fn halted(&self, tenant: TenantId) -> Option<Halt> {
+        self.halts.get(&tenant).map(|(halt, ..)| *halt)
     }
 
     pub(super) fn set_capacity(&mut self, capacity: u32) -> Vec<Note> {
@@ -223,6 +269,7 @@ impl World {
 
     fn must(&mut self, input: Input) -> Vec<Note> {
         let words = kind(&input);
+        self.end_halts();
         let used = self.servers.len();
         let mut out = std::mem::take(&mut self.out);
         if let Err(refusal) = self.scheduler.handle(self.now, input, &mut out) {
@@ -247,11 +294,15 @@ impl World {
 
     fn carry_out(&mut self, output: Output, notes: &mut Vec<Note>) {
         match output {
-            Output::Grant { request, server } => {
+            Output::Grant { request, server, .. } => {
                 let waiting = self.forget_head(request);
                 let entry = self.servers.get_mut(&server).expect("only servers that exist are granted");
                 assert_eq!(entry.tenant, waiting.tenant, "a server is granted to its own tenant");
                 assert_eq!(entry.phase, Phase::Idle, "a granted server is not leased, opening or closing");
+                assert!(
+                    !self.halts.contains_key(&waiting.tenant),
+                    "nothing begins while an operator holds it up"
+                );
                 (entry.phase, entry.since) = (Phase::Busy, self.now);
                 notes.push(self.ended(request, waiting, Outcome::Granted(server)));
             }
@@ -262,6 +313,7 @@ impl World {
                 assert!(self.servers.len() as u32 <= self.capacity, "used <= K when a server is ordered");
                 let allowance = self.allowances.get(&tenant).expect("only known tenants get servers");
                 assert!(!self.leaving.contains_key(&tenant), "a tenant that leaves gets no server");
+                assert!(!self.halts.contains_key(&tenant), "a tenant that is held up gets no server");
                 assert!(
                     self.servers_of(tenant) <= allowance.ceiling,
                     "n <= ceiling when a server is ordered"
@@ -286,7 +338,7 @@ impl World {
             }
             Output::Reject { request, reason } => {
                 let waiting = self.forget(request);
-                if let RejectReason::QueueTimeout { waited_us } = reason {
+                if let RejectReason::QueueTimeout { waited_us, .. } = reason {
                     assert!(self.now >= waiting.deadline, "nobody times out early");
                     assert_eq!(waited_us, self.now.micros_since(waiting.since), "the wait is the wait");
                 }
@@ -309,6 +361,8 @@ impl World {
                 assert!(self.leaving.remove(&tenant).is_some(), "only tenants that leave are drained");
                 self.allowances.remove(&tenant);
                 self.ceiling_cut.remove(&tenant);
+                self.halts.remove(&tenant);
+                self.rates.remove(&tenant);
                 notes.push(Note::Drained(tenant));
             }
         }
@@ -330,11 +384,14 @@ impl World {
             return;
         }
         for (request, waiting) in &self.waiting {
-            assert!(waiting.deadline > self.now, "{request} waits past its deadline ({words})");
+            let halt = self.halts.get(&waiting.tenant);
+            let due = halt.map_or(waiting.deadline, |(_, _, until)| *until);
+            assert!(due > self.now, "{request} waits past its deadline ({words})");
             assert!(
-                self.wake <= waiting.deadline || waiting.deadline == Moment::NEVER,
-                "deadlines have a timer"
+                halt.is_none_or(|halt| halt.0 != Halt::Suspend),
+                "nobody waits while suspended ({words})"
             );
+            assert!(self.wake <= due || waiting.deadline == Moment::NEVER, "deadlines have a timer");
         }
         if let Err(rule) = self.scheduler.audit() {
             panic!("after {words}: {rule}");
@@ -347,7 +404,15 @@ impl World {
         }
         for (tenant, queue) in &self.queues {
             let idle = counts.get(tenant).is_some_and(|(_, idle)| *idle > 0);
-            assert!(!idle || queue.is_empty(), "no idle server of {tenant} beside its waiter ({words})");
+            let stopped = self.halts.contains_key(tenant) || self.rates.contains_key(tenant);
+            assert!(
+                !idle || queue.is_empty() || stopped,
+                "no idle server of {tenant} beside its waiter ({words})"
+            );
+            assert!(
+                !idle || self.halted(*tenant) != Some(Halt::Drain),
+                "who drains keeps none idle ({words})"
+            );
         }
         for (tenant, allowance) in &self.allowances {
             let servers = counts.get(tenant).map_or(0, |(staying, _)| *staying);
@@ -401,6 +466,9 @@ fn kind(input: &Input) -> &'static str {
         Input::Tick => "Tick",
         Input::SetCapacity(_) => "SetCapacity",
         Input::SetTenant { .. } => "SetTenant",
+        Input::SetRate { .. } => "SetRate",
+        Input::Halt { .. } => "Halt",
+        Input::Resume { .. } => "Resume",
         Input::RemoveTenant { .. } => "RemoveTenant",
     }
 }

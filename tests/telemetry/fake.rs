@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tenantry::config::{self, Settings};
 use tenantry::ids::{ClusterId, TenantId, WorkerId};
 use tenantry::stats::{
-    ClusterReport, TenantCounters, TenantGauges, TenantReport, WaitHistogram, WorkerReport,
+    Cause, ClusterReport, TenantCounters, TenantGauges, TenantReport, WaitHistogram, WorkerReport,
 };
 use tenantry::telemetry::{ClusterHealth, Phase, ProxyReport, Readiness, Source};
 use tenantry::tenant::{Allowance, Catalog, PoolMode, Secret, ServerAuth, Tenant, Tier, TimeLimits};
@@ -141,6 +141,10 @@ fn worker(number: u16, settings: &Settings) -> WorkerReport {
             histogram.observe(step * step * tier * 97);
         }
     }
+    let mut waits_by_cause = Cause::ALL.map(|_| WaitHistogram::default());
+    for (cause, histogram) in (1..).zip(&mut waits_by_cause) {
+        (0..20).for_each(|step| histogram.observe(step * step * cause * 97));
+    }
     let busy_us = 1_500_000 + u64::from(number);
     WorkerReport {
         worker: WorkerId(number),
@@ -148,6 +152,7 @@ fn worker(number: u16, settings: &Settings) -> WorkerReport {
         tenants: Vec::new(),
         clusters: clusters.collect(),
         waits,
+        waits_by_cause,
     }
 }
 
@@ -159,9 +164,13 @@ fn tenant_report(id: TenantId) -> TenantReport {
         leases: 1_001 + n,
         lease_us: 7_000_001 * n,
         wait_us: 1_000_003 * n,
+        wait_us_by_cause: Cause::ALL.map(|cause| (n * 90_909) * u64::from(cause as usize % 3 == 1)),
         waits: 10 + n,
         queue_timeouts: n % 3,
         refused_queue_full: n % 2,
+        refused_hopeless: n % 3,
+        refused_rate: n % 5,
+        refused_suspended: n % 2,
         refused_unavailable: n % 5,
         cancelled_queued: n % 7,
         refused_clients: n % 4,

@@ -5,7 +5,7 @@
 use crate::stats::{TenantCounters, TenantGauges};
 
 /// How many counters a tenant has.
-pub(super) const CELLS: usize = 29;
+pub(super) const CELLS: usize = 43;
 
 /// A tenant's counters, one per cell.
 pub(super) type Cells = [u64; CELLS];
@@ -21,6 +21,9 @@ pub(super) const fn cells(counters: &TenantCounters) -> Cells {
         waits,
         queue_timeouts,
         refused_queue_full,
+        refused_hopeless,
+        refused_rate,
+        refused_suspended,
         refused_unavailable,
         cancelled_queued,
         refused_clients,
@@ -42,6 +45,7 @@ pub(super) const fn cells(counters: &TenantCounters) -> Cells {
         idle_transaction_timeouts,
         transaction_timeouts,
         pin_idle_timeouts,
+        wait_us_by_cause: [w0, w1, w2, w3, w4, w5, w6, w7, w8, w9, w10],
     } = *counters;
     [
         transactions,
@@ -52,6 +56,9 @@ pub(super) const fn cells(counters: &TenantCounters) -> Cells {
         waits,
         queue_timeouts,
         refused_queue_full,
+        refused_hopeless,
+        refused_rate,
+        refused_suspended,
         refused_unavailable,
         cancelled_queued,
         refused_clients,
@@ -73,6 +80,17 @@ pub(super) const fn cells(counters: &TenantCounters) -> Cells {
         idle_transaction_timeouts,
         transaction_timeouts,
         pin_idle_timeouts,
+        w0,
+        w1,
+        w2,
+        w3,
+        w4,
+        w5,
+        w6,
+        w7,
+        w8,
+        w9,
+        w10,
     ]
 }
 
@@ -87,6 +105,9 @@ pub(super) const fn counters(cells: Cells) -> TenantCounters {
         waits,
         queue_timeouts,
         refused_queue_full,
+        refused_hopeless,
+        refused_rate,
+        refused_suspended,
         refused_unavailable,
         cancelled_queued,
         refused_clients,
@@ -108,6 +129,17 @@ pub(super) const fn counters(cells: Cells) -> TenantCounters {
         idle_transaction_timeouts,
         transaction_timeouts,
         pin_idle_timeouts,
+        w0,
+        w1,
+        w2,
+        w3,
+        w4,
+        w5,
+        w6,
+        w7,
+        w8,
+        w9,
+        w10,
     ] = cells;
     TenantCounters {
         transactions,
@@ -118,6 +150,9 @@ pub(super) const fn counters(cells: Cells) -> TenantCounters {
         waits,
         queue_timeouts,
         refused_queue_full,
+        refused_hopeless,
+        refused_rate,
+        refused_suspended,
         refused_unavailable,
         cancelled_queued,
         refused_clients,
@@ -139,6 +174,7 @@ pub(super) const fn counters(cells: Cells) -> TenantCounters {
         idle_transaction_timeouts,
         transaction_timeouts,
         pin_idle_timeouts,
+        wait_us_by_cause: [w0, w1, w2, w3, w4, w5, w6, w7, w8, w9, w10],
     }
 }
 

@@ -60,5 +60,6 @@ pub(super) fn report(tenant: u32, transactions: u64) -> TenantReport {
 
 /// A worker with these tenants.
 pub(super) fn worker(tenants: Vec<TenantReport>) -> WorkerReport {
-    WorkerReport { worker: WorkerId(0), busy_us: 0, tenants, clusters: Vec::new(), waits: Default::default() }
+    let (waits, waits_by_cause) = Default::default();
+    WorkerReport { worker: WorkerId(0), busy_us: 0, tenants, clusters: Vec::new(), waits, waits_by_cause }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::text::{Family, Kind, TextWriter, Value};
-use crate::stats::{ClusterReport, WaitHistogram, WorkerReport};
+use crate::stats::{Cause, ClusterReport, WaitHistogram, WorkerReport};
 use crate::telemetry::ProxyReport;
 use crate::tenant::Tier;
 
@@ -39,7 +39,7 @@ pub(super) fn write_proxy(text: &mut TextWriter, report: &ProxyReport) {
     }
 }
 
-/// Tenants and waits by tier.
+/// Tenants and waits by tier, and waits by cause.
 pub(super) fn write_tiers(text: &mut TextWriter, report: &ProxyReport) {
     text.family(&TENANTS);
     for tier in Tier::ALL {
@@ -53,6 +53,15 @@ pub(super) fn write_tiers(text: &mut TextWriter, report: &ProxyReport) {
             waits.add(histogram);
         }
         text.wait_histogram(WAIT.name, ("tier", tier.as_str()), &waits);
+    }
+    text.family(&WAIT_CAUSE);
+    for cause in Cause::ALL {
+        let mut waits = WaitHistogram::default();
+        for histogram in report.workers.iter().filter_map(|worker| worker.waits_by_cause.get(cause as usize))
+        {
+            waits.add(histogram);
+        }
+        text.wait_histogram(WAIT_CAUSE.name, ("cause", cause.as_str()), &waits);
     }
 }
 
@@ -166,6 +175,11 @@ const WAIT: Family = Family {
     name: "tenantry_wait_seconds",
     kind: Kind::Histogram,
     help: "Time that clients waited for a server, by tier.",
+};
+const WAIT_CAUSE: Family = Family {
+    name: "tenantry_wait_cause_seconds",
+    kind: Kind::Histogram,
+    help: "Time that those clients waited who had to, by what they waited for.",
 };
 const LOGIN_FAILURES: Family =
     Family::counter("tenantry_cluster_login_failures_total", "Server logins that failed, by reason.");

@@ -29,13 +29,20 @@ use crate::ids::TenantId;
 use crate::stats::{TenantCounters, TenantGauges};
 
 /// The memory from scrape to scrape: K tenants' counters, and two marks per tenant that was ever seen.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Roster {
     named: HashMap<TenantId, Cells>,
     past: HashMap<TenantId, Past>,
     rotated_at_ms: Option<u64>,
     offset: [i128; CELLS],
     printed: Cells,
+}
+
+impl Default for Roster {
+    fn default() -> Self {
+        let (named, past) = (HashMap::new(), HashMap::new());
+        Self { named, past, rotated_at_ms: None, offset: [0; CELLS], printed: [0; CELLS] }
+    }
 }
 
 /// What one scrape prints.

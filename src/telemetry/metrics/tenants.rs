@@ -4,7 +4,7 @@
 //! nor in how many pieces.
 
 use super::text::{Family, Kind, TextWriter, Value};
-use crate::stats::{TenantCounters, TenantGauges};
+use crate::stats::{Cause, TenantCounters, TenantGauges};
 use crate::tenant::TimeLimit;
 
 /// What one tenant's samples are made of; for the sum of several tenants, their sum.
@@ -29,6 +29,8 @@ pub(super) struct TenantFamily {
     /// Name, kind and help.
     pub(super) family: Family,
     split: Option<&'static str>,
+    /// Samples are left out as long as they are zero.
+    sparse: bool,
     points: &'static [Point],
 }
 
@@ -39,11 +41,13 @@ impl TenantFamily {
     /// This family's samples of one tenant.
     pub(super) fn write(&self, text: &mut TextWriter, row: &Row<'_>) {
         for (value, read) in self.points {
+            let sample = read(row);
             match self.split {
+                Some(_) if self.sparse && sample.is_zero() => {}
                 Some(label) => {
-                    text.sample(self.family.name, &[("tenant", row.name), (label, value)], read(row));
+                    text.sample(self.family.name, &[("tenant", row.name), (label, value)], sample);
                 }
-                None => text.sample(self.family.name, &[("tenant", row.name)], read(row)),
+                None => text.sample(self.family.name, &[("tenant", row.name)], sample),
             }
         }
     }
@@ -57,11 +61,19 @@ pub(super) const INFO: Family = Family {
 };
 
 const fn gauge(name: &'static str, help: &'static str, points: &'static [Point]) -> TenantFamily {
-    TenantFamily { family: Family::gauge(name, help), split: None, points }
+    TenantFamily { family: Family::gauge(name, help), split: None, sparse: false, points }
 }
 
 const fn counter(name: &'static str, help: &'static str, points: &'static [Point]) -> TenantFamily {
-    TenantFamily { family: Family::counter(name, help), split: None, points }
+    TenantFamily { family: Family::counter(name, help), split: None, sparse: false, points }
+}
+
+const fn cause(index: usize) -> &'static str {
+    Cause::ALL[index].as_str()
+}
+
+fn waited(row: &Row<'_>, cause: usize) -> Value {
+    Value::Micros(row.counters.wait_us_by_cause.get(cause).copied().unwrap_or(0))
 }
 
 /// Every family of a tenant except [`INFO`], in the order printed.
@@ -72,6 +84,7 @@ pub(super) const FAMILIES: &[TenantFamily] = &[
             "Server connections by state; all states count in the budget.",
         ),
         split: Some("state"),
+        sparse: false,
         points: &[
             ("login", |row| Value::Count(row.gauges.sv_login.into())),
             ("idle", |row| Value::Count(row.gauges.sv_idle.into())),
@@ -82,6 +95,7 @@ pub(super) const FAMILIES: &[TenantFamily] = &[
     TenantFamily {
         family: Family::gauge("tenantry_tenant_clients", "Clients by state; waiting ones want a server."),
         split: Some("state"),
+        sparse: false,
         points: &[
             ("idle", |row| Value::Count(row.gauges.cl_idle.into())),
             ("active", |row| Value::Count(row.gauges.cl_active.into())),
@@ -163,6 +177,27 @@ pub(super) const FAMILIES: &[TenantFamily] = &[
         "Time that clients waited for a server.",
         &[("", |row| Value::Micros(row.counters.wait_us))],
     ),
+    TenantFamily {
+        family: Family::counter(
+            "tenantry_tenant_wait_cause_seconds_total",
+            "The same by what was waited for; causes that have never held are left out.",
+        ),
+        split: Some("cause"),
+        sparse: true,
+        points: &[
+            (cause(0), |row| waited(row, 0)),
+            (cause(1), |row| waited(row, 1)),
+            (cause(2), |row| waited(row, 2)),
+            (cause(3), |row| waited(row, 3)),
+            (cause(4), |row| waited(row, 4)),
+            (cause(5), |row| waited(row, 5)),
+            (cause(6), |row| waited(row, 6)),
+            (cause(7), |row| waited(row, 7)),
+            (cause(8), |row| waited(row, 8)),
+            (cause(9), |row| waited(row, 9)),
+            (cause(10), |row| waited(row, 10)),
+        ],
+    },
     counter(
         "tenantry_tenant_queue_timeouts_total",
         "Waits that ended in the queue timeout (SQLSTATE 53300).",
@@ -174,8 +209,12 @@ pub(super) const FAMILIES: &[TenantFamily] = &[
             "Requests and clients refused at once, by reason.",
         ),
         split: Some("reason"),
+        sparse: false,
         points: &[
             ("queue_full", |row| Value::Count(row.counters.refused_queue_full)),
+            ("hopeless_wait", |row| Value::Count(row.counters.refused_hopeless)),
+            ("rate_limit", |row| Value::Count(row.counters.refused_rate)),
+            ("suspended", |row| Value::Count(row.counters.refused_suspended)),
             ("unavailable", |row| Value::Count(row.counters.refused_unavailable)),
             ("client_limit", |row| Value::Count(row.counters.refused_clients)),
             ("pin_limit", |row| Value::Count(row.counters.refused_pins)),
@@ -188,6 +227,7 @@ pub(super) const FAMILIES: &[TenantFamily] = &[
             "Clients whose sessions ended because they were over a time limit, by limit.",
         ),
         split: Some("limit"),
+        sparse: false,
         points: &[
             (TimeLimit::ClientIdle.as_str(), |row| Value::Count(row.counters.client_idle_timeouts)),
             (TimeLimit::IdleTransaction.as_str(), |row| Value::Count(row.counters.idle_transaction_timeouts)),

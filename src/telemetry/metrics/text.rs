@@ -73,6 +73,16 @@ pub(super) enum Value {
     Number(f64),
 }
 
+impl Value {
+    /// Whether nothing has been counted.
+    pub(super) const fn is_zero(&self) -> bool {
+        match self {
+            Self::Count(count) | Self::Micros(count) => *count == 0,
+            Self::Number(number) => *number == 0.0,
+        }
+    }
+}
+
 impl From<bool> for Value {
     fn from(holds: bool) -> Self {
         Self::Count(u64::from(holds))

@@ -74,6 +74,10 @@ impl Reference {
 
     pub(super) fn serve(&mut self, server: usize) {
         let tenant = self.servers[server].tenant;
+        if !self.calls(tenant) {
+            return;
+        }
+        self.count_served(tenant);
         if let Some(head) = self.waiters.iter().position(|waiter| waiter.tenant == tenant) {
             let waiter = self.waiters.remove(head);
             self.grant(server, waiter.request);
@@ -111,14 +115,14 @@ impl Reference {
 
     pub(super) fn sleep_inactive(&mut self) {
         for tenant in self.tenants.keys().copied().collect::<Vec<_>>() {
-            if self.busy(tenant) == 0 && self.queue(tenant) == 0 {
+            if !self.is_active(tenant) {
                 self.tenants.get_mut(&tenant).expect("known").active = false;
             }
         }
     }
 
     pub(super) fn hopeless(&self, tenant: u32) -> Option<RejectReason> {
-        if self.busy(tenant) + self.logging_in(tenant) > 0 {
+        if self.busy(tenant) + self.logging_in(tenant) > 0 || self.halted(tenant).is_some() {
             return None;
         }
         let promised = self.promised(tenant) > 0;
@@ -140,12 +144,12 @@ impl Reference {
 
     pub(super) fn reject_all(&mut self, tenant: u32, reason: RejectReason) {
         for waiter in self.waiters.extract_if(.., |waiter| waiter.tenant == tenant) {
-            self.said.push(Say::Reject(waiter.request, reason.as_str()));
+            self.said.push(Say::Reject(waiter.request, format!("{reason:?}")));
         }
     }
 
     pub(super) fn reject(&mut self, request: u64, reason: RejectReason) {
-        self.said.push(Say::Reject(request, reason.as_str()));
+        self.said.push(Say::Reject(request, format!("{reason:?}")));
     }
 
     pub(super) fn forget_drained(&mut self) {

@@ -28,6 +28,10 @@ impl Reference {
     pub(super) fn queue(&self, tenant: u32) -> usize {
         self.waiters.iter().filter(|waiter| waiter.tenant == tenant).count()
     }
+    /// Tenants that wait and are not held up by an operator.
+    pub(super) fn calling(&self) -> usize {
+        self.tenants.iter().filter(|(id, t)| self.queue(**id) > 0 && t.halt.is_none()).count()
+    }
     pub(super) fn used(&self) -> u32 {
         self.servers.iter().filter(|server| server.state != State::Gone).count() as u32
     }
@@ -108,7 +112,7 @@ impl Reference {
         let waiters = self.queue(tenant) as u32;
         let opening = self.promised(tenant) + self.logging_in(tenant);
         let slots = self.n(tenant) + self.closing(tenant);
-        if waiters <= opening || slots >= t.allowance.ceiling || self.shut(t.breaker) {
+        if !self.calls(tenant) || waiters <= opening || slots >= t.allowance.ceiling || self.shut(t.breaker) {
             return false;
         }
         let have = u64::from(self.busy(tenant) + opening);
