@@ -79,6 +79,8 @@ pub struct TenantCounters {
     pub refused_unavailable: u64,
     /// Requests cancelled while queued.
     pub cancelled_queued: u64,
+    /// Clients refused because their tenant's clients log in too often.
+    pub refused_logins: u64,
     /// Clients refused because of a client limit.
     pub refused_clients: u64,
     /// Bytes from clients.

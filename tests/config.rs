@@ -149,7 +149,16 @@ fn the_example_shows_the_defaults() {
     // Everything that is commented out as `# key = value`, except what has no default or needs files.
     let shown = uncommented(
         &text,
-        &["unix_socket_dir", "cert", "key", "client_ca", "sni_domain", "tenants_dir", "proxy_protocol"],
+        &[
+            "unix_socket_dir",
+            "cert",
+            "key",
+            "client_ca",
+            "sni_domain",
+            "tenants_dir",
+            "proxy_protocol",
+            "token",
+        ],
     );
     let env = |name: &str| name.ends_with("_PASSWORD").then(|| "secret".to_owned());
     let load = |text: &str| config::load_text(text, Path::new(""), &env, None).unwrap().settings;

@@ -14,24 +14,25 @@ use crate::time::Moment;
 impl Scheduler {
     /// Why a tenant that wants no other server waits.
     pub(super) fn cause_of_patience(&self, tenant: &TenantState) -> Cause {
-        let slow = |usual: Cause| {
-            let expected_us = tenant.expected_hold_us(self.now);
-            if tenant.busy > 0 && tenant.demand.is_slow(expected_us) { Cause::Slow } else { usual }
-        };
         match self.stop(tenant) {
             Some((Stop::Halted, _)) => Cause::Paused,
             Some((Stop::Rate, _)) => Cause::RateLimit,
             None if tenant.waiters() <= tenant.opening => Cause::Login,
-            None if tenant.slots() >= tenant.allowance.ceiling => slow(Cause::Ceiling),
+            None if tenant.slots() >= tenant.allowance.ceiling => Cause::Ceiling,
             None if !tenant.breaker.is_closed() => Cause::LoginRefused,
-            None => slow(Cause::OwnServers),
+            None => Cause::OwnServers,
         }
     }
 
     /// Why the tenant's first request waits, and since when that is so.
     pub(super) fn cause(&self, tenant: &TenantState) -> (Cause, Moment) {
         let (cause, since) = tenant.cause;
-        let Place::Lane(lane) = tenant.place else { return (cause, since) };
+        let Place::Lane(lane) = tenant.place else {
+            // Time alone makes transactions slow: nothing happens then that would be remembered.
+            let is_its_own = matches!(cause, Cause::Ceiling | Cause::OwnServers);
+            let is_slow = is_its_own && tenant.demand.is_slow(tenant.expected_hold_us(self.now));
+            return (if is_slow { Cause::Slow } else { cause }, since);
+        };
         let (blocked, blocked_since) = self.obstacles.get(usize::from(lane)).copied().unwrap_or_default();
         (of_lane(blocked), since.max(blocked_since))
     }

@@ -54,6 +54,6 @@ pub use input::{Condition, Input, OpenFailure, Refusal};
 pub use output::{CloseReason, Output, RejectReason};
 pub use permit::Permit;
 pub use scheduler::Scheduler;
-pub use stops::{Halt, Halted};
+pub use stops::{Command, Halt, Halted};
 pub use tenants::Band;
-pub use why::{Blocked, TenantView, Why};
+pub use why::{Blocked, Explanation, TenantView, Why};

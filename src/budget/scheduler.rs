@@ -91,6 +91,11 @@ impl Scheduler {
         }
     }
 
+    /// Whether requests are refused at once that would be served behind their deadlines only.
+    pub const fn set_refuses_hopeless_waits(&mut self, refuses: bool) {
+        self.config.refuses_hopeless_waits = refuses;
+    }
+
     /// Servers the scheduler may have.
     #[must_use]
     pub const fn capacity(&self) -> u32 {

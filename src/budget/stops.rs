@@ -9,6 +9,8 @@
 //! | `Drain` | stay | wait | are closed | are closed |
 //! | `Suspend` | are refused | are refused | stay | become idle |
 
+use std::time::Duration;
+
 use super::input::Refusal;
 use super::output::{CloseReason, Output, RejectReason};
 use super::scheduler::Scheduler;
@@ -38,6 +40,17 @@ impl Halt {
             Self::Suspend => "suspend",
         }
     }
+}
+
+/// What an operator orders for a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// It is held up for so long.
+    Halt(Halt, Duration),
+    /// It may begin so many transactions for so long, whatever its configuration says.
+    Throttle(RateLimit, Duration),
+    /// It goes on as configured.
+    Resume,
 }
 
 /// A halt, and how long it holds.

@@ -74,6 +74,8 @@ pub struct TenantView {
     pub head_wait_since: Option<Moment>,
     /// Mean time that a server is leased.
     pub hold_us: u64,
+    /// The same, or the mean age of the running leases if that is more.
+    pub expected_hold_us: u64,
     /// What it may use.
     pub allowance: Allowance,
     /// Whether it is being removed.
@@ -94,7 +96,49 @@ pub struct TenantView {
     pub need: u32,
 }
 
+/// One tenant beside the others of its ledger: what a sentence on its waits is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The tenant.
+    pub tenant: TenantView,
+    /// When this holds.
+    pub now: Moment,
+    /// Servers that there may be, of all tenants.
+    pub capacity: u32,
+    /// The same as long as Postgres had no room for more.
+    pub working_capacity: u32,
+    /// Servers in any state.
+    pub used: u32,
+    /// Idle servers, of all tenants.
+    pub idle: u32,
+    /// Leased servers, of all tenants.
+    pub busy: u32,
+    /// Servers logging in, of all tenants.
+    pub opening: u32,
+    /// Tenants that have waiters.
+    pub waiting_tenants: u32,
+    /// How long a login takes.
+    pub login_us: u64,
+}
+
 impl Scheduler {
+    /// What can be said of a tenant's waits at this instant; `None` if it is unknown.
+    #[must_use]
+    pub fn explain(&self, id: TenantId) -> Option<Explanation> {
+        Some(Explanation {
+            tenant: self.tenant(id)?,
+            now: self.now,
+            capacity: self.capacity(),
+            working_capacity: self.working_capacity(),
+            used: self.used(),
+            idle: self.idle(),
+            busy: self.slots.busy,
+            opening: self.slots.opening,
+            waiting_tenants: u32::try_from(self.waiting_tenants()).unwrap_or(u32::MAX),
+            login_us: self.open_latency_us(),
+        })
+    }
+
     /// The state of a tenant; `None` if it is unknown.
     #[must_use]
     pub fn tenant(&self, id: TenantId) -> Option<TenantView> {
@@ -108,6 +152,7 @@ impl Scheduler {
             waiters: tenant.waiters(),
             head_wait_since: (!tenant.queue.is_empty()).then_some(tenant.head_since),
             hold_us: tenant.hold_us,
+            expected_hold_us: tenant.expected_hold_us(self.now),
             allowance: tenant.allowance,
             leaving: tenant.standing == Standing::Leaving,
             rejected: !tenant.breaker.is_closed(),

@@ -1,14 +1,12 @@
 //! `tenantry healthcheck`: asks a running proxy over HTTP whether it is well.
 //!
-//! Owns a request of five lines and the reading of a status line, so that an image needs no shell and no curl.
+//! Owns what counts as well. An image needs no shell and no curl for it.
 
-use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use clap::Args;
 
-use super::{Failure, output};
+use super::{Failure, http, output};
 
 /// Arguments of `tenantry healthcheck`.
 #[derive(Debug, Args)]
@@ -26,65 +24,23 @@ pub struct HealthcheckArgs {
 /// # Errors
 /// If there is no answer in time, or another one.
 pub fn run(args: &HealthcheckArgs) -> Result<(), Failure> {
-    let (authority, path) = split(&args.url)?;
-    let answer = ask(authority, path, args.timeout)
+    let (authority, path) = http::split(&args.url)?;
+    let (status, body) = http::ask(("GET", authority, path), None, args.timeout)
         .map_err(|error| Failure::runtime(format_args!("no answer from {authority}: {error}")))?;
-    let (status, body) = status_and_body(&answer);
     match status {
-        Some(200) => Ok(output::to_stdout(&format!("ok: {}\n", body.trim()))?),
-        Some(status) => Err(Failure::runtime(format_args!("{} says {status}: {}", args.url, body.trim()))),
+        Some(200) => Ok(output::to_stdout(&format!("ok: {body}\n"))?),
+        Some(status) => Err(Failure::runtime(format_args!("{} says {status}: {body}", args.url))),
         None => Err(Failure::runtime(format_args!("{} does not speak HTTP", args.url))),
     }
 }
 
-/// Host with port, and path.
-fn split(url: &str) -> Result<(&str, &str), Failure> {
-    let rest = url.strip_prefix("http://").ok_or_else(|| Failure::usage("the URL starts with http://"))?;
-    let slash = rest.find('/').unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(slash);
-    if authority.is_empty() || path.contains(char::is_whitespace) || authority.contains(char::is_whitespace) {
-        return Err(Failure::usage("the URL is http://host:port/path"));
-    }
-    Ok((authority, if path.is_empty() { "/" } else { path }))
-}
-
-/// Sends the request and reads the answer, at most [`ANSWER_BYTES`] of it.
-fn ask(authority: &str, path: &str, timeout: Duration) -> std::io::Result<String> {
-    let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    let target = if has_port { authority.to_owned() } else { format!("{authority}:80") };
-    let mut last = std::io::Error::other("the name has no address");
-    for address in target.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, timeout) {
-            Ok(mut stream) => {
-                stream.set_read_timeout(Some(timeout))?;
-                stream.set_write_timeout(Some(timeout))?;
-                let request =
-                    format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
-                stream.write_all(request.as_bytes())?;
-                let mut answer = Vec::new();
-                stream.take(ANSWER_BYTES).read_to_end(&mut answer)?;
-                return Ok(String::from_utf8_lossy(&answer).into_owned());
-            }
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
-
-/// The number in `HTTP/1.1 200 OK`, and what follows the empty line.
-fn status_and_body(answer: &str) -> (Option<u16>, &str) {
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
-    let status = head.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1));
-    (status.and_then(|status| status.parse().ok()), body)
-}
-
-/// More of an answer is not read.
-const ANSWER_BYTES: u64 = 65_536;
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
+
+    use super::http::split;
+    use super::*;
 
     fn against(answer: &'static str) -> Result<(), Failure> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -8,9 +8,11 @@ pub mod demo;
 mod failure;
 pub mod hash_password;
 pub mod healthcheck;
+mod http;
 mod load;
 mod output;
 pub mod serve;
+pub mod steer;
 pub mod tenant_sql;
 
 use std::path::PathBuf;
@@ -43,6 +45,18 @@ pub enum Command {
     /// Things to do with one tenant.
     #[command(subcommand)]
     Tenant(TenantCommand),
+    /// Say why a tenant's clients wait, with the numbers.
+    Why(steer::TenantArgs),
+    /// Let no transaction of a tenant begin for a while: its clients wait, and keep their places.
+    Pause(steer::HaltArgs),
+    /// The same, and have it give up all its servers.
+    Drain(steer::HaltArgs),
+    /// Refuse a tenant's requests for a while; its clients stay connected.
+    Suspend(steer::HaltArgs),
+    /// Let a tenant begin so many transactions only, for a while.
+    Throttle(steer::ThrottleArgs),
+    /// Let a tenant go on as configured.
+    Resume(steer::TenantArgs),
     /// Ask a running proxy whether it is well (for containers without a shell).
     Healthcheck(healthcheck::HealthcheckArgs),
 }
@@ -77,6 +91,12 @@ pub fn run(cli: &Cli) -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::HashPassword(args) => hash_password::run(args),
         Command::Tenant(TenantCommand::Sql(args)) => tenant_sql::run(args),
+        Command::Why(args) => steer::why(args),
+        Command::Pause(args) => steer::halt("pause", args),
+        Command::Drain(args) => steer::halt("drain", args),
+        Command::Suspend(args) => steer::halt("suspend", args),
+        Command::Throttle(args) => steer::throttle(args),
+        Command::Resume(args) => steer::resume(args),
         Command::Healthcheck(args) => healthcheck::run(args),
     };
     match result {

@@ -21,6 +21,7 @@ use super::settings::{
     TlsIdentity, TlsMode, TlsVersion,
 };
 use super::values::{Count, OneOrMany};
+use crate::tenant::Secret;
 
 /// Where problems go and where secrets come from.
 pub(super) struct Builder<'a> {
@@ -72,6 +73,19 @@ impl Builder<'_> {
         }
     }
 
+    /// `http.token`: as long as what cannot be guessed.
+    pub(super) fn http_token(&mut self, model: &model::HttpModel) -> Option<Secret> {
+        let written = model.token.as_ref()?;
+        let token = self.world.secret(written, self.problems)?;
+        if token.expose().len() < MIN_TOKEN_BYTES {
+            let title = format!("`http.token` must have at least {MIN_TOKEN_BYTES} characters");
+            let problem =
+                Problem::at(written.span(), title, "can be guessed").help("`openssl rand -hex 32` makes one");
+            self.problems.error(problem);
+        }
+        Some(token)
+    }
+
     /// `[threads]`, with `auto` for what the machine has.
     pub(super) fn threads(
         &mut self,
@@ -114,6 +128,10 @@ impl Builder<'_> {
                 1_000,
             ),
             cleanup_timeout: self.positive_duration("pool.cleanup_timeout", &model.cleanup_timeout, 5),
+            refuses_hopeless_waits: model
+                .refuse_hopeless_waits
+                .as_ref()
+                .is_none_or(|wanted| *wanted.get_ref()),
         }
     }
 
@@ -158,6 +176,7 @@ impl Builder<'_> {
         Log {
             format: model.format.as_ref().map_or(LogFormat::Json, |word| (*word.get_ref()).into()),
             filter: model.filter.as_ref().map_or("info", |filter| filter.get_ref()).to_owned(),
+            slow_wait: Some(duration(&model.slow_wait, SLOW_WAIT_S)).filter(|span| !span.is_zero()),
         }
     }
 
@@ -298,8 +317,14 @@ pub(super) fn directory(path: &Path) -> &Path {
     path.parent().unwrap_or_else(|| Path::new(""))
 }
 
+/// A wait that a user notices.
+const SLOW_WAIT_S: u64 = 1;
+
 /// PgBouncer's port, which poolers are expected on.
 const DEFAULT_PORT: u16 = 6432;
+
+/// A shorter token can be tried out.
+const MIN_TOKEN_BYTES: usize = 16;
 
 /// Metrics and health.
 const DEFAULT_HTTP_PORT: u16 = 9127;

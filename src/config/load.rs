@@ -215,6 +215,7 @@ impl<'a> Loading<'a> {
         let mut builder = Builder { world: self.world, problems: &mut self.problems, damaged: false };
         let listen = builder.listen(&model.listen);
         let http = builder.http(&model.http);
+        let http_token = builder.http_token(&model.http);
         let threads = builder.threads(&model.threads, cores, &clusters);
         let servers = builder.servers(&model.pool);
         let (tenant_sources, sni_domain) = builder.login(&model.login);
@@ -250,6 +251,7 @@ impl<'a> Loading<'a> {
         Some(Settings {
             listen,
             http,
+            http_token,
             threads,
             servers,
             tenant_sources,

@@ -86,6 +86,7 @@ pub(super) struct TlsModel {
 #[serde(deny_unknown_fields)]
 pub(super) struct HttpModel {
     pub(super) address: Value<HttpAddress>,
+    pub(super) token: Value<SecretText>,
 }
 
 /// `[threads]`
@@ -112,6 +113,7 @@ pub(super) struct PoolModel {
     pub(super) max_prepared_statements: Value<u32>,
     pub(super) max_client_statements: Value<u32>,
     pub(super) cleanup_timeout: Value<DurationText>,
+    pub(super) refuse_hopeless_waits: Value<bool>,
     pub(super) client_idle_timeout: Value<DurationText>,
     pub(super) idle_transaction_timeout: Value<DurationText>,
     pub(super) transaction_timeout: Value<DurationText>,
@@ -151,6 +153,12 @@ pub(super) struct TierModel {
     pub(super) ceiling: Value<u32>,
     pub(super) weight: Value<u32>,
     pub(super) max_waiters: Value<u32>,
+    pub(super) transactions_per_second: Value<u32>,
+    pub(super) transaction_burst: Value<u32>,
+    pub(super) transaction_delay: Value<DurationText>,
+    pub(super) logins_per_second: Value<u32>,
+    pub(super) login_burst: Value<u32>,
+    pub(super) login_delay: Value<DurationText>,
     pub(super) client_idle_timeout: Value<DurationText>,
     pub(super) idle_transaction_timeout: Value<DurationText>,
     pub(super) transaction_timeout: Value<DurationText>,
@@ -212,6 +220,12 @@ pub(super) struct LimitsModel {
     pub(super) max_waiters: Value<u32>,
     pub(super) max_clients: Value<u32>,
     pub(super) queue_timeout: Value<DurationText>,
+    pub(super) transactions_per_second: Value<u32>,
+    pub(super) transaction_burst: Value<u32>,
+    pub(super) transaction_delay: Value<DurationText>,
+    pub(super) logins_per_second: Value<u32>,
+    pub(super) login_burst: Value<u32>,
+    pub(super) login_delay: Value<DurationText>,
     pub(super) client_idle_timeout: Value<DurationText>,
     pub(super) idle_transaction_timeout: Value<DurationText>,
     pub(super) transaction_timeout: Value<DurationText>,
@@ -241,6 +255,7 @@ pub(super) struct DrainModel {
 pub(super) struct LogModel {
     pub(super) format: Value<LogFormatModel>,
     pub(super) filter: Value<String>,
+    pub(super) slow_wait: Value<DurationText>,
 }
 
 /// `[metrics]`

@@ -21,6 +21,8 @@ pub struct Settings {
     pub listen: Listen,
     /// Where metrics and health are served; `None` switches HTTP off.
     pub http: Option<SocketAddr>,
+    /// Who shows this may hold tenants up by HTTP; without it nobody may.
+    pub http_token: Option<Secret>,
     /// Threads.
     pub threads: Threads,
     /// Server connections.
@@ -169,6 +171,8 @@ pub struct Servers {
     pub max_client_statements: usize,
     /// Longest wait for a server to come back clean (rollback and reset) or to close.
     pub cleanup_timeout: Duration,
+    /// Whether a request is refused at once that would be served behind its deadline only.
+    pub refuses_hopeless_waits: bool,
 }
 
 /// One Postgres and its budget.
@@ -320,6 +324,8 @@ pub struct Log {
     pub format: LogFormat,
     /// A filter in `tracing`'s syntax, e.g. `info` or `tenantry=debug`.
     pub filter: String,
+    /// Waits for a server from this length on get a line each; `None` is none.
+    pub slow_wait: Option<Duration>,
 }
 
 /// Shape of a log line.

@@ -12,15 +12,16 @@ use toml::Spanned;
 use super::build::Builder;
 use super::check::SERVERS_PER_WORKER;
 use super::clusters::BuiltCluster;
+use super::duration::DurationText;
 use super::error::Problem;
 use super::logins::{certificate_span, token_span};
-use super::model::{self, PoolModel, TierModel, TierName};
+use super::model::{self, PoolModel, TierModel, TierName, Value};
 use super::names::{check_name, check_plain_name, search_path};
 use super::settings::MaxConnections;
 use super::source::Span;
 use super::values::Scalar;
 use crate::ids::TenantId;
-use crate::tenant::{Allowance, PoolMode, Tenant, Tier, TimeLimits};
+use crate::tenant::{Allowance, PoolMode, RateLimit, Rates, Tenant, Tier, TimeLimits};
 
 /// A tenant and where the file speaks of it.
 pub(super) struct BuiltTenant {
@@ -107,6 +108,7 @@ impl Builder<'_> {
             workers: self.workers(name, model, &allowance, defaults.threads),
             queue_timeout,
             time_limits: time_limits(limits, defaults.tiers.get(&tier), defaults.pool),
+            rates: self.rates(limits, defaults.tiers.get(&tier)).map(Arc::new),
             users,
             server_auth: self.server_auth(model),
         };
@@ -318,6 +320,43 @@ impl Builder<'_> {
         }
     }
 
+    /// How often transactions and logins may begin: the tenant's own limits over those of its tier.
+    fn rates(&mut self, own: Option<&model::LimitsModel>, tier: Option<&TierModel>) -> Option<Rates> {
+        macro_rules! written {
+            ($key:ident) => {
+                own.and_then(|own| own.$key.clone()).or_else(|| tier.and_then(|tier| tier.$key.clone()))
+            };
+        }
+        let transactions =
+            (written!(transactions_per_second), written!(transaction_burst), written!(transaction_delay));
+        let logins = (written!(logins_per_second), written!(login_burst), written!(login_delay));
+        let rates = Rates {
+            transactions: self.rate(["transactions_per_second", "transaction_burst"], transactions),
+            logins: self.rate(["logins_per_second", "login_burst"], logins),
+        };
+        (rates != Rates::default()).then_some(rates)
+    }
+
+    /// A rate, if one is written; 0 a second is none.
+    fn rate(
+        &mut self,
+        [per_second_key, burst_key]: [&str; 2],
+        (per_second, burst, delay): (Value<u32>, Value<u32>, Value<DurationText>),
+    ) -> Option<RateLimit> {
+        if per_second.is_none()
+            && let Some(span) =
+                burst.as_ref().map(Spanned::span).or_else(|| delay.as_ref().map(Spanned::span))
+        {
+            let title = format!("without `{per_second_key}` this says nothing");
+            self.problems.error(Problem::at(span, title, "of which rate?"));
+        }
+        let per_second = per_second.map(Spanned::into_inner).filter(|rate| *rate > 0)?;
+        let burst = self.positive(burst_key, &burst, per_second);
+        let delay = delay.map_or(DEFAULT_DELAY, |delay| delay.get_ref().0);
+        let delay_us = u32::try_from(delay.as_micros()).unwrap_or(u32::MAX);
+        Some(RateLimit { per_second, burst, delay_us })
+    }
+
     /// Workers that the tenant's clients are spread over. Each has its part of what the tenant may use, and needs enough of
     /// it: a server within the share, and one beside it (for a listener, or a session that keeps one).
     fn workers(
@@ -418,6 +457,9 @@ fn default_ceiling(share: u32, cluster: &BuiltCluster) -> u32 {
     };
     share.saturating_mul(20).min(half).max(share).max(DEFAULT_FLOOR)
 }
+
+/// Who comes too early by less waits, and does not notice.
+const DEFAULT_DELAY: Duration = Duration::from_millis(50);
 
 /// Everybody gets one server before anybody gets a second.
 const DEFAULT_FLOOR: u32 = 1;

@@ -11,14 +11,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::placement::{Place, Placements};
 use super::spread::{Change, Step};
-use crate::budget::{Exchange, Instruction};
+use crate::budget::{Command, Exchange, Instruction};
 use crate::front::{Admitted, Reception};
 use crate::ids::{ClusterId, TenantId, WorkerId};
 use crate::pool::Note;
 use crate::session::{CancelKeys, Newcomer, SessionWishes};
 use crate::stats::WorkerReport;
 use crate::wire::startup::CancelKey;
-use crate::worker::{Allotment, Order, Plan, Worker};
+use crate::worker::{Allotment, Order, Plan, TenantExplanation, Worker};
 
 /// All workers of a process.
 #[derive(Debug)]
@@ -182,6 +182,22 @@ impl Fleet {
             }
         }
         settled
+    }
+
+    /// Has all workers carry out what an operator has ordered for a tenant, whether it has been there or not.
+    pub fn steer(&self, tenant: TenantId, command: Command) {
+        for worker in &self.workers {
+            worker.order(Order::Steer(tenant, command));
+        }
+    }
+
+    /// Why a tenant's clients wait, on each worker that has met it.
+    pub async fn explain(&self, tenant: TenantId) -> Vec<TenantExplanation> {
+        let mut explanations = Vec::new();
+        for worker in &self.workers {
+            explanations.extend(worker.explain(tenant).await);
+        }
+        explanations
     }
 
     /// What all workers say about themselves.

@@ -17,7 +17,9 @@ use super::refusal::Refusal;
 use super::server::Server;
 use super::table::{Place, Slot, Table, Waiting};
 use super::tenant::TenantState;
-use crate::budget::{BudgetConfig, Condition, Input, Output, RejectReason, Scheduler, Standing, TenantView};
+use crate::budget::{
+    BudgetConfig, Condition, Explanation, Halt, Input, Output, RejectReason, Scheduler, Standing, TenantView,
+};
 use crate::error::ClientError;
 use crate::ids::{ClusterId, RequestId, ServerId, TenantId};
 use crate::stats::Cause;
@@ -162,6 +164,33 @@ impl Pool {
         let tenant = state.tenant();
         self.shared.tenants.borrow_mut().insert(state.id, state.clone());
         self.shared.step(tenant.cluster, Input::SetTenant { tenant: tenant.id, allowance: tenant.allowance });
+        self.set_rate(state);
+    }
+
+    /// The tenant keeps to another rate.
+    pub fn set_rate(&self, state: &Rc<TenantState>) {
+        let limit = state.transaction_rate();
+        self.shared.step(state.cluster(), Input::SetRate { tenant: state.id, limit });
+    }
+
+    /// Holds a tenant up, until then. Draining, it gives up its servers, and those that are leased at their release.
+    pub fn halt(&self, state: &Rc<TenantState>, halt: Halt, until: Moment) {
+        if halt == Halt::Drain {
+            state.renew();
+        }
+        self.shared.step(state.cluster(), Input::Halt { tenant: state.id, halt, until });
+    }
+
+    /// Lets a tenant go on.
+    pub fn resume(&self, state: &Rc<TenantState>) {
+        self.shared.step(state.cluster(), Input::Resume { tenant: state.id });
+    }
+
+    /// What its cluster's scheduler has to say about a tenant's waits, as of now.
+    #[must_use]
+    pub fn explain(&self, state: &TenantState) -> Option<Explanation> {
+        self.shared.step(state.cluster(), Input::Tick);
+        self.shared.desk(state.cluster())?.scheduler.explain(state.id)
     }
 
     /// Lets a tenant go: nobody gets a server any more, idle ones are closed, leased ones at their release.
@@ -181,6 +210,13 @@ impl Pool {
         let mut desks = self.shared.desks.borrow_mut();
         let id = ClusterId(u16::try_from(desks.len()).unwrap_or(u16::MAX));
         desks.push(Desk::new(id, budget));
+    }
+
+    /// Whether requests are refused at once that would be served behind their deadlines only.
+    pub fn set_refuses_hopeless_waits(&self, refuses: bool) {
+        for desk in self.shared.desks.borrow_mut().iter_mut() {
+            desk.scheduler.set_refuses_hopeless_waits(refuses);
+        }
     }
 
     /// Changes the limits on servers.

@@ -13,7 +13,8 @@ use crate::backend::{Connector, Profile};
 use crate::error::ClientError;
 use crate::ids::{ClusterId, TenantId};
 use crate::stats::TenantCounters;
-use crate::tenant::{Tenant, Tier, TimeLimits};
+use crate::tenant::{Meter, RateLimit, Tenant, Tier, TimeLimits};
+use crate::time::Moment;
 use crate::track::{Bounds, Extras, Functions, Params, Settings, StatementCache};
 
 /// Clients of a tenant, by what they do.
@@ -50,6 +51,12 @@ pub struct TenantState {
     /// Rises when servers logged in before must not be used any longer.
     epoch: Cell<u32>,
     removed: Cell<bool>,
+    /// What an operator has ordered, instead of the configured rate.
+    throttle: Cell<Option<RateLimit>>,
+    /// Client logins.
+    logins: Cell<Meter>,
+    /// When the last slow wait was logged, and how many were not since.
+    pub slow_waits: Cell<(Moment, u64)>,
     login_error: RefCell<Option<Box<ClientError>>>,
     greetings: RefCell<Greetings>,
     /// What servers report right after login.
@@ -73,6 +80,9 @@ impl TenantState {
             profile: RefCell::new(profile),
             epoch: Cell::new(0),
             removed: Cell::new(false),
+            throttle: Cell::default(),
+            logins: Cell::default(),
+            slow_waits: Cell::default(),
             login_error: RefCell::default(),
             greetings: RefCell::default(),
             base: RefCell::default(),
@@ -101,6 +111,36 @@ impl TenantState {
     #[must_use]
     pub fn ceiling(&self) -> u32 {
         self.tenant.borrow().allowance.ceiling
+    }
+
+    /// How often it may begin a transaction: what an operator has ordered, or else what is configured.
+    #[must_use]
+    pub fn transaction_rate(&self) -> Option<RateLimit> {
+        self.throttle.get().or_else(|| self.tenant.borrow().rates.as_ref()?.transactions)
+    }
+
+    /// From when on a client that has just proved who it is may go on; it counts as one that does.
+    ///
+    /// # Errors
+    /// With the microseconds after which it may come again, if its tenant's clients log in too often.
+    pub fn may_log_in(&self, now: Moment) -> Result<Moment, u64> {
+        let mut meter = self.logins.get();
+        meter.set(self.tenant.borrow().rates.as_ref().and_then(|rates| rates.logins));
+        let from = meter.ask(now)?;
+        meter.count(now);
+        self.logins.set(meter);
+        Ok(from)
+    }
+
+    /// Instead of the configured rate, until it is taken back with `None`.
+    pub fn set_throttle(&self, limit: Option<RateLimit>) {
+        self.throttle.set(limit);
+    }
+
+    /// Servers that were logged in before serve nobody any more.
+    pub fn renew(&self) {
+        self.epoch.set(self.epoch.get().wrapping_add(1));
+        self.listening.changed();
     }
 
     /// Its tier.
@@ -137,8 +177,7 @@ impl TenantState {
     /// under the same name: that one may log in otherwise.
     pub fn set_removed(&self) {
         self.removed.set(true);
-        self.epoch.set(self.epoch.get().wrapping_add(1));
-        self.listening.changed();
+        self.renew();
     }
 
     /// The version of its login.

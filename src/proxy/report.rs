@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Inner;
+use crate::budget::Command;
 use crate::front::Front;
-use crate::telemetry::{ClusterHealth, Phase, ProxyReport, Readiness, Source};
+use crate::telemetry::{ClusterHealth, Explained, Phase, ProxyReport, Readiness, Source};
+use crate::tenant::Secret;
 
 /// The proxy as a source of telemetry.
 pub(super) struct Reporter {
@@ -40,6 +42,28 @@ impl Source for Reporter {
             .collect();
         let draining = self.inner.draining.load(Ordering::Acquire);
         Readiness { phase: if draining { Phase::Draining } else { Phase::Serving }, clusters }
+    }
+
+    fn explain(&self, tenant: &str) -> Pin<Box<dyn Future<Output = Option<Explained>> + Send + '_>> {
+        let settings = self.inner.settings.load_full();
+        let Some(tenant) = settings.catalog.by_name(tenant).cloned() else { return Box::pin(async { None }) };
+        Box::pin(async move {
+            let cluster = settings.cluster(tenant.cluster)?.name.clone();
+            let workers = self.inner.fleet.explain(tenant.id).await;
+            Some(Explained { tenant, cluster, workers })
+        })
+    }
+
+    fn steer(&self, tenant: &str, command: Command) -> bool {
+        let settings = self.inner.settings.load();
+        let Some(tenant) = settings.catalog.by_name(tenant) else { return false };
+        self.inner.fleet.steer(tenant.id, command);
+        tracing::info!(customer_id = %tenant.name, reason = "operator", ?command, "a tenant was steered");
+        true
+    }
+
+    fn token(&self) -> Option<Secret> {
+        self.inner.settings.load().http_token.clone()
     }
 }
 

@@ -13,6 +13,7 @@ use crate::budget::RejectReason;
 use crate::pool::{Pool, Refusal, TenantState};
 use crate::stats::{Cause, WaitHistogram};
 use crate::tenant::Tier;
+use crate::time::Moment;
 
 /// The floor that a worker's sessions stand on.
 pub struct Floor {
@@ -28,6 +29,8 @@ pub struct Floor {
     pub waits_by_cause: RefCell<[WaitHistogram; Cause::ALL.len()]>,
     /// The time limits of clients.
     pub time: TimeKeeping,
+    /// Waits from this length on get a line in the log.
+    pub slow_wait_us: Cell<u64>,
     scratch: Cell<Vec<u8>>,
     assembly: Cell<Vec<u8>>,
     #[expect(clippy::vec_box, reason = "the boxes are what is kept: sessions hold a pointer")]
@@ -67,6 +70,7 @@ impl Floor {
             waits: RefCell::default(),
             waits_by_cause: RefCell::default(),
             time: TimeKeeping::default(),
+            slow_wait_us: Cell::new(u64::MAX),
             scratch: Cell::new(vec![0; SCRATCH_BYTES]),
             assembly: Cell::default(),
             conversations: RefCell::default(),
@@ -94,7 +98,36 @@ impl Floor {
             if let Some(sum) = counters.wait_us_by_cause.get_mut(cause as usize) {
                 *sum = sum.saturating_add(waited_us);
             }
+            drop(counters);
+            if waited_us >= self.slow_wait_us.get() {
+                self.log_slow_wait(tenant, cause, waited_us);
+            }
         }
+    }
+
+    /// One line per tenant and second: when everybody waits, one of them says it.
+    fn log_slow_wait(&self, tenant: &TenantState, cause: Cause, waited_us: u64) {
+        let now = self.pool.clock().now();
+        let (logged, unsaid) = tenant.slow_waits.get();
+        if logged != Moment(0) && now.since(logged) < SLOW_WAIT_PAUSE {
+            return tenant.slow_waits.set((logged, unsaid.saturating_add(1)));
+        }
+        tenant.slow_waits.set((now, 0));
+        let Some(explanation) = self.pool.explain(tenant) else { return };
+        let view = explanation.tenant;
+        tracing::warn!(
+            customer_id = %tenant.tenant().name,
+            reason = cause.as_str(),
+            waited_ms = waited_us / 1_000,
+            waiting = view.waiters,
+            busy = view.busy,
+            ceiling = view.allowance.ceiling,
+            transaction_ms = view.hold_us / 1_000,
+            budget_used = explanation.used,
+            budget = explanation.capacity,
+            unsaid,
+            "a client waited long for a server"
+        );
     }
 
     /// Counts a request that got no server.
@@ -153,6 +186,8 @@ impl Floor {
     }
 }
 
+/// How often slow waits of one tenant are logged.
+const SLOW_WAIT_PAUSE: Duration = Duration::from_secs(1);
 /// Postgres writes 8 KiB at a time, but the kernel puts several writes together when a client is slow.
 const SCRATCH_BYTES: usize = 64 * 1024;
 const MAX_KEPT_BYTES: usize = 1024 * 1024;

@@ -354,6 +354,22 @@ pub async fn turn_away(stream: &mut Stream, unsent: Vec<u8>, max_clients: u32) {
     send_away_with(stream, unsent, error).await;
 }
 
+/// Tells a newcomer that it comes too early, behind what it has yet to hear of its login.
+pub async fn turn_away_early(stream: &mut Stream, unsent: Vec<u8>, retry_us: u64) {
+    let error = ClientError::fatal(
+        SqlState::TOO_MANY_CONNECTIONS,
+        Fault::Proxy,
+        "login_rate_limited",
+        "the tenant's clients log in too often",
+    )
+    .with_detail("Its logins_per_second are used up, and so is the delay that is allowed.")
+    .with_hint(format!(
+        "Connect again after {} ms, and keep connections open: they cost next to nothing here.",
+        retry_us.div_ceil(1_000)
+    ));
+    send_away_with(stream, unsent, error).await;
+}
+
 /// Tells a newcomer that its tenant is gone, or that nobody is let in any more, behind what it has yet to hear of its login.
 pub async fn turn_away_leaving(stream: &mut Stream, unsent: Vec<u8>) {
     let error = ClientError::fatal(

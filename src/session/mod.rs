@@ -29,7 +29,7 @@ mod replication;
 pub use admission::Admission;
 pub use expiry::keep_expiries;
 pub use floor::Floor;
-pub use greet::{Newcomer, SessionWishes, greet, turn_away, turn_away_leaving};
+pub use greet::{Newcomer, SessionWishes, greet, turn_away, turn_away_early, turn_away_leaving};
 pub use life::Session;
 pub use overdue::keep_time;
 pub use registry::{CancelKeys, ClientCell, Registry, Whereabouts};

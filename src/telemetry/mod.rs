@@ -13,5 +13,7 @@ pub mod http;
 pub mod logs;
 mod metrics;
 mod source;
+mod why;
 
 pub use source::{ClusterHealth, Phase, ProxyReport, Readiness, Source};
+pub use why::Explained;

@@ -6,8 +6,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use super::why::Explained;
+use crate::budget::Command;
 use crate::config::settings::Settings;
 use crate::stats::WorkerReport;
+use crate::tenant::Secret;
 
 /// The running proxy, as telemetry sees it.
 pub trait Source: Send + Sync + 'static {
@@ -16,6 +19,15 @@ pub trait Source: Send + Sync + 'static {
 
     /// Whether new clients should be sent here; answered without asking anybody.
     fn readiness(&self) -> Readiness;
+
+    /// Why a tenant's clients wait; `None` if there is no such tenant. Cancel-safe.
+    fn explain(&self, tenant: &str) -> Pin<Box<dyn Future<Output = Option<Explained>> + Send + '_>>;
+
+    /// Has a tenant held up, slowed down or let go on. Returns whether there is such a tenant.
+    fn steer(&self, tenant: &str, command: Command) -> bool;
+
+    /// Who shows this may do that; `None`: nobody may.
+    fn token(&self) -> Option<Secret>;
 }
 
 /// All that the proxy has to say at one instant.

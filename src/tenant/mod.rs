@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub use catalog::{Catalog, CatalogError};
 pub use portion::{Part, Portion};
-pub use rate::{Meter, RateLimit};
+pub use rate::{Meter, RateLimit, Rates};
 pub use secret::Secret;
 pub use source::TenantSource;
 pub use time_limits::{TimeLimit, TimeLimits};
@@ -229,6 +229,8 @@ pub struct Tenant {
     pub workers: u32,
     /// How long a client waits for a server before it gets its error.
     pub queue_timeout: Duration,
+    /// How often its transactions and logins may begin; most tenants have no limit.
+    pub rates: Option<Arc<Rates>>,
     /// How long its clients may be silent, and their transactions last.
     pub time_limits: TimeLimits,
     /// Login names, at least one.

@@ -3,7 +3,9 @@
 //! Owns the division: of servers, the portions of all workers add up to the whole, exactly, at every moment. Must not know
 //! workers.
 
-use super::{Allowance, Tenant};
+use std::sync::Arc;
+
+use super::{Allowance, RateLimit, Rates, Tenant};
 
 /// One of several even parts, or nothing. What does not divide evenly goes to the first parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +77,20 @@ impl Portion {
     /// The tenant with this much of the budget. Clients are counted by who lets them in; all else is everybody's.
     #[must_use]
     pub fn of_tenant(self, tenant: &Tenant) -> Tenant {
-        Tenant { allowance: self.of_allowance(tenant.allowance), ..tenant.clone() }
+        let rates = tenant.rates.as_ref().map(|rates| {
+            // Logins are counted where the client is put; each worker has its part of them too.
+            let Rates { transactions, logins } = **rates;
+            let of = |limit: Option<RateLimit>| limit.map(|limit| self.of_rate(limit));
+            Arc::new(Rates { transactions: of(transactions), logins: of(logins) })
+        });
+        Tenant { allowance: self.of_allowance(tenant.allowance), rates, ..tenant.clone() }
+    }
+
+    /// Its part of a rate; where anything may begin, one may now and then.
+    #[must_use]
+    pub fn of_rate(self, whole: RateLimit) -> RateLimit {
+        let RateLimit { per_second, burst, delay_us } = whole;
+        RateLimit { per_second: self.of(per_second).max(1), burst: self.of(burst).max(1), delay_us }
     }
 
     fn of_allowance(self, whole: Allowance) -> Allowance {

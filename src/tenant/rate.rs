@@ -15,6 +15,15 @@ pub struct RateLimit {
     pub delay_us: u32,
 }
 
+/// How often a tenant's transactions and logins may begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// Transactions; in session mode, sessions.
+    pub transactions: Option<RateLimit>,
+    /// Client logins.
+    pub logins: Option<RateLimit>,
+}
+
 /// What has begun, as far as a limit has to know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Meter {

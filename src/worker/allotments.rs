@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::ids::TenantId;
 use crate::pool::TenantState;
-use crate::tenant::{Portion, Tenant};
+use crate::tenant::{Part, Portion, Tenant};
 use crate::track::Elsewhere;
 
 /// Portions by tenant.
@@ -26,6 +26,11 @@ impl Allotments {
             Some((portion, _)) if !portion.is_whole() => Arc::new(portion.of_tenant(tenant)),
             Some(_) | None => tenant.clone(),
         }
+    }
+
+    /// How much of what a tenant may use it may use on this worker.
+    pub(super) fn portion(&self, tenant: TenantId) -> Portion {
+        self.0.get(&tenant).map_or(Portion::of_part(Part::WHOLE), |(portion, _)| *portion)
     }
 
     /// What is known of the tenant's functions is shared with its other workers, if there are some.

@@ -5,6 +5,7 @@
 
 mod allotments;
 mod floor_report;
+mod steering;
 mod thread;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::runtime::RuntimeMetrics;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::Connector;
+use crate::budget::{Command, Explanation};
 use crate::config::settings::Settings;
 use crate::ids::{ClusterId, TenantId, WorkerId};
 use crate::pool::Note;
@@ -41,6 +43,10 @@ pub enum Order {
     Apply(Box<Plan>),
     /// Let a tenant use this much from now on.
     Allot(Box<Allotment>),
+    /// Carry out what an operator has ordered for a tenant.
+    Steer(TenantId, Command),
+    /// Say why a tenant's clients wait; nothing if no client of it has been here.
+    Explain(TenantId, oneshot::Sender<TenantExplanation>),
     /// Use at most this many servers of a cluster.
     SetCapacity(ClusterId, u32),
     /// Ask all clients to leave when their transactions are over, then close all servers and end.
@@ -62,6 +68,19 @@ pub struct Allotment {
     pub elsewhere: Elsewhere,
     /// Dropped when it has no more servers here than that.
     pub done: Arc<oneshot::Sender<()>>,
+}
+
+/// Why a tenant's clients wait on a worker.
+#[derive(Clone, Debug)]
+pub struct TenantExplanation {
+    /// What the budget says.
+    pub budget: Explanation,
+    /// Clients.
+    pub clients: u32,
+    /// Servers that clients keep between transactions.
+    pub pins: u32,
+    /// Why its last server login failed, if none has succeeded since.
+    pub login_error: Option<Box<str>>,
 }
 
 /// Settings with what follows from them for one worker.
@@ -130,6 +149,13 @@ impl Worker {
         let (answer, report) = oneshot::channel();
         self.order(Order::Report(answer));
         report.await.ok()
+    }
+
+    /// Asks why a tenant's clients wait; `None` if none of them has been here, or the worker has ended.
+    pub async fn explain(&self, tenant: TenantId) -> Option<TenantExplanation> {
+        let (answer, explanation) = oneshot::channel();
+        self.order(Order::Explain(tenant, answer));
+        explanation.await.ok()
     }
 
     /// Waits until the worker has ended.

@@ -10,7 +10,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 
 use super::allotments::Allotments;
-use super::{Allotment, CancelDone, Order, Plan, floor_report};
+use super::steering::Steering;
+use super::{Allotment, CancelDone, Order, Plan, TenantExplanation, floor_report};
 use crate::backend::Profile;
 use crate::budget::{BudgetConfig, TenantView};
 use crate::config::settings::{Driver, Settings};
@@ -19,7 +20,7 @@ use crate::net;
 use crate::pool::{Clock, Note, Pool, PoolLimits, TenantState};
 use crate::session::{
     Admission, CancelKeys, ClientCell, Floor, Newcomer, Registry, Whereabouts, greet, keep_expiries,
-    keep_time, turn_away, turn_away_leaving,
+    keep_time, turn_away, turn_away_early, turn_away_leaving,
 };
 use crate::tenant::Tenant;
 use crate::wire::startup::CancelKey;
@@ -85,6 +86,7 @@ struct Work {
     id: WorkerId,
     plan: Plan,
     allotments: Allotments,
+    steering: Steering,
     floor: Rc<Floor>,
 }
 
@@ -99,7 +101,8 @@ impl Work {
         let max_statements = plan.settings.servers.max_client_statements;
         let floor = Rc::new(Floor::new(pool, registry, max_statements));
         floor.time.set_shortest(shortest_limit(&plan.settings));
-        Self { id, plan, allotments: Allotments::default(), floor }
+        floor.slow_wait_us.set(slow_wait_us(&plan.settings));
+        Self { id, plan, allotments: Allotments::default(), steering: Steering::default(), floor }
     }
 
     async fn run(&mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
@@ -118,6 +121,15 @@ impl Work {
                 }
                 Order::Apply(plan) => self.apply(*plan),
                 Order::Allot(allotment) => self.allot(*allotment),
+                Order::Steer(tenant, command) => {
+                    let portion = self.allotments.portion(tenant);
+                    self.steering.take(&self.floor.pool, tenant, portion, command);
+                }
+                Order::Explain(tenant, answer) => {
+                    if let Some(explanation) = explain(&self.floor, tenant) {
+                        let _ = answer.send(explanation);
+                    }
+                }
                 Order::SetCapacity(cluster, capacity) => self.floor.pool.set_capacity(cluster, capacity),
                 Order::Leave => {
                     self.floor.registry.close();
@@ -160,9 +172,28 @@ impl Work {
             });
             return;
         }
+        let now = self.floor.pool.clock().now();
+        let from = match state.may_log_in(now) {
+            Ok(from) => from,
+            Err(retry_us) => {
+                {
+                    let mut counters = state.counters.borrow_mut();
+                    counters.refused_logins = counters.refused_logins.saturating_add(1);
+                }
+                tracing::info!(customer_id = %name, request_id, reason = "login_rate_limited", "client refused");
+                spawn_local(async move {
+                    turn_away_early(&mut stream, wishes.unsent, retry_us).await;
+                    drop(place);
+                });
+                return;
+            }
+        };
         // Counted here and not by the task: other clients and a drain may come before its first poll.
         let admission = Admission::new(self.floor.clone(), state, request_id);
         spawn_local(async move {
+            if from > now {
+                tokio::time::sleep(from.since(now)).await;
+            }
             // Greeting takes a large future and lasts milliseconds; a session takes a small one and lasts for days.
             if let Some(session) = greet(admission, stream, wishes).await {
                 // What was said so far went by this task's waker, and the task ends here.
@@ -182,6 +213,7 @@ impl Work {
         let state = TenantState::new(tenant, profile);
         self.allotments.share_functions(&state);
         self.floor.pool.set_tenant(&state);
+        self.steering.apply(&self.floor.pool, &state);
         Some(state)
     }
 
@@ -208,6 +240,8 @@ impl Work {
         pool.set_limits(limits(&self.plan.settings));
         self.floor.time.set_shortest(shortest_limit(&self.plan.settings));
         self.floor.max_client_statements.set(self.plan.settings.servers.max_client_statements);
+        self.floor.slow_wait_us.set(slow_wait_us(&self.plan.settings));
+        pool.set_refuses_hopeless_waits(self.plan.settings.servers.refuses_hopeless_waits);
         for capacity in self.plan.capacities.iter().skip(old.capacities.len()) {
             pool.add_cluster(budget(&self.plan, *capacity));
         }
@@ -271,6 +305,7 @@ fn budget(plan: &Plan, capacity: u32) -> BudgetConfig {
     BudgetConfig {
         announce_need: plan.shares_budgets,
         opens_in_flight: OPENS_IN_FLIGHT,
+        refuses_hopeless_waits: plan.settings.servers.refuses_hopeless_waits,
         ..BudgetConfig::new(capacity)
     }
 }
@@ -309,6 +344,21 @@ fn limits(settings: &Settings) -> PoolLimits {
         cleanup_timeout: settings.servers.cleanup_timeout,
         max_prepared_statements: settings.servers.max_prepared_statements,
     }
+}
+
+/// From how long on a wait is logged.
+fn slow_wait_us(settings: &Settings) -> u64 {
+    settings.log.slow_wait.map_or(u64::MAX, |span| u64::try_from(span.as_micros()).unwrap_or(u64::MAX))
+}
+
+fn explain(floor: &Floor, tenant: TenantId) -> Option<TenantExplanation> {
+    let state = floor.pool.tenant(tenant)?;
+    Some(TenantExplanation {
+        budget: floor.pool.explain(&state)?,
+        clients: state.clients.connected.get(),
+        pins: state.pins.get(),
+        login_error: state.login_error().map(|error| error.detail.unwrap_or(error.message).into()),
+    })
 }
 
 /// The shortest time limit of any tenant, on whichever worker it is.
@@ -410,7 +460,12 @@ async fn answer_only(id: WorkerId, floor: &Rc<Floor>, orders: &mut mpsc::Unbound
                     spawn_local(async move { turn_away_leaving(&mut stream, unsent).await });
                 }
             }
-            Order::Apply(_) | Order::Allot(_) | Order::SetCapacity(..) | Order::Leave => {}
+            Order::Explain(tenant, answer) => {
+                if let Some(explanation) = explain(floor, tenant) {
+                    let _ = answer.send(explanation);
+                }
+            }
+            Order::Apply(_) | Order::Allot(_) | Order::Steer(..) | Order::SetCapacity(..) | Order::Leave => {}
             Order::Stop => return,
         }
     }

@@ -34,3 +34,4 @@ mod stopping;
 mod streaming;
 mod time_limits;
 mod tokens;
+mod why;

@@ -241,6 +241,7 @@ fn settings() -> Settings {
             backlog: 64,
         },
         http: None,
+        http_token: None,
         threads: Threads { front: 1, workers: 1, driver: Driver::Auto },
         servers: servers(),
         tenant_sources: ALL_SOURCES.to_vec(),
@@ -249,7 +250,7 @@ fn settings() -> Settings {
         clusters: Vec::new(),
         catalog: Arc::new(Catalog::default().next(tenants).unwrap()),
         drain: Drain { timeout: Duration::from_secs(1), fast_timeout: Duration::from_secs(1) },
-        log: Log { format: LogFormat::Text, filter: "off".to_owned() },
+        log: Log { format: LogFormat::Text, filter: "off".to_owned(), slow_wait: None },
         metrics_top_tenants: 1,
     }
 }
@@ -264,6 +265,7 @@ pub(crate) fn servers() -> Servers {
         max_prepared_statements: 1,
         max_client_statements: 1,
         cleanup_timeout: Duration::from_secs(1),
+        refuses_hopeless_waits: true,
     }
 }
 
@@ -304,6 +306,7 @@ fn tenant(name: &str, users: Vec<(&str, ClientAuth)>) -> Tenant {
         workers: 1,
         queue_timeout: Duration::from_secs(5),
         time_limits: TimeLimits::default(),
+        rates: None,
         users: users.collect(),
         server_auth: ServerAuth::None,
     }

@@ -150,6 +150,7 @@ pub(crate) fn servers(connect_timeout: Duration) -> Servers {
         max_prepared_statements: 10,
         max_client_statements: 10,
         cleanup_timeout: Duration::from_secs(5),
+        refuses_hopeless_waits: true,
     }
 }
 
@@ -179,6 +180,7 @@ pub(crate) fn tenant(role: &str) -> Tenant {
         workers: 1,
         queue_timeout: Duration::from_secs(5),
         time_limits: TimeLimits::default(),
+        rates: None,
         users: Vec::new(),
         server_auth: ServerAuth::Password(Secret::new(PASSWORD.into())),
     }

@@ -115,6 +115,20 @@ impl Proxy {
         metrics::get(self.http, path).await.expect("HTTP does not answer")
     }
 
+    /// Runs a command of the same program on this proxy: whether it succeeded, and what it said.
+    pub(crate) async fn command(&self, arguments: &[&str]) -> (bool, String) {
+        let url = format!("http://{}", self.http);
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_tenantry"))
+            .args(arguments)
+            .args(["--url", &url, "--config"])
+            .arg(&self.config)
+            .output()
+            .await
+            .unwrap();
+        let said = if output.status.success() { output.stdout } else { output.stderr };
+        (output.status.success(), String::from_utf8_lossy(&said).trim().to_owned())
+    }
+
     pub(crate) async fn metrics(&self) -> Metrics {
         Metrics::scrape(self.http).await
     }

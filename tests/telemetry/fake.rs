@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tenantry::budget::Command;
 use tenantry::config::{self, Settings};
 use tenantry::ids::{ClusterId, TenantId, WorkerId};
 use tenantry::stats::{
     Cause, ClusterReport, TenantCounters, TenantGauges, TenantReport, WaitHistogram, WorkerReport,
 };
-use tenantry::telemetry::{ClusterHealth, Phase, ProxyReport, Readiness, Source};
+use tenantry::telemetry::{ClusterHealth, Explained, Phase, ProxyReport, Readiness, Source};
 use tenantry::tenant::{Allowance, Catalog, PoolMode, Secret, ServerAuth, Tenant, Tier, TimeLimits};
 
 /// Names as nobody should choose them; every one must come out of a parser as it went in.
@@ -25,12 +26,17 @@ pub(crate) struct Fake {
     pub(crate) report: Option<ProxyReport>,
     /// What a probe sees.
     pub(crate) readiness: Mutex<Readiness>,
+    /// Orders that came.
+    pub(crate) orders: Mutex<Vec<(String, Command)>>,
+    /// Who shows this may order.
+    pub(crate) token: Option<Secret>,
 }
 
 impl Fake {
     /// Ready, with this report.
     pub(crate) fn new(report: ProxyReport) -> Self {
-        Self { report: Some(report), readiness: Mutex::new(readiness(Phase::Serving, &[true, true])) }
+        let readiness = Mutex::new(readiness(Phase::Serving, &[true, true]));
+        Self { report: Some(report), readiness, orders: Mutex::default(), token: None }
     }
 }
 
@@ -46,6 +52,23 @@ impl Source for Fake {
 
     fn readiness(&self) -> Readiness {
         self.readiness.lock().clone()
+    }
+
+    fn explain(&self, tenant: &str) -> Pin<Box<dyn Future<Output = Option<Explained>> + Send + '_>> {
+        let catalog = self.report.as_ref().map(|report| report.settings.catalog.clone());
+        let tenant = catalog.and_then(|catalog| catalog.by_name(tenant).cloned());
+        Box::pin(async { Some(Explained { tenant: tenant?, cluster: "main".into(), workers: Vec::new() }) })
+    }
+
+    fn steer(&self, tenant: &str, command: Command) -> bool {
+        let knows =
+            self.report.as_ref().is_some_and(|report| report.settings.catalog.by_name(tenant).is_some());
+        self.orders.lock().extend(knows.then(|| (tenant.to_owned(), command)));
+        knows
+    }
+
+    fn token(&self) -> Option<Secret> {
+        self.token.clone()
     }
 }
 
@@ -79,6 +102,7 @@ pub(crate) fn tenant(name: &str, tier: Tier) -> Tenant {
         workers: 1,
         queue_timeout: Duration::from_secs(5),
         time_limits: TimeLimits::default(),
+        rates: None,
         users: Vec::new(),
         server_auth: ServerAuth::Password(Secret::new("role-password".into())),
     }
@@ -173,6 +197,7 @@ fn tenant_report(id: TenantId) -> TenantReport {
         refused_suspended: n % 2,
         refused_unavailable: n % 5,
         cancelled_queued: n % 7,
+        refused_logins: n % 3,
         refused_clients: n % 4,
         bytes_in: 100_000 + n,
         bytes_out: 900_000 + n,

@@ -27,7 +27,7 @@ impl io::Write for Memory {
 fn logged(format: LogFormat, log: impl FnOnce()) -> String {
     let memory = Memory::default();
     let sink = memory.clone();
-    let settings = Log { format, filter: "debug".into() };
+    let settings = Log { format, filter: "debug".into(), slow_wait: None };
     let (subscriber, _) = logs::subscriber(&settings, move || sink.clone()).unwrap();
     tracing::subscriber::with_default(subscriber, log);
     let bytes = memory.0.lock().clone();

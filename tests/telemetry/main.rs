@@ -9,6 +9,7 @@
     reason = "a test expects by failing, its helpers included"
 )]
 
+mod api;
 mod bounded;
 mod documented;
 mod exposition;

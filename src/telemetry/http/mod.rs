@@ -1,4 +1,4 @@
-//! The HTTP pages: `/metrics`, `/metrics/tenants`, `/livez`, `/readyz`; everything else is 404.
+//! The HTTP pages: `/metrics`, `/metrics/tenants`, `/livez`, `/readyz` and `/api/v1/tenants/NAME/...`; else 404.
 //!
 //! Owns the server and its limits. Must not know what a page says (`metrics`, [`Source`]).
 //!
@@ -10,6 +10,7 @@
 //! | two streams, 60 s each | a stream keeps its report until the last byte |
 
 mod accept;
+mod api;
 mod guard;
 mod pages;
 mod places;

@@ -13,21 +13,21 @@ use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::io::ReaderStream;
 
-use super::accept;
 use super::guard::Origin;
+use super::{accept, api};
 use crate::telemetry::metrics::{Dialect, Exposition, TenantPages};
 use crate::telemetry::{ProxyReport, Readiness, Source};
 use crate::tenant::Tier;
 
 /// What the pages share.
-struct Shared {
-    source: Arc<dyn Source>,
+pub(super) struct Shared {
+    pub(super) source: Arc<dyn Source>,
     exposition: Exposition,
     born: Instant,
     pages: Arc<Semaphore>,
@@ -51,6 +51,8 @@ pub(super) fn router(source: Arc<dyn Source>) -> Result<Router, prometheus::Erro
         .route("/metrics/tenants", get(tenants))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
+        .route("/api/v1/tenants/{name}/why", get(api::why))
+        .route("/api/v1/tenants/{name}/{order}", post(api::steer))
         .fallback(not_found)
         .layer(middleware::from_fn_with_state(shared.clone(), account))
         .with_state(shared))
@@ -148,7 +150,10 @@ async fn tenants(
 }
 
 async fn not_found() -> Response {
-    plain(StatusCode::NOT_FOUND, "try /metrics, /metrics/tenants, /livez or /readyz\n")
+    plain(
+        StatusCode::NOT_FOUND,
+        "try /metrics, /metrics/tenants, /livez, /readyz or /api/v1/tenants/NAME/why\n",
+    )
 }
 
 /// Notes that there is a request, and counts the answer, under a page's name and never under what the peer wrote.
@@ -160,7 +165,8 @@ async fn account(
 ) -> Response {
     origin.has_asked();
     let path = request.uri().path();
-    let page = PAGES.into_iter().find(|page| *page == path).unwrap_or("other");
+    let is_api = path.starts_with("/api/v1/");
+    let page = PAGES.into_iter().find(|page| *page == path).unwrap_or(if is_api { "/api" } else { "other" });
     let response = tokio::select! {
         biased;
         response = next.run(request) => response,
@@ -186,7 +192,7 @@ fn exposition(dialect: Dialect, body: Body) -> Response {
     with_headers(StatusCode::OK, dialect.content_type(), body)
 }
 
-fn with_headers(status: StatusCode, content_type: &'static str, body: Body) -> Response {
+pub(super) fn with_headers(status: StatusCode, content_type: &'static str, body: Body) -> Response {
     let mut response = (status, body).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -198,7 +204,7 @@ fn with_headers(status: StatusCode, content_type: &'static str, body: Body) -> R
 const PAGES: [&str; 4] = ["/metrics", "/metrics/tenants", "/livez", "/readyz"];
 
 /// Time for all workers to answer, waiting for another scrape included. Below Prometheus' usual 10 s.
-const COLLECT: Duration = Duration::from_secs(5);
+pub(super) const COLLECT: Duration = Duration::from_secs(5);
 
 /// Streams at the same time.
 const STREAMS: usize = 2;

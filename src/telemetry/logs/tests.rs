@@ -28,7 +28,7 @@ impl io::Write for Memory {
 fn logged(format: LogFormat, filter: &str, log: impl FnOnce(&Filter)) -> String {
     let memory = Memory::default();
     let sink = memory.clone();
-    let settings = Log { format, filter: filter.into() };
+    let settings = Log { format, filter: filter.into(), slow_wait: None };
     let (subscriber, filter) = subscriber(&settings, move || sink.clone()).unwrap();
     tracing::subscriber::with_default(subscriber, || log(&filter));
     let bytes = memory.0.lock().clone();

@@ -5,7 +5,7 @@
 use crate::stats::{TenantCounters, TenantGauges};
 
 /// How many counters a tenant has.
-pub(super) const CELLS: usize = 43;
+pub(super) const CELLS: usize = 44;
 
 /// A tenant's counters, one per cell.
 pub(super) type Cells = [u64; CELLS];
@@ -26,6 +26,7 @@ pub(super) const fn cells(counters: &TenantCounters) -> Cells {
         refused_suspended,
         refused_unavailable,
         cancelled_queued,
+        refused_logins,
         refused_clients,
         bytes_in,
         bytes_out,
@@ -61,6 +62,7 @@ pub(super) const fn cells(counters: &TenantCounters) -> Cells {
         refused_suspended,
         refused_unavailable,
         cancelled_queued,
+        refused_logins,
         refused_clients,
         bytes_in,
         bytes_out,
@@ -110,6 +112,7 @@ pub(super) const fn counters(cells: Cells) -> TenantCounters {
         refused_suspended,
         refused_unavailable,
         cancelled_queued,
+        refused_logins,
         refused_clients,
         bytes_in,
         bytes_out,
@@ -155,6 +158,7 @@ pub(super) const fn counters(cells: Cells) -> TenantCounters {
         refused_suspended,
         refused_unavailable,
         cancelled_queued,
+        refused_logins,
         refused_clients,
         bytes_in,
         bytes_out,

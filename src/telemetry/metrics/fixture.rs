@@ -31,6 +31,7 @@ pub(super) fn tenant(name: &str, tier: Tier) -> Tenant {
         workers: 1,
         queue_timeout: Duration::from_secs(5),
         time_limits: TimeLimits::default(),
+        rates: None,
         users: Vec::new(),
         server_auth: ServerAuth::None,
     }

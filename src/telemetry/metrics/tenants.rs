@@ -216,6 +216,7 @@ pub(super) const FAMILIES: &[TenantFamily] = &[
             ("rate_limit", |row| Value::Count(row.counters.refused_rate)),
             ("suspended", |row| Value::Count(row.counters.refused_suspended)),
             ("unavailable", |row| Value::Count(row.counters.refused_unavailable)),
+            ("login_rate_limit", |row| Value::Count(row.counters.refused_logins)),
             ("client_limit", |row| Value::Count(row.counters.refused_clients)),
             ("pin_limit", |row| Value::Count(row.counters.refused_pins)),
             ("outside_tenant", |row| Value::Count(row.counters.refused_outside)),

@@ -1,0 +1,92 @@
+//! What operators have ordered for tenants, for as long as it holds.
+//!
+//! Owns the orders in force, also for tenants that have no client here yet, and undoes those that have to be: a halt ends by
+//! itself in the scheduler, a throttle ends here. Must not know how an order comes.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::task::spawn_local;
+
+use crate::budget::{Command, Halt};
+use crate::ids::TenantId;
+use crate::pool::{Pool, TenantState};
+use crate::tenant::{Portion, RateLimit};
+use crate::time::Moment;
+
+/// Orders by tenant. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Steering(Rc<RefCell<HashMap<TenantId, Orders>>>);
+
+/// What holds for one tenant.
+#[derive(Clone, Copy, Debug, Default)]
+struct Orders {
+    halt: Option<(Halt, Moment)>,
+    throttle: Option<(RateLimit, Moment)>,
+}
+
+impl Steering {
+    /// Takes an order, which holds from now on.
+    pub(super) fn take(&self, pool: &Pool, tenant: TenantId, portion: Portion, command: Command) {
+        let now = pool.clock().now();
+        {
+            let mut all = self.0.borrow_mut();
+            all.retain(|_, orders| {
+                orders.forget_past(now);
+                orders.halt.is_some() || orders.throttle.is_some()
+            });
+            let orders = all.entry(tenant).or_default();
+            match command {
+                Command::Halt(halt, span) => orders.halt = Some((halt, now + span)),
+                Command::Throttle(limit, span) => {
+                    orders.throttle = Some((portion.of_rate(limit), now + span));
+                }
+                Command::Resume => *orders = Orders::default(),
+            }
+        }
+        if let Command::Throttle(_, span) = command {
+            self.end_throttle(pool, tenant, span);
+        }
+        let Some(state) = pool.tenant(tenant) else { return };
+        self.apply(pool, &state);
+        if command == Command::Resume {
+            pool.resume(&state);
+        }
+    }
+
+    /// Has what is in force hold for a tenant that has just been met, or changed.
+    pub(super) fn apply(&self, pool: &Pool, state: &Rc<TenantState>) {
+        let now = pool.clock().now();
+        let mut orders = self.0.borrow().get(&state.id).copied().unwrap_or_default();
+        orders.forget_past(now);
+        state.set_throttle(orders.throttle.map(|(limit, _)| limit));
+        pool.set_rate(state);
+        let halted = pool.view(state).and_then(|view| view.halted);
+        if let Some((halt, until)) = orders.halt
+            && halted.is_none_or(|halted| (halted.halt, halted.until) != (halt, until))
+        {
+            pool.halt(state, halt, until);
+        }
+    }
+
+    /// The configured rate holds again when the time is over, if no other throttle does by then.
+    fn end_throttle(&self, pool: &Pool, tenant: TenantId, span: Duration) {
+        let (steering, pool) = (self.clone(), pool.clone());
+        spawn_local(async move {
+            // A millisecond more: the timer must not ring before the moment has passed.
+            tokio::time::sleep(span.saturating_add(Duration::from_millis(1))).await;
+            if let Some(state) = pool.tenant(tenant) {
+                steering.apply(&pool, &state);
+            }
+        });
+    }
+}
+
+impl Orders {
+    fn forget_past(&mut self, now: Moment) {
+        self.halt = self.halt.filter(|(_, until)| now < *until);
+        self.throttle = self.throttle.filter(|(_, until)| now < *until);
+    }
+}
