@@ -30,6 +30,7 @@ mod replication;
 mod settings;
 mod spreading;
 mod statements;
+mod steering;
 mod stopping;
 mod streaming;
 mod time_limits;
