@@ -97,6 +97,10 @@ pub struct TenantCounters {
     pub evictions: u64,
     /// Servers closed for another reason (age, idle, lost, drained, dirty).
     pub closes: u64,
+    /// Times the tenant went to a hotter tier.
+    pub promotions: u64,
+    /// Times it went to a colder one.
+    pub demotions: u64,
     /// Servers lost while leased.
     pub servers_lost: u64,
     /// Servers that had to be reset before another client could use them.
@@ -153,6 +157,8 @@ pub struct TenantGauges {
 pub struct TenantReport {
     /// Which tenant.
     pub tenant: TenantId,
+    /// The place of its tier here among all tiers, if the proxy chooses it; the hottest is 0.
+    pub tier: Option<u8>,
     /// Totals.
     pub counters: TenantCounters,
     /// The instant.

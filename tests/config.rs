@@ -243,8 +243,10 @@ fn time_limits_come_from_the_tenant_its_tier_or_the_pool() {
         transaction: seconds(30),
         pin_idle: None,
     };
-    assert_eq!(limits(text, ""), expected);
-    let own = "limits = { idle_transaction_timeout = \"200s\", transaction_timeout = \"0s\", pin_idle_timeout = \"400s\" }";
+    assert_eq!(limits(text, "tier = \"warm\""), expected);
+    // Where the proxy chooses the tier, no tier has a say in it.
+    assert_eq!(limits(text, "").idle_transaction, seconds(2));
+    let own = "tier = \"warm\"\nlimits = { idle_transaction_timeout = \"200s\", transaction_timeout = \"0s\", pin_idle_timeout = \"400s\" }";
     let expected =
         TimeLimits { idle_transaction: seconds(200), transaction: None, pin_idle: seconds(400), ..expected };
     assert_eq!(limits(text, own), expected);
@@ -257,8 +259,10 @@ fn a_small_file_is_enough() {
     let acme = settings.catalog.by_name("acme").unwrap();
     assert_eq!(&*acme.database, "app");
     assert_eq!((&*acme.role, &*acme.search_path), ("r_acme", "s_acme"));
-    // Half of the 40, because that is less than 20 shares of 2.
-    assert_eq!((acme.tier, acme.allowance.share, acme.allowance.ceiling), (Tier::Warm, 2, 20));
+    // It begins as cold. Half of the 40 where that is less than 20 shares.
+    assert_eq!((acme.tier, acme.allowance.share, acme.allowance.ceiling), (Tier::Cold, 1, 20));
+    let tiers = acme.tiers.as_ref().unwrap().map(|allowance| (allowance.share, allowance.ceiling));
+    assert_eq!(tiers, [(5, 20), (2, 20), (1, 20)]);
     assert_eq!(acme.queue_timeout, Duration::from_secs(5));
     assert!(matches!(acme.user("acme").unwrap().auth, ClientAuth::Scram(_)));
     assert_eq!(settings.listen.addresses, ["127.0.0.1:6432".parse().unwrap()]);
@@ -347,7 +351,8 @@ fn the_environment_overrides_the_file() {
         };
         Some(value.to_owned())
     };
-    let settings = config::load_text(&file("", &["acme"], ""), Path::new(""), &env, None).unwrap().settings;
+    let text = file("", &["acme"], "tier = \"warm\"");
+    let settings = config::load_text(&text, Path::new(""), &env, None).unwrap().settings;
     assert_eq!(settings.listen.addresses, ["127.0.0.1:7000".parse().unwrap()]);
     assert_eq!(settings.http, None);
     let acme = settings.catalog.by_name("acme").unwrap();

@@ -28,6 +28,7 @@ pub(super) fn tenant(name: &str, users: &[&str]) -> Tenant {
         workers: 1,
         queue_timeout: Duration::from_secs(5),
         time_limits: TimeLimits::default(),
+        tiers: None,
         rates: None,
         users: users.iter().map(user).collect(),
         server_auth: ServerAuth::None,

@@ -31,7 +31,9 @@ impl Scheduler {
             return Ok(());
         };
         let state = &mut self.tenants.table[key];
-        state.demand.count_arrival(self.now, state.hold_us);
+        if state.demand.count_arrival(self.now, state.hold_us) {
+            out.push(Output::Needs { tenant, need: state.demand.need(self.now) });
+        }
         let may_begin = state.rate.ask(self.now);
         if may_begin == Ok(self.now)
             && !self.is_held_up(key)

@@ -52,6 +52,13 @@ pub enum Output {
     /// What the scheduler lacks, or has under reserves, has changed: see `Scheduler::standing`. Only if the configuration
     /// asks for it.
     StandingChanged,
+    /// A window of a tenant's load has ended: what it needs is worth looking at.
+    Needs {
+        /// Which.
+        tenant: TenantId,
+        /// Servers that it needs, in 1/256.
+        need: u32,
+    },
     /// A removed tenant has no server left and is forgotten.
     Drained {
         /// Which.

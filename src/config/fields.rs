@@ -28,6 +28,7 @@ pub fn all_keys() -> Vec<String> {
         ("pool", fields::<model::PoolModel>()),
         ("login", fields::<model::LoginModel>()),
         ("jwt", fields::<model::JwtModel>()),
+        ("tiering", fields::<model::TieringModel>()),
         ("tier.NAME", fields::<model::TierModel>()),
         ("cluster.NAME", fields::<model::ClusterModel>()),
         ("cluster.NAME.admin", fields::<model::AdminModel>()),

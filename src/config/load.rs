@@ -22,7 +22,7 @@ use super::settings::{MaxConnections, Settings};
 use super::source::Sources;
 use super::tenants::{BuiltTenant, Defaults};
 use super::{check, read, wall};
-use crate::tenant::{Catalog, PoolMode, Tenant};
+use crate::tenant::{Catalog, PoolMode, Tenant, Tiering};
 
 /// A value of the environment by its name.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -222,7 +222,9 @@ impl<'a> Loading<'a> {
         let issuer = model.jwt.as_ref().and_then(|section| builder.issuer(section)).map(Arc::new);
         let drain = builder.drain(&model.drain);
         let log = builder.log(&model.log);
+        let tiering = model.tiering.mode.as_ref().map_or(Tiering::Demand, |mode| (*mode.get_ref()).into());
         let defaults = Defaults {
+            tiering,
             cluster_index: index(&clusters),
             clusters: &clusters,
             tiers: &model.tiers,
@@ -258,6 +260,7 @@ impl<'a> Loading<'a> {
             sni_domain,
             issuer,
             clusters: clusters.into_iter().map(|built| Arc::new(built.cluster)).collect(),
+            tiering,
             catalog: Arc::new(catalog),
             drain,
             log,

@@ -17,7 +17,7 @@ use super::settings::{Driver, LogFormat, TenantSource, TlsMode, TlsVersion};
 use super::source::Span;
 use super::values::{Count, OneOrMany, Scalar, SubjectModel};
 use crate::tenant::issuer::{Algorithm, TokenAs};
-use crate::tenant::{PoolMode, Tier};
+use crate::tenant::{PoolMode, Tier, Tiering};
 
 /// A value that may be missing, with its place.
 pub(super) type Value<T> = Option<Spanned<T>>;
@@ -35,6 +35,7 @@ pub(super) struct Model {
     pub(super) drain: DrainModel,
     pub(super) log: LogModel,
     pub(super) metrics: MetricsModel,
+    pub(super) tiering: TieringModel,
     pub(super) tiers: BTreeMap<Tier, TierModel>,
     pub(super) clusters: Vec<(Spanned<String>, Section<ClusterModel>)>,
     pub(super) tenants: Vec<Section<TenantModel>>,
@@ -142,6 +143,13 @@ pub(super) struct JwtModel {
     pub(super) leeway: Value<DurationText>,
     pub(super) token_as: Value<TokenAsModel>,
     pub(super) ends_sessions: Value<bool>,
+}
+
+/// `[tiering]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TieringModel {
+    pub(super) mode: Value<TieringMode>,
 }
 
 /// `[tier.hot]`, `[tier.warm]`, `[tier.cold]`
@@ -344,6 +352,10 @@ words! {
     PoolModeModel for PoolMode { Transaction = "transaction", Session = "session", }
 }
 words! {
+    /// `tiering.mode`
+    TieringMode for Tiering { Demand = "demand", Rank = "rank", Static = "static", }
+}
+words! {
     /// `login.tenant_sources`
     TenantSourceModel for TenantSource {
         Sni = "sni", Option = "option", UserSuffix = "user_suffix", User = "user", Database = "database",
@@ -375,6 +387,6 @@ pub(super) enum TierName {
     Warm,
     /// Rarely seen.
     Cold,
-    /// Chosen by observed use: not available yet.
+    /// Chosen by observed use.
     Auto,
 }

@@ -44,6 +44,7 @@ pub(super) fn main_file(table: Table<'_>, model: &mut Model, problems: &mut Prob
             "drain" => model.drain = section(value, problems).value,
             "log" => model.log = section(value, problems).value,
             "metrics" => model.metrics = section(value, problems).value,
+            "tiering" => model.tiering = section(value, problems).value,
             "tier" => tiers(value, model, problems),
             "cluster" => clusters(value, model, problems),
             "tenant" => tenants(value, model, problems),
@@ -281,7 +282,7 @@ fn shift_value(value: Spanned<DeValue<'_>>, base: usize) -> Spanned<DeValue<'_>>
 }
 
 /// What may stand at the top level.
-const TOP_LEVEL: [&str; 13] = [
+const TOP_LEVEL: [&str; 14] = [
     "tenants_dir",
     "listen",
     "http",
@@ -289,6 +290,7 @@ const TOP_LEVEL: [&str; 13] = [
     "pool",
     "login",
     "jwt",
+    "tiering",
     "tier",
     "cluster",
     "tenant",

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use crate::ids::ClusterId;
 pub use crate::tenant::TenantSource;
 use crate::tenant::issuer::Issuer;
-use crate::tenant::{Catalog, Secret};
+use crate::tenant::{Catalog, Secret, Tiering};
 
 /// A whole, valid configuration.
 #[derive(Clone, Debug)]
@@ -36,6 +36,8 @@ pub struct Settings {
     pub issuer: Option<Arc<Issuer>>,
     /// Clusters; `ClusterId` is the index.
     pub clusters: Vec<Arc<Cluster>>,
+    /// How tenants without a written tier get one.
+    pub tiering: Tiering,
     /// Tenants.
     pub catalog: Arc<Catalog>,
     /// Stopping.

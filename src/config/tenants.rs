@@ -21,7 +21,7 @@ use super::settings::MaxConnections;
 use super::source::Span;
 use super::values::Scalar;
 use crate::ids::TenantId;
-use crate::tenant::{Allowance, PoolMode, RateLimit, Rates, Tenant, Tier, TimeLimits};
+use crate::tenant::{Allowance, PoolMode, RateLimit, Rates, Tenant, Tier, Tiering, TimeLimits};
 
 /// A tenant and where the file speaks of it.
 pub(super) struct BuiltTenant {
@@ -45,6 +45,7 @@ pub(super) struct Defaults<'a> {
     /// Position in `clusters` by name.
     pub(super) cluster_index: HashMap<&'a str, usize>,
     pub(super) tiers: &'a BTreeMap<Tier, TierModel>,
+    pub(super) tiering: Tiering,
     pub(super) mode: PoolMode,
     pub(super) queue_timeout: Duration,
     /// Where tiers and tenants say nothing of time limits, `[pool]` does.
@@ -75,7 +76,8 @@ impl Builder<'_> {
         let role = self.role(name, model);
         let schemas = self.schemas(name, model);
         let users = self.users(name, model);
-        let tier = self.tier(model);
+        let chosen = chosen_tier(model, defaults.tiering);
+        let tier = chosen.unwrap_or(Tier::Cold);
         let built = cluster.zip(role).zip(schemas);
         let ((cluster, (role, role_span)), (schemas, schema_span)) = built?;
         let database = self.database(name, model, cluster)?;
@@ -88,7 +90,12 @@ impl Builder<'_> {
         let limits = model.limits.as_ref().map(Spanned::get_ref);
         let max_clients = limits.map(|limits| &limits.max_clients).unwrap_or(&None);
         let max_clients = self.positive("limits.max_clients", max_clients, defaults.max_clients);
-        let allowance = self.allowance(name, model, tier, defaults, cluster);
+        let mut of = |tier: Tier| self.allowance(name, model, tier, defaults, cluster);
+        let allowance = of(tier);
+        // Whoever goes from tier to tier is held to what all of them say.
+        let tiers = chosen.is_none().then(|| Arc::new(Tier::ALL.map(of)));
+        // What has to do with its clients does not change with the tier that the proxy chooses.
+        let shape = chosen.and_then(|tier| defaults.tiers.get(&tier));
         let tenant = Tenant {
             id: TenantId(0),
             name: name.get_ref().as_str().into(),
@@ -106,9 +113,10 @@ impl Builder<'_> {
             mode: model.mode.as_ref().map_or(defaults.mode, |word| (*word.get_ref()).into()),
             max_clients,
             workers: self.workers(name, model, &allowance, defaults.threads),
+            tiers,
             queue_timeout,
-            time_limits: time_limits(limits, defaults.tiers.get(&tier), defaults.pool),
-            rates: self.rates(limits, defaults.tiers.get(&tier)).map(Arc::new),
+            time_limits: time_limits(limits, shape, defaults.pool),
+            rates: self.rates(limits, shape).map(Arc::new),
             users,
             server_auth: self.server_auth(model),
         };
@@ -259,21 +267,6 @@ impl Builder<'_> {
     fn aliases(&mut self, model: &model::TenantModel) -> Vec<Arc<str>> {
         let list = model.database_aliases.as_ref().map(|list| list.get_ref().as_slice()).unwrap_or_default();
         list.iter().map(|alias| self.name("the database alias", alias)).collect()
-    }
-
-    /// The tier.
-    fn tier(&mut self, model: &model::TenantModel) -> Tier {
-        match model.tier.as_ref().map(|tier| (*tier.get_ref(), tier.span())) {
-            None | Some((TierName::Warm, _)) => Tier::Warm,
-            Some((TierName::Hot, _)) => Tier::Hot,
-            Some((TierName::Cold, _)) => Tier::Cold,
-            Some((TierName::Auto, span)) => {
-                let problem = Problem::at(span, "`tier = \"auto\"` is not available yet", "")
-                    .help("write \"hot\", \"warm\" or \"cold\"");
-                self.problems.error(problem);
-                Tier::Warm
-            }
-        }
     }
 
     /// The tenant's part of the budget: its own limits over those of its tier over the defaults.
@@ -437,6 +430,16 @@ fn refused_setting(name: &str, value: &str) -> Option<&'static str> {
         _ if name.is_empty() || !name.chars().all(word) => Some("is not the name of a Postgres setting"),
         _ if value.contains(char::is_control) => Some("has a control character in its value"),
         _ => None,
+    }
+}
+
+/// The tier that is written; `None` if the proxy chooses it.
+fn chosen_tier(model: &model::TenantModel, tiering: Tiering) -> Option<Tier> {
+    match model.tier.as_ref().map(|tier| *tier.get_ref()) {
+        Some(TierName::Hot) => Some(Tier::Hot),
+        Some(TierName::Warm) => Some(Tier::Warm),
+        Some(TierName::Cold) => Some(Tier::Cold),
+        Some(TierName::Auto) | None => (tiering == Tiering::Static).then_some(Tier::Warm),
     }
 }
 

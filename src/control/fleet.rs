@@ -17,6 +17,7 @@ use crate::ids::{ClusterId, TenantId, WorkerId};
 use crate::pool::Note;
 use crate::session::{CancelKeys, Newcomer, SessionWishes};
 use crate::stats::WorkerReport;
+use crate::tenant::Ranks;
 use crate::wire::startup::CancelKey;
 use crate::worker::{Allotment, Order, Plan, TenantExplanation, Worker};
 
@@ -49,10 +50,10 @@ impl Fleet {
     /// If a thread cannot be started.
     pub fn start(plans: Vec<Plan>, budgets: &[u32], seed: &[u8; 32]) -> Result<(Self, Notes), FleetError> {
         let (said, notes) = mpsc::unbounded_channel();
-        let keys = CancelKeys::new(seed);
+        let (keys, ranks) = (CancelKeys::new(seed), Arc::new(Ranks::default()));
         let mut workers = Vec::with_capacity(plans.len());
         for (plan, number) in plans.into_iter().zip(0_u16..) {
-            workers.push(Worker::spawn(WorkerId(number), plan, keys.clone(), said.clone())?);
+            workers.push(Worker::spawn(WorkerId(number), plan, (keys.clone(), ranks.clone()), said.clone())?);
         }
         let exchanges = budgets.iter().map(|total| Exchange::new(*total, workers.len())).collect();
         let placements = Mutex::new(Placements::new(workers.len()));

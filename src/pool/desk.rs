@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -17,12 +18,14 @@ use super::refusal::Refusal;
 use super::server::Server;
 use super::table::{Place, Slot, Table, Waiting};
 use super::tenant::TenantState;
+use super::tiers;
 use crate::budget::{
     BudgetConfig, Condition, Explanation, Halt, Input, Output, RejectReason, Scheduler, Standing, TenantView,
 };
 use crate::error::ClientError;
 use crate::ids::{ClusterId, RequestId, ServerId, TenantId};
 use crate::stats::Cause;
+use crate::tenant::{Ranks, Tiering};
 use crate::time::Moment;
 
 /// Limits on servers.
@@ -87,6 +90,8 @@ pub(super) struct Shared {
     pub(super) desks: RefCell<Vec<Desk>>,
     pub(super) tenants: RefCell<HashMap<TenantId, Rc<TenantState>>>,
     pub(super) timer: Notify,
+    /// How tenants get their tiers, and where those stand that are ranked.
+    pub(super) tiering: RefCell<(Tiering, Arc<Ranks>)>,
     notes: Box<dyn Fn(Note)>,
 }
 
@@ -111,6 +116,8 @@ pub(super) struct Desk {
     outputs: Vec<Output>,
     last_request: u64,
     reachable: bool,
+    /// Tenants whose need is worth looking at, by what they need.
+    needs: Vec<(TenantId, u32)>,
     /// The request of the `acquire` that is running, and its outcome.
     immediate: Option<(RequestId, Rc<TenantState>, Option<Outcome>)>,
 }
@@ -136,6 +143,7 @@ impl Pool {
                 desks: RefCell::new(desks),
                 tenants: RefCell::default(),
                 timer: Notify::new(),
+                tiering: RefCell::new((Tiering::Static, Arc::default())),
                 notes,
             }),
         }
@@ -196,6 +204,7 @@ impl Pool {
     /// Lets a tenant go: nobody gets a server any more, idle ones are closed, leased ones at their release.
     pub fn remove_tenant(&self, state: &Rc<TenantState>) {
         state.set_removed();
+        self.shared.tiering.borrow().1.forget(state.rank.take());
         self.shared.tenants.borrow_mut().remove(&state.id);
         self.shared.step(state.cluster(), Input::RemoveTenant { tenant: state.id });
     }
@@ -210,6 +219,16 @@ impl Pool {
         let mut desks = self.shared.desks.borrow_mut();
         let id = ClusterId(u16::try_from(desks.len()).unwrap_or(u16::MAX));
         desks.push(Desk::new(id, budget));
+    }
+
+    /// How tenants without a written tier get one.
+    pub fn set_tiering(&self, tiering: Tiering) {
+        self.shared.tiering.borrow_mut().0 = tiering;
+    }
+
+    /// Who counts those that are ranked, for all workers together. To be set once, at the start.
+    pub fn set_ranks(&self, ranks: Arc<Ranks>) {
+        self.shared.tiering.borrow_mut().1 = ranks;
     }
 
     /// Whether requests are refused at once that would be served behind their deadlines only.
@@ -317,6 +336,19 @@ impl Shared {
         RefMut::filter_map(self.desks.borrow_mut(), |desks| desks.get_mut(usize::from(cluster.0))).ok()
     }
 
+    /// Looks at the tenants whose need has changed.
+    pub(super) fn look_at_needs(self: &Rc<Self>) {
+        let now = self.clock.now();
+        let needs: Vec<_> =
+            self.desks.borrow_mut().iter_mut().flat_map(|desk| std::mem::take(&mut desk.needs)).collect();
+        for (tenant, need) in needs {
+            let state = self.tenants.borrow().get(&tenant).cloned();
+            if let Some(state) = state {
+                tiers::look_at(self, &state, now, need);
+            }
+        }
+    }
+
     /// One step of a cluster's scheduler.
     pub(super) fn step(self: &Rc<Self>, cluster: ClusterId, input: Input) {
         let now = self.clock.now();
@@ -412,6 +444,7 @@ impl Desk {
             outputs: Vec::new(),
             last_request: 0,
             reachable: true,
+            needs: Vec::new(),
             immediate: None,
         }
     }
@@ -484,6 +517,11 @@ impl Desk {
             }
             Output::StandingChanged => {
                 (shared.notes)(Note::Standing { cluster: self.cluster, standing: self.scheduler.standing() });
+            }
+            Output::Needs { tenant, need } => {
+                // Looked at by the pool's own task: it is in the middle of a step here.
+                self.needs.push((tenant, need));
+                shared.timer.notify_one();
             }
             Output::Drained { tenant } => tracing::debug!(%tenant, "tenant drained"),
         }

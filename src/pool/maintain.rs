@@ -12,6 +12,7 @@ use super::desk::Shared;
 use super::server::Server;
 use super::table::Place;
 use super::tenant::TenantState;
+use super::tiers;
 use crate::backend::{self, CancelHandle, FailureClass, Farewell, LoginError};
 use crate::budget::{Condition, Input, OpenFailure, Permit};
 use crate::error::ClientFacing;
@@ -304,10 +305,13 @@ pub(super) async fn run(shared: Rc<Shared>) {
         let wake_at = shared.desks.borrow().iter().map(|desk| desk.wake_at).min().unwrap_or(Moment::NEVER);
         tokio::select! {
             () = tokio::time::sleep_until(shared.clock.instant(wake_at)) => tick(&shared),
-            () = shared.timer.notified() => {}
+            () = shared.timer.notified() => shared.look_at_needs(),
             _ = sweep.tick() => {
                 sweep_idle(&shared);
                 forget_functions(&shared, sweeps);
+                if sweeps.is_multiple_of(TIERS_ARE_LOOKED_AT) {
+                    tiers::look_around(&shared);
+                }
                 sweeps = sweeps.wrapping_add(1);
             }
         }
@@ -386,5 +390,7 @@ const CANCEL_LOOK: Duration = Duration::from_millis(5);
 /// A login that was ended by `pg_terminate_backend` is tried again so often.
 const RETRIES_OF_SHOT_LOGINS: u32 = 2;
 const SWEEP: Duration = Duration::from_secs(1);
+/// In [`SWEEP`]s.
+const TIERS_ARE_LOOKED_AT: u32 = 10;
 /// In [`SWEEP`]s.
 const FUNCTIONS_ARE_KNOWN_FOR: u32 = 300;

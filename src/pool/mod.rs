@@ -23,6 +23,7 @@ mod relogin;
 mod server;
 mod table;
 mod tenant;
+mod tiers;
 
 pub use clock::Clock;
 pub use desk::{Acquired, Note, Pool, PoolLimits};

@@ -13,7 +13,7 @@ use crate::backend::{Connector, Profile};
 use crate::error::ClientError;
 use crate::ids::{ClusterId, TenantId};
 use crate::stats::TenantCounters;
-use crate::tenant::{Meter, RateLimit, Tenant, Tier, TimeLimits};
+use crate::tenant::{Meter, RateLimit, Standing, Tenant, Tier, TimeLimits};
 use crate::time::Moment;
 use crate::track::{Bounds, Extras, Functions, Params, Settings, StatementCache};
 
@@ -53,6 +53,10 @@ pub struct TenantState {
     removed: Cell<bool>,
     /// What an operator has ordered, instead of the configured rate.
     throttle: Cell<Option<RateLimit>>,
+    /// Where it stands, if the proxy chooses its tier.
+    pub(super) standing: Cell<Option<Standing>>,
+    /// At which step it is counted among those that are ranked.
+    pub(super) rank: Cell<Option<u8>>,
     /// Client logins.
     logins: Cell<Meter>,
     /// When the last slow wait was logged, and how many were not since.
@@ -76,11 +80,13 @@ impl TenantState {
             functions: Functions::watched(tenant.uses_lastval),
             statements: RefCell::default(),
             bounds: RefCell::new(Rc::new(bounds_of(&tenant))),
+            standing: Cell::new(tenant.tiers.is_some().then(|| Standing::new(tenant.tier))),
             tenant: RefCell::new(tenant),
             profile: RefCell::new(profile),
             epoch: Cell::new(0),
             removed: Cell::new(false),
             throttle: Cell::default(),
+            rank: Cell::default(),
             logins: Cell::default(),
             slow_waits: Cell::default(),
             login_error: RefCell::default(),
@@ -193,6 +199,7 @@ impl TenantState {
         }
         *self.bounds.borrow_mut() = Rc::new(bounds_of(&tenant));
         *self.tenant.borrow_mut() = tenant;
+        self.keep_standing();
         if let Some(profile) = profile {
             *self.profile.borrow_mut() = profile;
             self.epoch.set(self.epoch.get().wrapping_add(1));
@@ -202,6 +209,24 @@ impl TenantState {
             self.clear_login_error();
             self.listening.changed();
         }
+    }
+
+    /// What the proxy has learnt of its need holds under another configuration too.
+    fn keep_standing(&self) {
+        let tenant = self.tenant();
+        let begins = tenant.tiers.is_some().then(|| Standing::new(tenant.tier));
+        let standing = begins.map(|begins| self.standing.get().unwrap_or(begins));
+        self.standing.set(standing);
+        if let Some(standing) = standing {
+            self.enter_tier(standing.tier());
+        }
+    }
+
+    /// It has the limits of this tier from now on; `None` if its tier is written.
+    pub(super) fn enter_tier(&self, tier: Tier) -> Option<Arc<Tenant>> {
+        let tenant = Arc::new(self.tenant().in_tier(tier)?);
+        *self.tenant.borrow_mut() = tenant.clone();
+        Some(tenant)
     }
 
     /// Server logins go by this connector from now on: its certificates and time limits may have changed without the login.

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::budget::{Explanation, Halt, Halted, TenantView};
 use crate::stats::Cause;
-use crate::tenant::Tenant;
+use crate::tenant::{Allowance, Tenant};
 use crate::time::Moment;
 use crate::worker::TenantExplanation;
 
@@ -62,6 +62,11 @@ impl Explained {
         let sum = |number: fn(&TenantExplanation) -> u32| {
             self.workers.iter().map(number).fold(0_u32, u32::saturating_add)
         };
+        // What each worker may use of it adds up; none has met it yet: what is configured.
+        let limit = |of: fn(&Allowance) -> u32| match self.workers.as_slice() {
+            [] => of(&self.tenant.allowance),
+            all => all.iter().map(|worker| of(&worker.budget.tenant.allowance)).fold(0, u32::saturating_add),
+        };
         let worst = self.worst().map(|worst| &worst.budget);
         let view = worst.map(|budget| budget.tenant);
         let cause = view.and_then(|view| view.cause);
@@ -69,7 +74,7 @@ impl Explained {
         json!({
             "tenant": &*self.tenant.name,
             "cluster": &*self.cluster,
-            "tier": self.tenant.tier.as_str(),
+            "tier": self.worst().map_or(self.tenant.tier, |worst| worst.tier).as_str(),
             "sentence": self.sentence(),
             "cause": cause.map(|(cause, _)| cause.as_str()),
             "cause_for_ms": worst.zip(cause).map(|(budget, (_, since))| budget.now.micros_since(since) / 1_000),
@@ -81,9 +86,9 @@ impl Explained {
                 "busy": sum(|worker| worker.budget.tenant.busy),
                 "closing": sum(|worker| worker.budget.tenant.closing),
                 "pinned": sum(|worker| worker.pins),
-                "floor": self.tenant.allowance.floor,
-                "share": self.tenant.allowance.share,
-                "ceiling": self.tenant.allowance.ceiling,
+                "floor": limit(|allowance| allowance.floor),
+                "share": limit(|allowance| allowance.share),
+                "ceiling": limit(|allowance| allowance.ceiling),
                 "needed": sum(|worker| worker.budget.tenant.need).div_ceil(256),
             },
             "transaction_us": view.map(|view| view.expected_hold_us),

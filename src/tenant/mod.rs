@@ -9,6 +9,7 @@ mod portion;
 mod rate;
 mod secret;
 mod source;
+mod tiering;
 mod time_limits;
 
 use std::fmt;
@@ -20,6 +21,7 @@ pub use portion::{Part, Portion};
 pub use rate::{Meter, RateLimit, Rates};
 pub use secret::Secret;
 pub use source::TenantSource;
+pub use tiering::{Ranks, Standing, Tiering};
 pub use time_limits::{TimeLimit, TimeLimits};
 
 use crate::ids::{ClusterId, TenantId};
@@ -229,6 +231,8 @@ pub struct Tenant {
     pub workers: u32,
     /// How long a client waits for a server before it gets its error.
     pub queue_timeout: Duration,
+    /// What it may use in each tier, hot first, if the proxy chooses its tier: it begins with `tier` and `allowance`.
+    pub tiers: Option<Arc<[Allowance; 3]>>,
     /// How often its transactions and logins may begin; most tenants have no limit.
     pub rates: Option<Arc<Rates>>,
     /// How long its clients may be silent, and their transactions last.
@@ -240,6 +244,13 @@ pub struct Tenant {
 }
 
 impl Tenant {
+    /// The same tenant in another tier, if the proxy chooses its tier.
+    #[must_use]
+    pub fn in_tier(&self, tier: Tier) -> Option<Self> {
+        let allowance = *self.tiers.as_ref()?.get(tier as usize)?;
+        Some(Self { tier, allowance, ..self.clone() })
+    }
+
     /// The user of that name.
     #[must_use]
     pub fn user(&self, name: &str) -> Option<&User> {

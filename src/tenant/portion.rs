@@ -83,7 +83,10 @@ impl Portion {
             let of = |limit: Option<RateLimit>| limit.map(|limit| self.of_rate(limit));
             Arc::new(Rates { transactions: of(transactions), logins: of(logins) })
         });
-        Tenant { allowance: self.of_allowance(tenant.allowance), rates, ..tenant.clone() }
+        let of_all =
+            |tiers: &Arc<[Allowance; 3]>| Arc::new(tiers.map(|allowance| self.of_allowance(allowance)));
+        let tiers = tenant.tiers.as_ref().map(of_all);
+        Tenant { allowance: self.of_allowance(tenant.allowance), tiers, rates, ..tenant.clone() }
     }
 
     /// Its part of a rate; where anything may begin, one may now and then.

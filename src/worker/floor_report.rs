@@ -49,5 +49,6 @@ fn tenant(floor: &Rc<Floor>, state: &Rc<TenantState>) -> TenantReport {
     gauges.cl_listening = state.listening.clients();
     gauges.cl_replicating = state.clients.replicating.get();
     gauges.cl_idle = connected.saturating_sub(active).saturating_sub(gauges.cl_waiting);
-    TenantReport { tenant: state.id, counters: state.counters.borrow().clone(), gauges }
+    let tier = state.tenant().tiers.is_some().then(|| state.tier() as u8);
+    TenantReport { tenant: state.id, tier, counters: state.counters.borrow().clone(), gauges }
 }

@@ -21,7 +21,7 @@ use crate::ids::{ClusterId, TenantId, WorkerId};
 use crate::pool::Note;
 use crate::session::{CancelKeys, Newcomer};
 use crate::stats::WorkerReport;
-use crate::tenant::Portion;
+use crate::tenant::{Portion, Ranks, Tier};
 use crate::track::Elsewhere;
 use crate::wire::startup::CancelKey;
 
@@ -75,6 +75,8 @@ pub struct Allotment {
 pub struct TenantExplanation {
     /// What the budget says.
     pub budget: Explanation,
+    /// Its tier there.
+    pub tier: Tier,
     /// Clients.
     pub clients: u32,
     /// Servers that clients keep between transactions.
@@ -117,13 +119,13 @@ impl Worker {
     pub fn spawn(
         id: WorkerId,
         plan: Plan,
-        keys: CancelKeys,
+        (keys, ranks): (CancelKeys, Arc<Ranks>),
         notes: mpsc::UnboundedSender<(WorkerId, Note)>,
     ) -> std::io::Result<Self> {
         // Unbounded, but each sender is bounded: clients by max_clients and the half-open limit, the rest is control.
         let (orders, receiver) = mpsc::unbounded_channel();
         let (going, gone) = tokio::sync::watch::channel(false);
-        let metrics = thread::spawn(id, plan, (keys, notes), receiver, going)?;
+        let metrics = thread::spawn(id, plan, (keys, ranks, notes), receiver, going)?;
         Ok(Self { id, orders, gone, metrics })
     }
 

@@ -22,13 +22,13 @@ use crate::session::{
     Admission, CancelKeys, ClientCell, Floor, Newcomer, Registry, Whereabouts, greet, keep_expiries,
     keep_time, turn_away, turn_away_early, turn_away_leaving,
 };
-use crate::tenant::Tenant;
+use crate::tenant::{Ranks, Tenant};
 use crate::wire::startup::CancelKey;
 
 pub(super) fn spawn(
     id: WorkerId,
     plan: Plan,
-    (keys, notes): (CancelKeys, Notes),
+    (keys, ranks, notes): (CancelKeys, Arc<Ranks>, Notes),
     orders: mpsc::UnboundedReceiver<Order>,
     going: watch::Sender<bool>,
 ) -> std::io::Result<RuntimeMetrics> {
@@ -50,6 +50,7 @@ pub(super) fn spawn(
         let _ = told.send(Ok(runtime.metrics()));
         runtime.block_on(async move {
             let mut work = Work::new(id, plan, keys, notes);
+            work.floor.pool.set_ranks(ranks);
             work.run(orders).await;
         });
         // Tasks that are left (a server that does not go) die with the runtime; their sockets are closed.
@@ -97,6 +98,7 @@ impl Work {
             let _ = notes.send((id, note));
         });
         let pool = Pool::new(Clock::start(), limits(&plan.settings), budgets, notes);
+        pool.set_tiering(plan.settings.tiering);
         let registry = Registry::new(id, keys);
         let max_statements = plan.settings.servers.max_client_statements;
         let floor = Rc::new(Floor::new(pool, registry, max_statements));
@@ -238,6 +240,7 @@ impl Work {
         let old = std::mem::replace(&mut self.plan, plan);
         let pool = &self.floor.pool;
         pool.set_limits(limits(&self.plan.settings));
+        pool.set_tiering(self.plan.settings.tiering);
         self.floor.time.set_shortest(shortest_limit(&self.plan.settings));
         self.floor.max_client_statements.set(self.plan.settings.servers.max_client_statements);
         self.floor.slow_wait_us.set(slow_wait_us(&self.plan.settings));
@@ -355,6 +358,7 @@ fn explain(floor: &Floor, tenant: TenantId) -> Option<TenantExplanation> {
     let state = floor.pool.tenant(tenant)?;
     Some(TenantExplanation {
         budget: floor.pool.explain(&state)?,
+        tier: state.tier(),
         clients: state.clients.connected.get(),
         pins: state.pins.get(),
         login_error: state.login_error().map(|error| error.detail.unwrap_or(error.message).into()),

@@ -11,6 +11,7 @@ mod support;
 
 mod cancelling;
 mod copying;
+mod day;
 mod faults;
 mod functions;
 mod hostile;

@@ -17,7 +17,7 @@ use tenantry::ids::{ClusterId, TenantId};
 use tenantry::net::Listener;
 use tenantry::net::tls::ServerTls;
 use tenantry::tenant::{
-    Allowance, Catalog, ClientAuth, PoolMode, ServerAuth, Tenant, Tier, TimeLimits, User,
+    Allowance, Catalog, ClientAuth, PoolMode, ServerAuth, Tenant, Tier, Tiering, TimeLimits, User,
 };
 use tenantry::wire::messages::{
     put_authentication_ok, put_backend_key_data, put_parameter_status, put_ready_for_query,
@@ -248,6 +248,7 @@ fn settings() -> Settings {
         sni_domain: Some("db.test".into()),
         issuer: None,
         clusters: Vec::new(),
+        tiering: Tiering::Static,
         catalog: Arc::new(Catalog::default().next(tenants).unwrap()),
         drain: Drain { timeout: Duration::from_secs(1), fast_timeout: Duration::from_secs(1) },
         log: Log { format: LogFormat::Text, filter: "off".to_owned(), slow_wait: None },
@@ -306,6 +307,7 @@ fn tenant(name: &str, users: Vec<(&str, ClientAuth)>) -> Tenant {
         workers: 1,
         queue_timeout: Duration::from_secs(5),
         time_limits: TimeLimits::default(),
+        tiers: None,
         rates: None,
         users: users.collect(),
         server_auth: ServerAuth::None,

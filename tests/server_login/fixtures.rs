@@ -180,6 +180,7 @@ pub(crate) fn tenant(role: &str) -> Tenant {
         workers: 1,
         queue_timeout: Duration::from_secs(5),
         time_limits: TimeLimits::default(),
+        tiers: None,
         rates: None,
         users: Vec::new(),
         server_auth: ServerAuth::Password(Secret::new(PASSWORD.into())),

@@ -194,7 +194,7 @@ impl Pair {
                 self.wake = at.0;
                 return None;
             }
-            Output::CapacitySettled { .. } | Output::StandingChanged => return None,
+            Output::CapacitySettled { .. } | Output::StandingChanged | Output::Needs { .. } => return None,
             Output::Drained { tenant } => {
                 self.tenants.retain(|other| *other != tenant);
                 Say::Drained(tenant.0)

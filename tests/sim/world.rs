@@ -353,6 +353,9 @@ impl World {
                 notes.push(Note::Settled(capacity));
             }
             Output::StandingChanged => notes.push(Note::StandingChanged),
+            Output::Needs { tenant, .. } => {
+                assert!(self.allowances.contains_key(&tenant), "of a known tenant");
+            }
             Output::Drained { tenant } => {
                 assert!(
                     self.servers.values().all(|server| server.tenant != tenant),

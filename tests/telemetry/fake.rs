@@ -102,6 +102,7 @@ pub(crate) fn tenant(name: &str, tier: Tier) -> Tenant {
         workers: 1,
         queue_timeout: Duration::from_secs(5),
         time_limits: TimeLimits::default(),
+        tiers: None,
         rates: None,
         users: Vec::new(),
         server_auth: ServerAuth::Password(Secret::new("role-password".into())),
@@ -206,6 +207,8 @@ fn tenant_report(id: TenantId) -> TenantReport {
         server_login_us: 5_001 * n,
         evictions: n % 8,
         closes: 3 + n,
+        promotions: n % 7 / 6,
+        demotions: n % 6 / 5,
         servers_lost: n % 9,
         resets: n % 10,
         pins: n % 11,
@@ -231,5 +234,5 @@ fn tenant_report(id: TenantId) -> TenantReport {
         cl_replicating: 1,
         oldest_wait_us: 1_234_567 * u64::from(id.0 % 2),
     };
-    TenantReport { tenant: id, counters, gauges }
+    TenantReport { tenant: id, tier: None, counters, gauges }
 }

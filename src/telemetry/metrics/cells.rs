@@ -5,7 +5,7 @@
 use crate::stats::{TenantCounters, TenantGauges};
 
 /// How many counters a tenant has.
-pub(super) const CELLS: usize = 44;
+pub(super) const CELLS: usize = 46;
 
 /// A tenant's counters, one per cell.
 pub(super) type Cells = [u64; CELLS];
@@ -35,6 +35,8 @@ pub(super) const fn cells(counters: &TenantCounters) -> Cells {
         server_login_us,
         evictions,
         closes,
+        promotions,
+        demotions,
         servers_lost,
         resets,
         pins,
@@ -71,6 +73,8 @@ pub(super) const fn cells(counters: &TenantCounters) -> Cells {
         server_login_us,
         evictions,
         closes,
+        promotions,
+        demotions,
         servers_lost,
         resets,
         pins,
@@ -121,6 +125,8 @@ pub(super) const fn counters(cells: Cells) -> TenantCounters {
         server_login_us,
         evictions,
         closes,
+        promotions,
+        demotions,
         servers_lost,
         resets,
         pins,
@@ -167,6 +173,8 @@ pub(super) const fn counters(cells: Cells) -> TenantCounters {
         server_login_us,
         evictions,
         closes,
+        promotions,
+        demotions,
         servers_lost,
         resets,
         pins,

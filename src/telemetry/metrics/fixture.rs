@@ -31,6 +31,7 @@ pub(super) fn tenant(name: &str, tier: Tier) -> Tenant {
         workers: 1,
         queue_timeout: Duration::from_secs(5),
         time_limits: TimeLimits::default(),
+        tiers: None,
         rates: None,
         users: Vec::new(),
         server_auth: ServerAuth::None,
@@ -54,6 +55,7 @@ pub(super) fn settings(catalog: Catalog) -> Arc<Settings> {
 pub(super) fn report(tenant: u32, transactions: u64) -> TenantReport {
     TenantReport {
         tenant: TenantId(tenant),
+        tier: None,
         counters: TenantCounters { transactions, ..TenantCounters::default() },
         gauges: TenantGauges::default(),
     }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::table::Table;
 use super::text::{Family, Kind, TextWriter, Value};
 use crate::stats::{Cause, ClusterReport, WaitHistogram, WorkerReport};
 use crate::telemetry::ProxyReport;
@@ -40,10 +41,10 @@ pub(super) fn write_proxy(text: &mut TextWriter, report: &ProxyReport) {
 }
 
 /// Tenants and waits by tier, and waits by cause.
-pub(super) fn write_tiers(text: &mut TextWriter, report: &ProxyReport) {
+pub(super) fn write_tiers(text: &mut TextWriter, report: &ProxyReport, table: &Table) {
     text.family(&TENANTS);
     for tier in Tier::ALL {
-        let tenants = report.settings.catalog.iter().filter(|tenant| tenant.tier == tier).count();
+        let tenants = table.entries().iter().filter(|entry| entry.tenant.tier == tier).count();
         text.sample(TENANTS.name, &[("tier", tier.as_str())], count(tenants));
     }
     text.family(&WAIT);

@@ -54,7 +54,7 @@ impl Exposition {
         let selection = roster.select(&table, report.settings.metrics_top_tenants, now_ms);
         self.process.write(&mut text);
         overall::write_proxy(&mut text, &report);
-        overall::write_tiers(&mut text, &report);
+        overall::write_tiers(&mut text, &report, &table);
         overall::write_clusters(&mut text, &report);
         overall::write_elided(&mut text, selection.elided);
         write_tenants(&mut text, &table, &selection);

@@ -11,7 +11,7 @@ use super::text::{TextWriter, Value};
 use crate::config::settings::Settings;
 use crate::ids::TenantId;
 use crate::stats::{TenantCounters, TenantGauges, TenantReport, WorkerReport};
-use crate::tenant::{PoolMode, Tenant};
+use crate::tenant::{PoolMode, Tenant, Tier};
 
 /// All tenants at one instant, in the order of their ids.
 pub(super) struct Table {
@@ -70,7 +70,12 @@ impl Table {
                 merge(&mut departed, &gone);
             }
             let seen = reports.next_if(|report| report.tenant == tenant.id).map(Box::new);
-            entries.push(Entry { tenant, seen });
+            // The tier in which it is, where the proxy chooses it.
+            let chosen = seen.as_ref().and_then(|seen| {
+                let tier = *Tier::ALL.get(usize::from(seen.tier?))?;
+                tenant.in_tier(tier).map(Arc::new)
+            });
+            entries.push(Entry { tenant: chosen.unwrap_or(tenant), seen });
         }
         for gone in reports {
             merge(&mut departed, &gone);
@@ -126,10 +131,12 @@ fn merge(sum: &mut TenantReport, more: &TenantReport) {
     cells::add(&mut total, &cells::cells(&more.counters));
     sum.counters = cells::counters(total);
     cells::add_gauges(&mut sum.gauges, &more.gauges);
+    // The hottest, where workers differ.
+    sum.tier = [sum.tier, more.tier].into_iter().flatten().min();
 }
 
 const fn empty() -> TenantReport {
-    TenantReport { tenant: TenantId(u32::MAX), counters: NO_COUNTERS, gauges: NO_GAUGES }
+    TenantReport { tenant: TenantId(u32::MAX), tier: None, counters: NO_COUNTERS, gauges: NO_GAUGES }
 }
 
 const NO_COUNTERS: TenantCounters = cells::counters([0; cells::CELLS]);
@@ -152,7 +159,7 @@ const NO_GAUGES: TenantGauges = TenantGauges {
 mod tests {
     use super::*;
     use crate::telemetry::metrics::fixture::{report, settings, tenant, worker};
-    use crate::tenant::{Catalog, Tier};
+    use crate::tenant::Catalog;
 
     #[test]
     fn workers_are_summed_the_unseen_are_zero_and_the_removed_apart() {

@@ -266,6 +266,18 @@ pub(super) const FAMILIES: &[TenantFamily] = &[
         "Servers closed for any other reason: age, idleness, drained, dirty, lost.",
         &[("", |row| Value::Count(row.counters.closes))],
     ),
+    TenantFamily {
+        family: Family::counter(
+            "tenantry_tenant_tier_changes_total",
+            "Times the proxy put the tenant into another tier, by direction.",
+        ),
+        split: Some("direction"),
+        sparse: true,
+        points: &[
+            ("up", |row| Value::Count(row.counters.promotions)),
+            ("down", |row| Value::Count(row.counters.demotions)),
+        ],
+    },
     counter(
         "tenantry_tenant_servers_lost_total",
         "Servers lost while a client held them.",

@@ -1,0 +1,77 @@
+//! Tenants whose tier the proxy chooses: when it is looked at, and what follows.
+//!
+//! Owns the moments: a window of a tenant's load has ended, or a promoted one has been quiet for a while. The rules are
+//! `tenant`'s, the need is the scheduler's.
+
+use std::rc::Rc;
+
+use super::desk::Shared;
+use super::tenant::TenantState;
+use crate::budget::Input;
+use crate::tenant::{Tier, Tiering};
+use crate::time::Moment;
+
+/// A tenant needs this much, in 1/256 servers.
+pub(super) fn look_at(shared: &Rc<Shared>, state: &Rc<TenantState>, now: Moment, need: u32) {
+    let (tiering, ranks) = &*shared.tiering.borrow();
+    let Some(mut standing) = state.standing.get() else { return };
+    let before = standing.tier();
+    let changed = match tiering {
+        Tiering::Static => false,
+        Tiering::Demand => standing.by_demand(now, need),
+        Tiering::Rank => {
+            state.rank.set(Some(ranks.count(need, state.rank.get())));
+            standing.by_rank(now, need, ranks.cuts())
+        }
+    };
+    state.standing.set(Some(standing));
+    if changed {
+        enter(shared, state, (before, standing.tier()), need);
+    }
+}
+
+/// Looks at tenants that are not cold, or are ranked, although nothing may have come of them.
+pub(super) fn look_around(shared: &Rc<Shared>) {
+    let now = shared.clock.now();
+    let tenants: Vec<_> =
+        shared.tenants.borrow().values().filter(|state| is_worth_it(state)).cloned().collect();
+    for state in tenants {
+        let view = shared.desk(state.cluster()).and_then(|desk| desk.scheduler.tenant(state.id));
+        let Some(need) = view.map(|view| view.need) else { continue };
+        look_at(shared, &state, now, need);
+        if need == 0
+            && let Some(rank) = state.rank.take()
+        {
+            shared.tiering.borrow().1.forget(Some(rank));
+        }
+    }
+}
+
+fn is_worth_it(state: &TenantState) -> bool {
+    state.rank.get().is_some() || state.standing.get().is_some_and(|standing| standing.tier() != Tier::Cold)
+}
+
+/// The tenant has the limits of another tier from now on.
+fn enter(shared: &Rc<Shared>, state: &Rc<TenantState>, (before, after): (Tier, Tier), need: u32) {
+    let Some(tenant) = state.enter_tier(after) else { return };
+    let is_up = after < before;
+    {
+        let mut counters = state.counters.borrow_mut();
+        let counter = if is_up { &mut counters.promotions } else { &mut counters.demotions };
+        *counter = counter.saturating_add(1);
+    }
+    let reason = if is_up { "promoted" } else { "demoted" };
+    let (servers, tenths) = (need / 256, need % 256 * 10 / 256);
+    tracing::info!(
+        customer_id = %tenant.name,
+        reason,
+        tier = after.as_str(),
+        before = before.as_str(),
+        needs = %format_args!("{servers}.{tenths}"),
+        share = tenant.allowance.share,
+        ceiling = tenant.allowance.ceiling,
+        "{}: needs {servers}.{tenths} servers at the peak of the last minutes",
+        after.as_str()
+    );
+    shared.step(tenant.cluster, Input::SetTenant { tenant: tenant.id, allowance: tenant.allowance });
+}
