@@ -246,7 +246,8 @@ fn time_limits_come_from_the_tenant_its_tier_or_the_pool() {
     assert_eq!(limits(text, "tier = \"warm\""), expected);
     // Where the proxy chooses the tier, no tier has a say in it.
     assert_eq!(limits(text, "").idle_transaction, seconds(2));
-    let own = "tier = \"warm\"\nlimits = { idle_transaction_timeout = \"200s\", transaction_timeout = \"0s\", pin_idle_timeout = \"400s\" }";
+    let own = "tier = \"warm\"\n\
+        limits = { idle_transaction_timeout = \"200s\", transaction_timeout = \"0s\", pin_idle_timeout = \"400s\" }";
     let expected =
         TimeLimits { idle_transaction: seconds(200), transaction: None, pin_idle: seconds(400), ..expected };
     assert_eq!(limits(text, own), expected);

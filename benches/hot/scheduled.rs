@@ -39,7 +39,7 @@ impl Desk {
     fn acquire(&mut self, tenant: u32) -> Result<()> {
         self.requests += 1;
         let (request, deadline) = (RequestId(self.requests), Moment(self.now.0 + 5_000_000));
-        self.tell(Input::Acquire { request, tenant: TenantId(tenant), deadline, prefer: None })
+        self.tell(Input::Acquire { request, tenant: TenantId(tenant), deadline, prefer: None, exempt: false })
     }
 
     fn release(&mut self, server: ServerId) -> Result<()> {

@@ -130,6 +130,8 @@ impl Scheduler {
         rule(waiters().map(|waiter| waiter.since).is_sorted(), "the queue is in order of arrival")?;
         let head = waiters().next().map_or(Moment::NEVER, |waiter| waiter.since);
         rule(head == tenant.head_since, "the head's wait is known")?;
+        let ready = waiters().next().map_or(Moment::NEVER, |waiter| waiter.since.max(waiter.from));
+        rule(ready == tenant.head_ready, "since when the head could be served is known")?;
         let due = self.timers.key(key).map_or(Moment::NEVER, |(due, _)| due);
         rule(
             tenant.queue.is_empty() || halted || due <= tenant.next_deadline,
@@ -196,7 +198,7 @@ fn add(sum: &mut Part, part: Part) {
     sum.idle_within = sum.idle_within.saturating_add(part.idle_within);
     sum.reserved = sum.reserved.saturating_add(part.reserved);
     sum.returning = sum.returning.saturating_add(part.returning);
-    sum.halted = sum.halted.saturating_add(part.halted);
+    sum.stopped = sum.stopped.saturating_add(part.stopped);
     for (sum, part) in sum.long.iter_mut().zip(part.long) {
         *sum = sum.saturating_add(part);
     }

@@ -1,68 +1,91 @@
 //! How long a request will wait, from how fast its tenant's queue moves.
 //!
-//! Owns the estimate of one queue, in two numbers. What moves it, the tenant's own servers, turns or brakes, does not
-//! matter: only how many were served since it has not been empty.
+//! Owns the estimate of one queue while it lasts: the mean time between two that are served from it. What moves it, the
+//! tenant's own servers, turns or brakes, does not matter. One long pause is no slow queue: a gap counts as four times the
+//! mean at most.
 
 use crate::time::Moment;
 
 /// How fast a queue moves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Forecast {
-    from: Moment,
-    served: u32,
+    /// When the last one was served.
+    last: Moment,
+    gap_us: u64,
+    /// How many gaps that is learnt from.
+    gaps: u32,
+}
+
+impl Default for Forecast {
+    fn default() -> Self {
+        Self { last: Moment::NEVER, gap_us: 0, gaps: 0 }
+    }
 }
 
 impl Forecast {
     /// The queue begins.
-    pub(super) fn restart(&mut self, now: Moment) {
-        *self = Self { from: now, served: 0 };
+    pub(super) fn restart(&mut self) {
+        *self = Self::default();
     }
 
-    /// Its first request was served. Older ones count less and less.
+    /// Its first request was served.
     pub(super) fn count(&mut self, now: Moment) {
-        self.served = self.served.saturating_add(1);
-        if self.served >= MANY {
-            self.served /= 2;
-            self.from = Moment(now.0.saturating_sub(now.micros_since(self.from) / 2));
+        if self.last <= now {
+            let gap_us = now.micros_since(self.last);
+            self.gap_us = match self.gaps {
+                0 => gap_us,
+                _ => {
+                    let most_us = self.gap_us.saturating_mul(4).saturating_add(SHORT_US);
+                    self.gap_us.saturating_mul(7).saturating_add(gap_us.min(most_us)) / 8
+                }
+            };
+            self.gaps = self.gaps.saturating_add(1);
         }
+        self.last = now;
     }
 
     /// How long the request takes to be served that has so many before it. Unknown while few were served.
-    pub(super) fn wait_us(self, now: Moment, before: u32) -> Option<u64> {
-        if self.served < FEW {
-            return None;
-        }
-        let span = u128::from(now.micros_since(self.from));
-        let wait = span.saturating_mul(u128::from(before).saturating_add(1)) / u128::from(self.served);
-        u64::try_from(wait).ok()
+    pub(super) fn wait_us(self, before: u32) -> Option<u64> {
+        (self.gaps >= FEW).then(|| self.gap_us.saturating_mul(u64::from(before).saturating_add(1)))
     }
 }
 
 const FEW: u32 = 8;
-const MANY: u32 = 64;
+/// However short the gaps are, a longer one counts at least so much.
+const SHORT_US: u64 = 1_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn serve(forecast: &mut Forecast, now: &mut u64, gap: u64, times: u32) {
+        for _ in 0..times {
+            *now += gap;
+            forecast.count(Moment(*now));
+        }
+    }
+
     #[test]
     fn it_learns_how_fast_the_queue_moves_and_forgets_how_fast_it_was() {
-        let mut forecast = Forecast::default();
-        forecast.restart(Moment(1_000_000));
-        let mut now = 1_000_000;
-        for _ in 0..7 {
-            now += 100_000;
-            forecast.count(Moment(now));
-            assert_eq!(forecast.wait_us(Moment(now), 9), None);
-        }
-        now += 100_000;
-        forecast.count(Moment(now));
-        assert_eq!(forecast.wait_us(Moment(now), 9), Some(1_000_000));
-        for _ in 0..400 {
-            now += 1_000;
-            forecast.count(Moment(now));
-        }
-        let wait = forecast.wait_us(Moment(now), 9).unwrap();
+        let (mut forecast, mut now) = (Forecast::default(), 1_000_000);
+        serve(&mut forecast, &mut now, 100_000, 8);
+        assert_eq!(forecast.wait_us(9), None);
+        serve(&mut forecast, &mut now, 100_000, 1);
+        assert_eq!(forecast.wait_us(9), Some(1_000_000));
+        serve(&mut forecast, &mut now, 1_000, 60);
+        let wait = forecast.wait_us(9).unwrap();
         assert!((9_000..13_000).contains(&wait), "{wait}");
+    }
+
+    #[test]
+    fn one_long_pause_is_no_slow_queue_and_many_are() {
+        let (mut forecast, mut now) = (Forecast::default(), 0);
+        serve(&mut forecast, &mut now, 20_000, 20);
+        serve(&mut forecast, &mut now, 4_000_000, 1);
+        let wait = forecast.wait_us(39).unwrap();
+        assert!(wait < 1_200_000, "{wait}");
+        serve(&mut forecast, &mut now, 4_000_000, 30);
+        let wait = forecast.wait_us(39).unwrap();
+        assert!(wait > 100_000_000, "{wait}");
     }
 }

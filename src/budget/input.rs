@@ -21,6 +21,8 @@ pub enum Input {
         deadline: Moment,
         /// The server the client had last, if it is worth asking for.
         prefer: Option<ServerId>,
+        /// No transaction begins, or it was counted before: no rate holds for it, and no prediction.
+        exempt: bool,
     },
     /// The client of a waiting request is gone, or cancelled. Refused if the request does not wait (any more).
     Cancel {

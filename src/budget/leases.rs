@@ -14,15 +14,19 @@ use crate::ids::{RequestId, ServerId, TenantId};
 use crate::stats::Cause;
 use crate::time::Moment;
 
+/// What a request is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) request: RequestId,
+    pub(super) tenant: TenantId,
+    pub(super) deadline: Moment,
+    pub(super) prefer: Option<ServerId>,
+    pub(super) exempt: bool,
+}
+
 impl Scheduler {
-    pub(super) fn acquire(
-        &mut self,
-        request: RequestId,
-        tenant: TenantId,
-        deadline: Moment,
-        prefer: Option<ServerId>,
-        out: &mut Vec<Output>,
-    ) -> Result<(), Refusal> {
+    pub(super) fn acquire(&mut self, asked: Asked, out: &mut Vec<Output>) -> Result<(), Refusal> {
+        let Asked { request, tenant, deadline, prefer, exempt } = asked;
         if self.waiters.find(request).is_some() {
             return Err(Refusal::DuplicateRequest);
         }
@@ -34,17 +38,22 @@ impl Scheduler {
         if state.demand.count_arrival(self.now, state.hold_us) {
             out.push(Output::Needs { tenant, need: state.demand.need(self.now) });
         }
-        let may_begin = state.rate.ask(self.now);
+        state.forget_past_halt(self.now);
+        let may_begin = if exempt { Ok(self.now) } else { state.rate.ask(self.now) };
+        // With a queue there is an idle server only behind something that stops it.
+        let is_held_up = state.halt.is_some() || !state.queue.is_empty();
         if may_begin == Ok(self.now)
-            && !self.is_held_up(key)
+            && !is_held_up
             && let Some(slot) = self.idle_server(key, prefer)
         {
             self.slots.table[slot].visited = true;
-            self.tenants.table[key].rate.count(self.now);
+            if !exempt {
+                self.tenants.table[key].rate.count(self.now);
+            }
             self.grant(slot, key, request, None, out);
             return Ok(());
         }
-        let from = match self.admit(&self.tenants.table[key], deadline, may_begin) {
+        let from = match self.admit(&self.tenants.table[key], deadline, may_begin, exempt) {
             Ok(from) => from,
             Err(reason) => {
                 out.push(Output::Reject { request, reason });
@@ -52,10 +61,12 @@ impl Scheduler {
             }
         };
         let state = &mut self.tenants.table[key];
-        state.rate.count(self.now);
+        if !exempt {
+            state.rate.count(self.now);
+        }
         if state.queue.is_empty() {
             self.clock.bound_credit(state);
-            state.forecast.restart(self.now);
+            state.forecast.restart();
         }
         self.newcomer = Some(self.waiters.push(self.now, request, (from, deadline), key, state));
         self.resync(key);
@@ -168,6 +179,7 @@ impl Scheduler {
         tenant: &TenantState,
         deadline: Moment,
         may_begin: Result<Moment, u64>,
+        exempt: bool,
     ) -> Result<Moment, RejectReason> {
         let halted = tenant.halted(self.now);
         if halted.is_some_and(|halted| halted.halt == Halt::Suspend) {
@@ -187,8 +199,16 @@ impl Scheduler {
             return Err(RejectReason::QueueTimeout { waited_us: 0, cause: self.cause(tenant).0 });
         }
         let from = may_begin.map_err(|retry_us| RejectReason::RateLimited { retry_us })?;
-        if let Some(expected_us) = tenant.forecast.wait_us(self.now, tenant.waiters())
+        if from >= deadline {
+            // Whoever is not served takes no place in the rate.
+            let retry_us = from.micros_since(deadline).saturating_add(1);
+            return Err(RejectReason::RateLimited { retry_us });
+        }
+        // What an earlier queue was like says nothing.
+        if !tenant.queue.is_empty()
+            && let Some(expected_us) = tenant.forecast.wait_us(tenant.waiters())
             && self.config.refuses_hopeless_waits
+            && !exempt
             && halted.is_none()
             && let retry_us = expected_us.saturating_sub(deadline.micros_since(self.now))
             && retry_us > 0
@@ -201,7 +221,9 @@ impl Scheduler {
     /// Why waiting is of no use for a tenant: nothing can be opened for it, and none of its servers is running or
     /// logging in that could serve its waiters.
     pub(super) fn hopeless(&self, tenant: &TenantState) -> Option<RejectReason> {
-        if tenant.busy > 0 || tenant.opening > tenant.promised || tenant.halted(self.now).is_some() {
+        // An idle server stands beside waiters that something stops.
+        let has_servers = tenant.busy > 0 || tenant.idle > 0 || tenant.opening > tenant.promised;
+        if has_servers || tenant.halted(self.now).is_some() {
             return None;
         }
         // A promised slot helps only if its login is to be the probe.
@@ -227,16 +249,6 @@ impl Scheduler {
             out.push(Output::Reject { request: waiter.request, reason });
         }
         self.resync(key);
-    }
-
-    /// Whether a request of the tenant has to stand in line although there may be an idle server. With a queue there is one
-    /// only behind something that stops it. A halt that is over is forgotten.
-    fn is_held_up(&mut self, key: u32) -> bool {
-        let tenant = &mut self.tenants.table[key];
-        if tenant.halt.is_some() && tenant.halted(self.now).is_none() {
-            tenant.halt = None;
-        }
-        tenant.halt.is_some() || !tenant.queue.is_empty()
     }
 
     /// The tenant's idle server that the client had last, or the one that was used last.

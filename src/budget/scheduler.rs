@@ -12,6 +12,7 @@ use super::fairness::VirtualClock;
 use super::heap::Heap;
 use super::input::{Input, Refusal};
 use super::lanes::{self, LANES, Lanes};
+use super::leases::Asked;
 use super::links::List;
 use super::output::Output;
 use super::slots::Slots;
@@ -159,8 +160,8 @@ impl Scheduler {
     pub fn handle(&mut self, now: Moment, input: Input, out: &mut Vec<Output>) -> Result<(), Refusal> {
         self.begin_step(now, out);
         let handled = match input {
-            Input::Acquire { request, tenant, deadline, prefer } => {
-                self.acquire(request, tenant, deadline, prefer, out)
+            Input::Acquire { request, tenant, deadline, prefer, exempt } => {
+                self.acquire(Asked { request, tenant, deadline, prefer, exempt }, out)
             }
             Input::Cancel { request } => self.cancel(request),
             Input::Release { server, condition } => self.release(server, condition, out),

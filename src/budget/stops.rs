@@ -81,6 +81,9 @@ impl Scheduler {
     ) -> Result<(), Refusal> {
         let key = self.tenants.find(id).ok_or(Refusal::UnknownTenant)?;
         let now = self.now;
+        if until <= now {
+            return self.resume(id, out);
+        }
         let tenant = &mut self.tenants.table[key];
         let since = tenant.halted(now).map_or(now, |halted| halted.since);
         tenant.halt = Some(Halted { halt, since, until });
@@ -98,7 +101,7 @@ impl Scheduler {
 
     pub(super) fn resume(&mut self, id: TenantId, out: &mut Vec<Output>) -> Result<(), Refusal> {
         let key = self.tenants.find(id).ok_or(Refusal::UnknownTenant)?;
-        self.lift(key, out);
+        self.lift(key);
         self.serve_idle(key, out);
         self.resync(key);
         Ok(())
@@ -124,20 +127,20 @@ impl Scheduler {
     /// Looks at a tenant whose time has come: the end of its halt, a deadline, a request that may begin.
     pub(super) fn ring(&mut self, key: u32, out: &mut Vec<Output>) {
         if self.tenants.table[key].halted(self.now).is_none() {
-            self.lift(key, out);
+            self.lift(key);
         }
         self.expire(key, out);
         self.serve_idle(key, out);
         self.resync(key);
     }
 
-    /// Ends a halt: the waiters' time runs again.
-    fn lift(&mut self, key: u32, out: &mut Vec<Output>) {
+    /// Ends a halt: the waiters' time runs again. They use it also where nobody is let in at present: whoever ends a halt
+    /// does so because that is about to change.
+    fn lift(&mut self, key: u32) {
         let tenant = &mut self.tenants.table[key];
         let Some(halted) = tenant.halt.take() else { return };
         self.waiters.postpone(halted.since, halted.until.min(self.now), tenant);
-        tenant.forecast.restart(self.now);
-        self.reject_hopeless(key, out);
+        tenant.forecast.restart();
     }
 
     /// Gives idle servers to waiters that nothing stops any more.
@@ -166,8 +169,9 @@ impl Scheduler {
         !tenant.queue.is_empty() && self.stop(tenant).is_none()
     }
 
-    /// Tenants that wait, apart from those that an operator holds up.
-    pub(super) fn calling_tenants(&self) -> usize {
-        self.timers.len().saturating_sub(self.totals.sum.halted as usize)
+    /// Tenants that wait, apart from those that something stops.
+    #[must_use]
+    pub fn calling_tenants(&self) -> usize {
+        self.timers.len().saturating_sub(self.totals.sum.stopped as usize)
     }
 }

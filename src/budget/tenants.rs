@@ -39,6 +39,8 @@ pub(super) struct TenantState {
     pub(super) queue: List<Queue>,
     /// When the oldest one came.
     pub(super) head_since: Moment,
+    /// Since when it could have been served: what stopped it before is no reason to hurry.
+    pub(super) head_ready: Moment,
     /// No waiter's deadline is earlier than this.
     pub(super) next_deadline: Moment,
     /// Whether deadlines rise along the queue (they do unless the driver shortened its limit).
@@ -96,8 +98,8 @@ pub(super) struct Part {
     pub(super) returning: u32,
     /// Servers above the share, of long and very long borrowers.
     pub(super) long: [u32; 2],
-    /// 1 if it waits, and an operator holds it up.
-    pub(super) halted: u32,
+    /// 1 if it waits, and something stops it.
+    pub(super) stopped: u32,
 }
 
 /// Where a tenant stands among those that wait.
@@ -148,6 +150,7 @@ impl TenantState {
             resting: List::new(),
             queue: List::new(),
             head_since: Moment::NEVER,
+            head_ready: Moment::NEVER,
             next_deadline: Moment::NEVER,
             deadlines_rise: true,
             virtual_time,
@@ -179,6 +182,13 @@ impl TenantState {
 
     pub(super) const fn waiters(&self) -> u32 {
         self.queue.len()
+    }
+
+    /// A halt that is over leaves nothing behind, unless somebody waited for that.
+    pub(super) fn forget_past_halt(&mut self, now: Moment) {
+        if self.queue.is_empty() && self.halted(now).is_none() {
+            self.halt = None;
+        }
     }
 
     /// Whether it works or waits, and so takes part in the sharing out of time.
@@ -243,7 +253,7 @@ impl TenantState {
         self.virtual_time = paid.saturating_add(fairness::cost(held_us, self.allowance.weight)).min(v_max);
         let sample = held_us.min(HOLD_MAX_US);
         self.hold_us = self.hold_us.saturating_mul(7).saturating_add(sample) / 8;
-        self.demand.count_hold(held_us);
+        self.demand.count_hold(sample);
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) type Obstacle = (Blocked, Moment);
 
 impl Totals {
     pub(super) const fn new() -> Self {
-        let sum = Part { idle_over: 0, idle_within: 0, reserved: 0, returning: 0, long: [0, 0], halted: 0 };
+        let sum = Part { idle_over: 0, idle_within: 0, reserved: 0, returning: 0, long: [0, 0], stopped: 0 };
         Self { sum, lenders: List::new() }
     }
 }
@@ -32,8 +32,8 @@ impl Totals {
 impl Scheduler {
     /// What a tenant adds to the sums.
     pub(super) fn part(&self, tenant: &TenantState) -> Part {
-        let halted = u32::from(tenant.halt.is_some() && !tenant.queue.is_empty());
-        let mut part = Part { halted, ..Part::default() };
+        let stopped = u32::from(!tenant.queue.is_empty() && self.stop(tenant).is_some());
+        let mut part = Part { stopped, ..Part::default() };
         if tenant.standing == Standing::Active {
             let servers = tenant.servers().saturating_sub(tenant.promised);
             part.reserved = servers.min(tenant.allowance.reserve);
@@ -65,7 +65,7 @@ impl Scheduler {
         replace(&mut sum.idle_within, before.idle_within, part.idle_within);
         replace(&mut sum.reserved, before.reserved, part.reserved);
         replace(&mut sum.returning, before.returning, part.returning);
-        replace(&mut sum.halted, before.halted, part.halted);
+        replace(&mut sum.stopped, before.stopped, part.stopped);
         for (sum, (before, after)) in sum.long.iter_mut().zip(before.long.into_iter().zip(part.long)) {
             replace(sum, before, after);
         }
@@ -85,7 +85,7 @@ impl Scheduler {
         let tenant = &self.tenants.table[borrower];
         let age = match band {
             Band::Floor | Band::Share => {
-                let patience = tenant.head_since.0.saturating_add(self.config.release_patience_us);
+                let patience = tenant.head_ready.0.saturating_add(self.config.release_patience_us);
                 if self.totals.sum.returning >= self.config.releases_awaited && self.now.0 < patience {
                     return Err((Blocked::AwaitingRelease, Moment(patience)));
                 }

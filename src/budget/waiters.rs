@@ -69,18 +69,20 @@ impl Waiters {
         tenant.queue.push_back(&mut self.table, waiter);
         if back.is_none() {
             tenant.head_since = now;
+            tenant.head_ready = now.max(from);
         }
         waiter
     }
 
     /// All that wait for their time may be served now.
-    pub(super) fn hurry(&mut self, now: Moment, tenant: &TenantState) {
+    pub(super) fn hurry(&mut self, now: Moment, tenant: &mut TenantState) {
         let mut next = tenant.queue.front();
         while let Some(key) = next {
             let waiter = &mut self.table[key];
             waiter.from = waiter.from.min(now);
             next = tenant.queue.after(&self.table, key);
         }
+        self.look_at_head(tenant);
     }
 
     /// The time between these two is no part of the wait of those who waited then.
@@ -93,11 +95,13 @@ impl Waiters {
             let waiter = &mut self.table[key];
             let held_up_us = until.micros_since(since.max(waiter.since));
             waiter.deadline = Moment(waiter.deadline.0.saturating_add(held_up_us));
+            waiter.from = waiter.from.max(until);
             tenant.next_deadline = tenant.next_deadline.min(waiter.deadline);
             tenant.deadlines_rise &= before <= waiter.deadline;
             before = waiter.deadline;
             next = tenant.queue.after(&self.table, key);
         }
+        self.look_at_head(tenant);
     }
 
     /// Takes the oldest request of a tenant out.
@@ -113,6 +117,7 @@ impl Waiters {
         self.keys.remove(&gone.request);
         let front = tenant.queue.front().map(|front| &self.table[front]);
         tenant.head_since = front.map_or(Moment::NEVER, |front| front.since);
+        tenant.head_ready = front.map_or(Moment::NEVER, |front| front.since.max(front.from));
         if tenant.deadlines_rise {
             tenant.next_deadline = front.map_or(Moment::NEVER, |front| front.deadline);
         } else if front.is_none() {
@@ -120,6 +125,12 @@ impl Waiters {
             tenant.next_deadline = Moment::NEVER;
         }
         Some(gone)
+    }
+
+    /// Brings what is known of the head up to date when its times have changed.
+    fn look_at_head(&self, tenant: &mut TenantState) {
+        let front = tenant.queue.front().map(|front| &self.table[front]);
+        tenant.head_ready = front.map_or(Moment::NEVER, |front| front.since.max(front.from));
     }
 
     /// Takes out a request of this tenant whose deadline has come, the oldest first. Looks at the head only, unless the

@@ -38,7 +38,7 @@ impl Scheduler {
         }
         let have = tenant.busy.saturating_add(tenant.opening);
         let patience_us = self.patience_us(tenant.band(tenant.servers()));
-        let ripe = tenant.head_since.0.saturating_add(patience_us);
+        let ripe = tenant.head_ready.0.saturating_add(patience_us);
         let alone = tenant.opening == 0;
         if have == 0 || (alone && (slack || self.now.0 >= ripe)) {
             return Desire::Another;

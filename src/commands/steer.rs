@@ -18,7 +18,8 @@ pub struct TenantArgs {
     /// Where the proxy is, such as http://127.0.0.1:9127; read from the configuration if left out.
     #[arg(long, env = "TENANTRY_API_URL")]
     pub url: Option<String>,
-    /// `http.token`; read from the configuration if left out.
+    /// `http.token`; read from the configuration if that says where the proxy is. Others can see arguments: use the
+    /// variable.
     #[arg(long, env = "TENANTRY_API_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
     /// Print all numbers, as JSON.
@@ -81,13 +82,20 @@ pub fn halt(order: &str, args: &HaltArgs) -> Result<(), Failure> {
     let name = &args.tenant.name;
     let mut answer = proxy.ask("POST", name, order, span.as_slice())?;
     let Some(patience) = args.wait else { return say(&args.tenant, &answer) };
+    if args.span.is_some_and(|span| span <= patience) {
+        return Err(Failure::usage("`--wait` must be shorter than `--for`: what is waited for ends then"));
+    }
     let mut patience = patience;
     loop {
         let servers = |state: &str| answer["servers"][state].as_u64().unwrap_or(0);
         let left = match order {
             "drain" => ["login", "idle", "busy", "closing"].map(servers).iter().sum(),
-            _ => servers("busy"),
+            // Those that clients keep between transactions are in no transaction.
+            _ => servers("busy").saturating_sub(servers("pinned")),
         };
+        if answer["halted"]["how"] != order {
+            return Err(Failure::runtime(format_args!("{order} of {name} has ended")));
+        }
         if left == 0 {
             return say(&args.tenant, &answer);
         }
@@ -136,18 +144,16 @@ impl Proxy {
     fn find(args: &TenantArgs) -> Result<Self, Failure> {
         let (url, token) = match (&args.url, &args.token) {
             (Some(url), Some(token)) => (url.clone(), Some(token.clone())),
-            (Some(url), None) if !args.config.config.exists() => (url.clone(), None),
-            (url, token) => {
+            // A token is shown to nobody but the proxy of whose configuration it is.
+            (Some(url), None) => (url.clone(), None),
+            (None, token) => {
                 let settings =
                     load::configuration(&args.config.config, None).map_err(Failure::config)?.settings;
                 let written = || settings.http_token.as_ref().map(|token| token.expose().to_owned());
-                let url = match (url, settings.http) {
-                    (Some(url), _) => url.clone(),
-                    (None, Some(address)) => format!("http://{}", reachable(address)),
-                    (None, None) => {
-                        return Err(Failure::usage("the configuration has `http.address = \"off\"`"));
-                    }
+                let Some(address) = settings.http else {
+                    return Err(Failure::usage("the configuration has `http.address = \"off\"`"));
                 };
+                let url = format!("http://{}", reachable(address));
                 (url, token.clone().or_else(written))
             }
         };
@@ -168,7 +174,9 @@ impl Proxy {
         let query: Vec<_> = parameters.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let path = format!("/api/v1/tenants/{name}/{what}?{}", query.join("&"));
         let request = (method, self.authority.as_str(), path.trim_end_matches('?'));
-        let (status, body) = http::ask(request, self.token.as_deref(), PATIENCE)
+        // Whoever only asks needs none.
+        let token = self.token.as_deref().filter(|_| method == "POST");
+        let (status, body) = http::ask(request, token, PATIENCE)
             .map_err(|error| Failure::runtime(format_args!("no answer from {}: {error}", self.authority)))?;
         let answer: Value = serde_json::from_str(&body).unwrap_or_default();
         match (status, answer["error"].as_str()) {

@@ -250,6 +250,21 @@ impl Pool {
         prefer: Option<ServerId>,
         patience: Duration,
     ) -> Acquired {
+        self.ask(tenant, prefer, patience, false)
+    }
+
+    /// Asks for a server on which no transaction of a client's begins: the tenant's rate does not hold for it.
+    pub fn acquire_exempt(&self, tenant: &Rc<TenantState>, patience: Duration) -> Acquired {
+        self.ask(tenant, None, patience, true)
+    }
+
+    fn ask(
+        &self,
+        tenant: &Rc<TenantState>,
+        prefer: Option<ServerId>,
+        patience: Duration,
+        mut exempt: bool,
+    ) -> Acquired {
         let cluster = tenant.cluster();
         loop {
             let now = self.shared.clock.now();
@@ -266,7 +281,8 @@ impl Pool {
             desk.last_request = desk.last_request.wrapping_add(1);
             let request = RequestId(desk.last_request);
             desk.immediate = Some((request, tenant.clone(), None));
-            let input = Input::Acquire { request, tenant: tenant.id, deadline: now + patience, prefer };
+            let (tenant_id, deadline) = (tenant.id, now + patience);
+            let input = Input::Acquire { request, tenant: tenant_id, deadline, prefer, exempt };
             desk.handle(&self.shared, now, input);
             match desk.immediate.take().and_then(|(.., outcome)| outcome).map(|(outcome, _)| outcome) {
                 Some(Ok(mut server)) => {
@@ -276,8 +292,9 @@ impl Pool {
                         return Acquired::Now(Lease::new(self.clone(), tenant.clone(), server));
                     }
                     // It died, or spoke, while it was idle, or is logged in otherwise than the tenant is now. Try the
-                    // next one; each try uses one up.
+                    // next one; each try uses one up, and is the same transaction.
                     self.shared.retire(tenant, server);
+                    exempt = true;
                 }
                 Some(Err(refusal)) => return Acquired::Refused(refusal),
                 None => {

@@ -100,7 +100,7 @@ impl Lease {
     /// Whether anybody waits for a server of the cluster.
     #[must_use]
     pub fn others_wait(&self) -> bool {
-        self.pool.shared.desk(self.tenant.cluster()).is_some_and(|desk| !desk.table.waiting.is_empty())
+        self.pool.shared.desk(self.tenant.cluster()).is_some_and(|desk| desk.scheduler.calling_tenants() > 0)
     }
 
     /// Whether it would be well if the lease ended soon: others wait, or the server is one too many, of a login that has
@@ -109,7 +109,7 @@ impl Lease {
     pub fn is_wanted(&self) -> bool {
         let shared = &self.pool.shared;
         let is_lacking = shared.desk(self.tenant.cluster()).is_some_and(|desk| {
-            !desk.table.waiting.is_empty() || desk.scheduler.used() > desk.scheduler.capacity()
+            desk.scheduler.calling_tenants() > 0 || desk.scheduler.used() > desk.scheduler.capacity()
         });
         let now = shared.clock.now();
         is_lacking
@@ -209,7 +209,7 @@ impl Ticket {
             // is left.
             self.pool.shared.retire(&self.tenant, server);
             let left = (self.since + self.tenant.patience()).since(now);
-            match self.pool.acquire(&self.tenant, None, left) {
+            match self.pool.acquire_exempt(&self.tenant, left) {
                 Acquired::Now(lease) => return Poll::Ready(Ok(lease)),
                 Acquired::Queued(again) => {
                     let since = std::mem::replace(self, again).since;
@@ -238,10 +238,15 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let Some(mut desk) = self.pool.shared.desk(self.tenant.cluster()) else { return };
+        if !desk.table.waiting.contains_key(&self.request) {
+            return;
+        }
+        // What is due by now may be an answer to this very request.
+        let now = self.pool.shared.clock.now();
+        desk.handle(&self.pool.shared, now, Input::Tick);
         let Some(waiting) = desk.table.waiting.remove(&self.request) else { return };
         match waiting.outcome {
             None => {
-                let now = self.pool.shared.clock.now();
                 desk.handle(&self.pool.shared, now, Input::Cancel { request: self.request });
             }
             Some((Ok(server), _)) => {

@@ -224,7 +224,7 @@ impl Listener {
         let mut pause = FIRST_PAUSE;
         loop {
             let mut ticket = None;
-            match self.pool.acquire(&self.tenant, None, self.tenant.patience()) {
+            match self.pool.acquire_exempt(&self.tenant, self.tenant.patience()) {
                 Acquired::Now(lease) => return self.took(lease),
                 Acquired::Queued(queued) => ticket = Some(queued),
                 Acquired::Refused(_) => {}

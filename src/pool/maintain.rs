@@ -341,6 +341,8 @@ fn sweep_idle(shared: &Rc<Shared>) {
     let now = shared.clock.now();
     let limits = shared.limits.get();
     for desk in shared.desks.borrow_mut().iter_mut() {
+        // What is due by now may want the very servers that are about to be closed.
+        desk.handle(shared, now, Input::Tick);
         let mut retired = Vec::new();
         for slot in desk.table.iter_mut() {
             let Place::Idle(server) = &mut slot.place else { continue };

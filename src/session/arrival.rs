@@ -26,7 +26,12 @@ impl Arrival {
     /// A server for it; it queues as any request does. Cancel-safe.
     pub(super) async fn lease(&mut self) -> Result<Lease, NotGreeted> {
         let (floor, tenant) = (self.admission.floor.clone(), self.admission.cell.tenant.clone());
-        match floor.pool.acquire(&tenant, None, tenant.patience()) {
+        // In session mode it begins to work with it; in transaction mode only its settings are tried out.
+        let acquired = match self.mode {
+            PoolMode::Session => floor.pool.acquire(&tenant, None, tenant.patience()),
+            PoolMode::Transaction => floor.pool.acquire_exempt(&tenant, tenant.patience()),
+        };
+        match acquired {
             Acquired::Now(lease) => {
                 floor.observe_wait(&tenant, None);
                 Ok(lease)

@@ -98,7 +98,7 @@ impl Explained {
                 "for_ms": now.micros_since(halted.since) / 1_000,
                 "ends_in_ms": halted.until.micros_since(now) / 1_000,
             })),
-            "transactions_per_second": view.and_then(|view| view.rate).map(|rate| rate.per_second),
+            "transactions_per_second": self.rate(),
             "budget": worst.map(|budget| json!({
                 "capacity": budget.capacity,
                 "working_capacity": budget.working_capacity,
@@ -111,6 +111,12 @@ impl Explained {
             })),
             "workers": self.workers.len(),
         })
+    }
+
+    /// Transactions that it may begin per second, on all its workers together.
+    fn rate(&self) -> Option<u32> {
+        let rates = self.workers.iter().filter_map(|worker| worker.budget.tenant.rate);
+        rates.map(|rate| rate.per_second).reduce(u32::saturating_add)
     }
 
     fn because(&self, cause: Cause, worst: &TenantExplanation) -> String {
@@ -162,7 +168,7 @@ impl Explained {
                 span(budget.login_us)
             ),
             Cause::RateLimit => {
-                let rate = view.rate.map_or(0, |rate| rate.per_second);
+                let rate = self.rate().unwrap_or(0);
                 format!("it may begin {rate} transactions a second, and begins more")
             }
             Cause::Paused => match &view.halted {

@@ -41,44 +41,47 @@ impl Steering {
             match command {
                 Command::Halt(halt, span) => orders.halt = Some((halt, now + span)),
                 Command::Throttle(limit, span) => {
-                    orders.throttle = Some((portion.of_rate(limit), now + span));
+                    orders.throttle = Some((limit, now + span));
                 }
                 Command::Resume => *orders = Orders::default(),
             }
         }
         if let Command::Throttle(_, span) = command {
-            self.end_throttle(pool, tenant, span);
+            self.end_throttle(pool, tenant, portion, span);
         }
         let Some(state) = pool.tenant(tenant) else { return };
-        self.apply(pool, &state);
-        if command == Command::Resume {
-            pool.resume(&state);
-        }
+        self.apply(pool, &state, portion);
     }
 
     /// Has what is in force hold for a tenant that has just been met, or changed.
-    pub(super) fn apply(&self, pool: &Pool, state: &Rc<TenantState>) {
+    pub(super) fn apply(&self, pool: &Pool, state: &Rc<TenantState>, portion: Portion) {
         let now = pool.clock().now();
         let mut orders = self.0.borrow().get(&state.id).copied().unwrap_or_default();
         orders.forget_past(now);
-        state.set_throttle(orders.throttle.map(|(limit, _)| limit));
+        state.set_throttle(orders.throttle.map(|(limit, _)| portion.of_rate(limit)));
         pool.set_rate(state);
         let halted = pool.view(state).and_then(|view| view.halted);
-        if let Some((halt, until)) = orders.halt
-            && halted.is_none_or(|halted| (halted.halt, halted.until) != (halt, until))
-        {
-            pool.halt(state, halt, until);
+        match orders.halt {
+            Some((halt, until))
+                if halted.map(|halted| (halted.halt, halted.until)) != Some((halt, until)) =>
+            {
+                pool.halt(state, halt, until);
+            }
+            Some(_) => {}
+            None if halted.is_some() => pool.resume(state),
+            None => {}
         }
     }
 
     /// The configured rate holds again when the time is over, if no other throttle does by then.
-    fn end_throttle(&self, pool: &Pool, tenant: TenantId, span: Duration) {
+    fn end_throttle(&self, pool: &Pool, tenant: TenantId, portion: Portion, span: Duration) {
         let (steering, pool) = (self.clone(), pool.clone());
         spawn_local(async move {
             // A millisecond more: the timer must not ring before the moment has passed.
             tokio::time::sleep(span.saturating_add(Duration::from_millis(1))).await;
             if let Some(state) = pool.tenant(tenant) {
-                steering.apply(&pool, &state);
+                // With a portion that has changed since, another throttle would be divided again by `allot`.
+                steering.apply(&pool, &state, portion);
             }
         });
     }

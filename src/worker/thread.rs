@@ -215,7 +215,7 @@ impl Work {
         let state = TenantState::new(tenant, profile);
         self.allotments.share_functions(&state);
         self.floor.pool.set_tenant(&state);
-        self.steering.apply(&self.floor.pool, &state);
+        self.steering.apply(&self.floor.pool, &state, self.allotments.portion(id));
         Some(state)
     }
 
@@ -262,6 +262,7 @@ impl Work {
             self.allotments.share_functions(&state);
             state.update(self.allotments.here(tenant), None);
             pool.set_tenant(&state);
+            self.steering.apply(pool, &state, self.allotments.portion(id));
             if let Some(clients) = clients {
                 let leave = state.clients.connected.get().saturating_sub(clients);
                 self.floor.registry.ask_some_to_leave(&state, leave);

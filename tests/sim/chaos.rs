@@ -68,7 +68,9 @@ fn pass_time(world: &mut World, rng: &mut Rng) {
         world.pass_until(then);
     } else {
         world.now = then;
-        world.tick();
+        if rng.chance(50) {
+            world.tick();
+        }
     }
 }
 
@@ -164,7 +166,7 @@ fn nonsense(world: &mut World, rng: &mut Rng) {
             world.tick();
             let Some((request, waiting)) = world.waiting.iter().next() else { return };
             let (request, tenant, deadline) = (*request, waiting.tenant, waiting.deadline);
-            Input::Acquire { request, tenant, deadline, prefer: None }
+            Input::Acquire { request, tenant, deadline, prefer: None, exempt: false }
         }
         _ => return,
     };

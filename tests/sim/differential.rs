@@ -120,7 +120,7 @@ impl Pair {
             Event::Acquire { request, tenant, deadline, prefer } => {
                 self.waiting.push(request);
                 let prefer = prefer.map(|number| self.names[number]);
-                Input::Acquire { request, tenant, deadline: Moment(deadline), prefer }
+                Input::Acquire { request, tenant, deadline: Moment(deadline), prefer, exempt: false }
             }
             Event::Cancel(request) => {
                 self.waiting.retain(|other| *other != request);

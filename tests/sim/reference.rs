@@ -82,8 +82,8 @@ struct Tenant {
     rate: Option<RateLimit>,
     /// When the next transaction would be due if they came evenly, in 1/256 us.
     due: u64,
-    /// Since when the queue moves, and how many of it were served.
-    queue_moves: (u64, u64),
+    /// When those were served that waited in the present queue.
+    gaps: Vec<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -251,6 +251,9 @@ impl Reference {
             Ok(from) => from,
             Err(retry_us) => return self.reject(request, RejectReason::RateLimited { retry_us }),
         };
+        if from >= deadline {
+            return self.reject(request, RejectReason::RateLimited { retry_us: from - deadline + 1 });
+        }
         if let Some(reason) = self.hopeless_wait(tenant, deadline) {
             return self.reject(request, reason);
         }
@@ -259,7 +262,7 @@ impl Reference {
             let least = self.v.saturating_sub(cost(self.c.lag_max_us, 1));
             let t = self.tenants.get_mut(&tenant).expect("known");
             t.v = t.v.max(least);
-            t.queue_moves = (self.now, 0);
+            t.gaps = Vec::new();
         }
         if self.halted(tenant).is_none() {
             self.wake(tenant);
@@ -430,7 +433,7 @@ impl Reference {
             halt: None,
             rate: None,
             due: 0,
-            queue_moves: (0, 0),
+            gaps: Vec::new(),
         };
         let t = self.tenants.entry(tenant).or_insert(new);
         (t.allowance, t.leaving) = (allowance, false);

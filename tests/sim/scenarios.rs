@@ -531,7 +531,13 @@ fn a_permit_of_another_ledger_comes_back() {
     other
         .handle(Moment(0), Input::SetTenant { tenant: A, allowance: allowance(1, 1, 1) }, &mut out)
         .expect("fine");
-    let acquire = Input::Acquire { request: RequestId(1), tenant: A, deadline: Moment(SECOND), prefer: None };
+    let acquire = Input::Acquire {
+        request: RequestId(1),
+        tenant: A,
+        deadline: Moment(SECOND),
+        prefer: None,
+        exempt: false,
+    };
     other.handle(Moment(0), acquire, &mut out).expect("fine");
     let permit = out.into_iter().find_map(|output| match output {
         Output::Open { permit, .. } => Some(permit),

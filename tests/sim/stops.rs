@@ -281,3 +281,65 @@ fn a_timeout_says_what_was_waited_for() {
     let input = tenantry::budget::Input::Resume { tenant: TenantId(77) };
     assert!(world.scheduler.handle(world.now, input, &mut out).is_err() && out.is_empty());
 }
+
+/// What an earlier queue was like says nothing about the next one.
+#[test]
+fn who_comes_long_after_a_queue_is_not_refused_for_it() {
+    let mut world = world(2);
+    let mut busy = lease(&mut world, A, 1);
+    for _ in 0..20 {
+        world.acquire(A, 60 * SECOND, None);
+    }
+    while !world.waiting.is_empty() {
+        wait(&mut world, 300 * MS);
+        let served: Vec<_> =
+            busy.iter().flat_map(|server| world.release(*server, Condition::Clean)).collect();
+        busy = granted(&served);
+        let opening = world.servers_in(Phase::Opening);
+        busy.extend(opening.iter().flat_map(|server| granted(&world.opened(*server))));
+    }
+    for server in world.servers_in(Phase::Busy).into_iter().chain(world.servers_in(Phase::Idle)) {
+        world.closed(server);
+    }
+    wait(&mut world, 600 * SECOND);
+    assert_eq!(rejected(&world.acquire(A, 5 * SECOND, None).1), []);
+    assert_eq!(world.servers_in(Phase::Opening).len(), 1, "it is logged in for");
+}
+
+/// Whoever would be let begin only when it has given up takes no place from those who would not.
+#[test]
+fn a_delay_that_is_longer_than_patience_serves_at_its_rate_all_the_same() {
+    let mut world = world(4);
+    lease(&mut world, A, 1).into_iter().for_each(|server| drop(world.release(server, Condition::Clean)));
+    world.set_rate(A, rate(100, 1, 10_000));
+    let mut served = 0;
+    for _ in 0..6_000 {
+        let (_, mut notes) = world.acquire(A, SECOND, None);
+        notes.extend(wait(&mut world, 3 * MS));
+        let mut busy = granted(&notes);
+        while let Some(server) = busy.pop() {
+            served += 1;
+            busy.extend(granted(&world.release(server, Condition::Clean)));
+        }
+    }
+    assert!((1_600..=1_900).contains(&served), "{served} in eighteen seconds");
+}
+
+/// An idle server beside a waiter is worth waiting for, whether others can be had or not.
+#[test]
+fn who_waits_for_its_rate_is_served_by_what_there_is_while_the_cluster_is_down() {
+    let mut world = world(4);
+    lease(&mut world, A, 1).into_iter().for_each(|server| drop(world.release(server, Condition::Clean)));
+    world.set_rate(A, rate(10, 1, 1_000));
+    let first = granted(&world.acquire(A, SECOND, None).1);
+    world.release(first[0], Condition::Clean);
+    world.acquire(A, SECOND, None);
+    world.halt(B, Halt::Pause, 60 * SECOND);
+    world.acquire(B, SECOND, None);
+    world.acquire(TenantId(3), SECOND, None);
+    let ids = world.servers_in(Phase::Opening);
+    let notes = world.open_failed(ids[0], tenantry::budget::OpenFailure::Unavailable);
+    assert_eq!(rejected(&notes), [RejectReason::Unavailable], "the one that has no server");
+    assert_eq!(rejected(&world.resume(B)), [], "who was paused has all of its time");
+    assert_eq!(granted(&wait(&mut world, 100 * MS)), first);
+}

@@ -181,12 +181,17 @@ impl World {
         let waiting = Waiting { tenant, since: self.now, deadline };
         self.waiting.insert(request, waiting);
         self.queues.entry(tenant).or_default().push_back(request);
-        (request, self.must(Input::Acquire { request, tenant, deadline, prefer }))
+        (request, self.must(Input::Acquire { request, tenant, deadline, prefer, exempt: false }))
     }
 
+    /// As the driver does it: what is due by now may be an answer to the request.
     pub(super) fn cancel(&mut self, request: RequestId) -> Vec<Note> {
-        self.forget(request);
-        self.must(Input::Cancel { request })
+        let mut notes = self.tick();
+        if self.waiting.contains_key(&request) {
+            self.forget(request);
+            notes.extend(self.must(Input::Cancel { request }));
+        }
+        notes
     }
 
     pub(super) fn release(&mut self, server: ServerId, condition: Condition) -> Vec<Note> {
@@ -213,9 +218,14 @@ impl World {
         self.must(Input::Closed { permit })
     }
 
+    /// As the driver does it: what is due by now may want the server.
     pub(super) fn lost(&mut self, server: ServerId) -> Vec<Note> {
-        self.enter(server, Phase::Idle, Phase::Closing);
-        self.must(Input::Lost { server })
+        let mut notes = self.tick();
+        if self.of_phase(server) == Phase::Idle {
+            self.enter(server, Phase::Idle, Phase::Closing);
+            notes.extend(self.must(Input::Lost { server }));
+        }
+        notes
     }
 
     pub(super) fn tick(&mut self) -> Vec<Note> {

@@ -11,7 +11,7 @@ use tokio::task::spawn_local;
 
 use super::*;
 use crate::backend::{Connector, Profile};
-use crate::budget::BudgetConfig;
+use crate::budget::{BudgetConfig, Halt};
 use crate::config::load_text;
 use crate::pool::{Clock, PoolLimits};
 use crate::wire::frame;
@@ -32,6 +32,28 @@ fn a_server_of_the_old_login_is_not_handed_to_one_who_waited() {
         assert_eq!(waiting.since(), since, "the wait is one wait");
         assert_eq!(state.clients.active.get(), 1);
         assert_eq!(pool.inspect(|_, scheduler, _| scheduler.used()), [1]);
+    });
+}
+
+/// The halt is over, and nobody has looked yet: that the client goes is when its request is granted.
+#[test]
+fn who_goes_when_its_time_has_just_come_leaves_its_server_behind() {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async {
+        let (pool, state) = pool_of_one().await;
+        let first = granted(&mut queue(&pool, &state)).await;
+        let until = pool.clock().now() + Duration::from_millis(5);
+        pool.halt(&state, Halt::Pause, until);
+        first.give_back(Leftover::Nothing);
+        let waiting = queue(&pool, &state);
+        // No timer runs meanwhile.
+        while pool.clock().now() <= until {
+            std::hint::spin_loop();
+        }
+        drop(waiting);
+        let view = pool.view(&state).unwrap();
+        assert_eq!((view.busy, view.idle, view.waiters), (0, 1, 0));
+        assert!(matches!(pool.acquire(&state, None, state.patience()), Acquired::Now(_)));
     });
 }
 

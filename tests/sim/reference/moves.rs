@@ -122,7 +122,8 @@ impl Reference {
     }
 
     pub(super) fn hopeless(&self, tenant: u32) -> Option<RejectReason> {
-        if self.busy(tenant) + self.logging_in(tenant) > 0 || self.halted(tenant).is_some() {
+        let has_servers = self.busy(tenant) + self.idle(tenant) + self.logging_in(tenant) > 0;
+        if has_servers || self.halted(tenant).is_some() {
             return None;
         }
         let promised = self.promised(tenant) > 0;

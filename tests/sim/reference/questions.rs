@@ -28,9 +28,9 @@ impl Reference {
     pub(super) fn queue(&self, tenant: u32) -> usize {
         self.waiters.iter().filter(|waiter| waiter.tenant == tenant).count()
     }
-    /// Tenants that wait and are not held up by an operator.
+    /// Tenants that wait and are not stopped.
     pub(super) fn calling(&self) -> usize {
-        self.tenants.iter().filter(|(id, t)| self.queue(**id) > 0 && t.halt.is_none()).count()
+        self.tenants.keys().filter(|tenant| self.calls(**tenant)).count()
     }
     pub(super) fn used(&self) -> u32 {
         self.servers.iter().filter(|server| server.state != State::Gone).count() as u32
@@ -118,11 +118,7 @@ impl Reference {
         let have = u64::from(self.busy(tenant) + opening);
         let burst = self.band(tenant, self.n(tenant)) == 2;
         let patience = self.c.open_latency.expected_us() * if burst { 4 } else { 2 };
-        let head = self
-            .waiters
-            .iter()
-            .find(|waiter| waiter.tenant == tenant)
-            .map_or(0, |waiter| self.now - waiter.since);
+        let head = self.ready(tenant).map_or(0, |ready| self.now - ready);
         have == 0
             || (opening == 0 && (self.slack() || head >= patience))
             || u64::from(waiters) * self.hold(tenant) > patience * have

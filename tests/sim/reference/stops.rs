@@ -24,6 +24,10 @@ impl Reference {
     }
 
     pub(super) fn halt(&mut self, tenant: u32, halt: Halt, until: u64) {
+        if until <= self.now {
+            self.resume(tenant);
+            return self.serve_idle(tenant);
+        }
         let since =
             self.tenants[&tenant].halt.filter(|(_, _, until)| self.now < *until).map(|(_, since, _)| since);
         let now = self.now;
@@ -57,9 +61,9 @@ impl Reference {
         };
         for waiter in self.waiters.iter_mut().filter(|waiter| waiter.tenant == tenant) {
             waiter.deadline += until.min(now).saturating_sub(since.max(waiter.since));
+            waiter.from = waiter.from.max(until.min(now));
         }
-        self.tenants.get_mut(&tenant).expect("known").queue_moves = (now, 0);
-        self.reject_hopeless(tenant);
+        self.tenants.get_mut(&tenant).expect("known").gaps = Vec::new();
     }
 
     pub(super) fn end_halts(&mut self) {
@@ -124,23 +128,28 @@ impl Reference {
         }
     }
 
-    /// How long one more would wait, if that is too long.
+    /// How long one more would wait, if that is too long: as many gaps between two that are served as there are before it,
+    /// and one. A gap counts as four times the mean at most.
     pub(super) fn hopeless_wait(&self, tenant: u32, deadline: u64) -> Option<RejectReason> {
-        let (from, served) = self.tenants[&tenant].queue_moves;
-        if served < 8 || self.halted(tenant).is_some() {
+        let times = &self.tenants[&tenant].gaps;
+        if times.len() < 9 || self.queue(tenant) == 0 || self.halted(tenant).is_some() {
             return None;
         }
-        let expected_us = (self.now - from) * (self.queue(tenant) as u64 + 1) / served;
+        let mut gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
+        let first = gaps.next().expect("eight gaps");
+        let gap = gaps.fold(first, |mean, gap| (mean * 7 + gap.min(mean * 4 + 1_000)) / 8);
+        let expected_us = gap * (self.queue(tenant) as u64 + 1);
         let retry_us = expected_us.saturating_sub(deadline - self.now);
         (retry_us > 0).then_some(RejectReason::HopelessWait { expected_us, retry_us })
     }
 
     pub(super) fn count_served(&mut self, tenant: u32) {
         let now = self.now;
-        let (from, served) = &mut self.tenants.get_mut(&tenant).expect("known").queue_moves;
-        *served += 1;
-        if *served == 64 {
-            (*from, *served) = (now - (now - *from) / 2, 32);
-        }
+        self.tenants.get_mut(&tenant).expect("known").gaps.push(now);
+    }
+
+    /// Since when the tenant's first waiter could have been served.
+    pub(super) fn ready(&self, tenant: u32) -> Option<u64> {
+        self.waiters.iter().find(|waiter| waiter.tenant == tenant).map(|waiter| waiter.since.max(waiter.from))
     }
 }

@@ -51,8 +51,7 @@ impl Reference {
         if band == 2 {
             need = self.c.burst_idle_age_us.max(self.hold(borrower).min(self.c.collateral_max_us));
         } else {
-            let head =
-                self.waiters.iter().find(|waiter| waiter.tenant == borrower).map_or(0, |waiter| waiter.since);
+            let head = self.ready(borrower).unwrap_or(0);
             let borrowers = self.tenants.keys().filter(|t| self.over_share(**t) && self.class(**t) == 0);
             let returning =
                 borrowers.map(|t| (self.n(*t) - self.tenants[t].allowance.share).min(self.busy(*t)));
