@@ -74,6 +74,12 @@ bench: ## beside PgBouncer on this machine, ten minutes; prints the tables
 bench-full: ## the same with more repetitions and pgbench, half an hour; writes the tables of docs/performance.md
 	BENCH_LENGTH=full $(MAKE) bench
 
+.PHONY: bench-fairness
+bench-fairness: ## quiet tenants beside noisy ones, on a hard number of servers; ten minutes; writes docs/performance.md
+	tests/setup.sh bench
+	cargo build --release --locked
+	source $(DRIVERS)/env.bench && BENCH_LENGTH=full BENCH_ONLY=fairness cargo bench --locked --bench relay
+
 .PHONY: regress
 regress: ## Postgres' own tests beside a direct connection; writes the tables of docs/regression.md
 	tests/setup.sh test

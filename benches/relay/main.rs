@@ -12,8 +12,10 @@ mod clock;
 mod configured;
 mod cores;
 mod crowd;
+mod crowd_load;
 mod document;
 mod encrypted;
+mod fairness;
 mod floor;
 mod idle;
 mod instructions;
@@ -132,6 +134,7 @@ async fn bench() -> Result<()> {
             }
             Part::Tls => encrypted::section(&database, pinning, sides, &plan).await?,
             Part::Tenants => crowd::section(&database, pinning, sides, &plan).await?,
+            Part::Fairness => fairness::section(&database, pinning, plan.experiment).await?,
             Part::Storm => storm::section(&database, pinning, sides, &plan).await?,
             Part::Million => million::section(&database, pinning, ours, &plan).await?,
             Part::Configured => configured::section(&database, pinning, sides, &plan).await?,

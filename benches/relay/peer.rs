@@ -152,6 +152,11 @@ impl Peer {
         self.login_of(tenant, tenant, Sessions::Forgotten)
     }
 
+    /// How a client of a role logs in to a database.
+    pub(crate) fn login_to(&self, user: &str, database: &str) -> Result<Login> {
+        self.login_of(user, database, Sessions::Forgotten)
+    }
+
     /// A login of any role, all of which have the same password.
     fn login_of(&self, user: &str, database: &str, sessions: Sessions) -> Result<Login> {
         Ok(Login {

@@ -48,7 +48,16 @@ pub(crate) fn shown(kind: Kind) -> Result<String> {
 
 fn pgbouncer(setup: &Setup, ports: Ports, path: &dyn Fn(&str) -> String) -> Result<String> {
     let mut text = "[databases]\n".to_owned();
-    for entry in &setup.entries {
+    if let Some(pool_size) = setup.pool_size {
+        writeln!(
+            text,
+            "bench = host=127.0.0.1 port={} dbname=bench pool_mode=transaction pool_size={pool_size} \
+             max_db_connections={}",
+            ports.postgres, setup.budget
+        )?;
+    }
+    let entries = if setup.pool_size.is_some() { &[][..] } else { &setup.entries };
+    for entry in entries {
         let mode = match entry.mode {
             Mode::Transaction => "transaction",
             Mode::Session => "session",
@@ -69,6 +78,10 @@ fn pgbouncer(setup: &Setup, ports: Ports, path: &dyn Fn(&str) -> String) -> Resu
         port = ports.proxy,
         users = path("userlist.txt"),
     )?;
+    if setup.pool_size.is_some() {
+        // As long as Tenantry's clients wait.
+        text.push_str("query_wait_timeout = 5\n");
+    }
     if setup.cores > 1 {
         text.push_str("so_reuseport = 1\n");
     }
@@ -114,13 +127,18 @@ fn tenantry(setup: &Setup, ports: Ports) -> Result<String> {
         workers = setup.cores,
     );
     for entry in &setup.entries {
+        let limits = match setup.pool_size {
+            Some(_) => String::new(),
+            None => format!(
+                "limits = {{ share = {servers}, ceiling = {servers}, max_clients = {MAX_CLIENTS}, max_waiters = 100 }}\n",
+                servers = entry.servers
+            ),
+        };
         write!(
             text,
-            "\n[[tenant]]\nname = \"{name}\"\ncluster = \"main\"\nrole = \"{name}\"\nschema = \"{name}\"\n\
-             limits = {{ share = {servers}, ceiling = {servers}, max_clients = {MAX_CLIENTS}, max_waiters = 100 }}\n\
+            "\n[[tenant]]\nname = \"{name}\"\ncluster = \"main\"\nrole = \"{name}\"\nschema = \"{name}\"\n{limits}\
              client_auth = {{ scram = \"{verifier}\" }}\nserver_auth = {{ password = \"{password}\" }}\n",
             name = entry.name,
-            servers = entry.servers,
             verifier = entry.verifier,
             password = entry.password,
         )?;

@@ -35,6 +35,8 @@ pub(crate) enum Part {
     Storm,
     /// Very many clients.
     Million,
+    /// Quiet tenants beside noisy ones: minutes, so only by name.
+    Fairness,
 }
 
 impl Part {
@@ -70,6 +72,7 @@ impl Part {
             Self::Configured => "configured",
             Self::Storm => "storm",
             Self::Million => "million",
+            Self::Fairness => "fairness",
         }
     }
 }
@@ -79,6 +82,8 @@ impl Part {
 pub(crate) struct Plan {
     /// Parts to run, in order.
     pub(crate) parts: Vec<Part>,
+    /// The only experiment of the part `fairness`, if not all.
+    pub(crate) experiment: Option<usize>,
     /// Whether PgBouncer is measured against itself: every ratio must then be about 1.
     pub(crate) same: bool,
     /// Whether the tables are written into the document, and not only printed.
@@ -127,6 +132,7 @@ impl Plan {
             Ok("usual") | Err(_) => Self::usual(),
             Ok(other) => bail!("BENCH_LENGTH is \"quick\", \"usual\" or \"full\", not `{other}`"),
         };
+        plan.experiment = std::env::var("BENCH_EXPERIMENT").ok().and_then(|number| number.parse().ok());
         plan.same = set("BENCH_SAME");
         plan.writes &= !plan.same;
         if let Ok(only) = std::env::var("BENCH_ONLY") {
@@ -139,6 +145,7 @@ impl Plan {
     fn full() -> Self {
         Self {
             parts: Part::ALL.to_vec(),
+            experiment: None,
             same: false,
             writes: true,
             with_pgbench: true,
@@ -197,7 +204,8 @@ impl Plan {
 }
 
 fn part(name: &str) -> Result<Part> {
-    match Part::ALL.into_iter().find(|part| part.name() == name.trim()) {
+    let all = Part::ALL.into_iter().chain([Part::Fairness]);
+    match all.into_iter().find(|part| part.name() == name.trim()) {
         Some(part) => Ok(part),
         None => bail!("BENCH_ONLY knows {:?}, not `{name}`", Part::ALL.map(Part::name)),
     }

@@ -47,6 +47,8 @@ pub(crate) struct Setup {
     pub(crate) legs: Legs,
     /// Workers of Tenantry, or processes of PgBouncer, which then share the servers.
     pub(crate) cores: u32,
+    /// All are users of one database, whose servers PgBouncer counts together; and its `pool_size`.
+    pub(crate) pool_size: Option<u32>,
 }
 
 impl Setup {
@@ -71,7 +73,13 @@ impl Setup {
             let password = STANDARD.encode(password.as_ref().get(..PASSWORD_BYTES).unwrap_or_default());
             Entry { name, mode: Mode::Transaction, servers: 5, workers: 1, verifier, password }
         };
-        Self { entries: (0..tenants).map(entry).collect(), budget: 100, legs: Legs::Plain, cores: 1 }
+        Self {
+            entries: (0..tenants).map(entry).collect(),
+            budget: 100,
+            legs: Legs::Plain,
+            cores: 1,
+            pool_size: None,
+        }
     }
 
     /// The same and one tenant more, whose role exists.
@@ -87,6 +95,11 @@ impl Setup {
         Self::of_pools(Legs::Plain, "SCRAM-SHA-256$...", "...")
     }
 
+    /// Users of one database with that many servers in all, and nothing else said of them.
+    pub(crate) fn users_of_one_database(names: &[String], budget: u32, pool_size: u32) -> Result<Self> {
+        Ok(Self { budget, pool_size: Some(pool_size), ..Self::crowd(names)? })
+    }
+
     /// Tenants that keep one server each.
     pub(crate) fn crowd(names: &[String]) -> Result<Self> {
         let verifier = role_verifier()?;
@@ -99,7 +112,13 @@ impl Setup {
             password: PASSWORD.to_owned(),
         };
         let entries = names.iter().map(entry).collect();
-        Ok(Self { entries, budget: u32::try_from(names.len())?, legs: Legs::Plain, cores: 1 })
+        Ok(Self {
+            entries,
+            budget: u32::try_from(names.len())?,
+            legs: Legs::Plain,
+            cores: 1,
+            pool_size: None,
+        })
     }
 
     fn of_pools(legs: Legs, verifier: &str, password: &str) -> Self {
@@ -115,7 +134,7 @@ impl Setup {
             password: password.to_owned(),
         });
         let budget = Pool::ALL.map(Pool::servers).iter().sum();
-        Self { entries: entries.to_vec(), budget, legs, cores: 1 }
+        Self { entries: entries.to_vec(), budget, legs, cores: 1, pool_size: None }
     }
 }
 

@@ -118,7 +118,11 @@ impl Proxy {
     /// Runs a command of the same program on this proxy: whether it succeeded, and what it said.
     pub(crate) async fn command(&self, arguments: &[&str]) -> (bool, String) {
         let url = format!("http://{}", self.http);
+        // What the configuration of a test has written out, as an operator's environment would.
+        let text = std::fs::read_to_string(&self.config).unwrap();
+        let token = text.lines().find_map(|line| line.strip_prefix("token = ")).unwrap_or_default();
         let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_tenantry"))
+            .env("TENANTRY_API_TOKEN", token.trim_matches('"'))
             .args(arguments)
             .args(["--url", &url, "--config"])
             .arg(&self.config)

@@ -1,0 +1,193 @@
+//! Load of many tenants at once: some ask now and then, some all the time.
+//!
+//! Owns the clients of one experiment and what became of their requests. Must not know what is compared.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+
+use crate::client::Client;
+use crate::clock::now;
+use crate::peer::Peer;
+use crate::postgres::{DATABASE, Database};
+use crate::shape::Shape;
+
+/// Tenants that behave alike.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Group {
+    pub(crate) tenants: usize,
+    /// Of each tenant.
+    pub(crate) clients: usize,
+    pub(crate) habit: Habit,
+}
+
+/// How a client behaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Habit {
+    /// It asks for a transaction that takes so long, at these times, as long as the one before has been answered.
+    Every { pause_ms: u64, work_ms: u64 },
+    /// It asks as soon as it has been answered.
+    Always { work_ms: u64 },
+}
+
+/// What became of a tenant's requests.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fate {
+    /// From the request to its answer, less the work.
+    pub(crate) waits_us: Vec<u64>,
+    /// Requests that were refused, or whose connection was closed.
+    pub(crate) lost: u64,
+}
+
+/// What became of an experiment.
+pub(crate) struct Outcome {
+    pub(crate) quiet: Vec<Fate>,
+    pub(crate) noisy_done: u64,
+    /// The most that Postgres ever had.
+    pub(crate) servers: u64,
+    pub(crate) seconds: f64,
+}
+
+/// What all clients share.
+struct Shared {
+    counts: Cell<bool>,
+    ends: Cell<bool>,
+    quiet: RefCell<Vec<Fate>>,
+    noisy_done: Cell<u64>,
+}
+
+/// Lets both groups ask for so long, behind a time that does not count: the first names are those of the quiet ones.
+pub(crate) async fn run(
+    database: &Database,
+    peer: &Rc<Peer>,
+    names: &[String],
+    [quiet, noisy]: [Group; 2],
+    seconds: u64,
+) -> Result<Outcome> {
+    let shared = Rc::new(Shared {
+        counts: Cell::new(false),
+        ends: Cell::new(false),
+        quiet: RefCell::new(vec![Fate::default(); quiet.tenants]),
+        noisy_done: Cell::new(0),
+    });
+    let local = LocalSet::new();
+    let work = async {
+        let mut clients = Vec::new();
+        for (group, offset, is_quiet) in [(quiet, 0, true), (noisy, quiet.tenants, false)] {
+            for tenant in 0..group.tenants {
+                let name = names.get(offset + tenant).context("a name for each tenant")?;
+                for _ in 0..group.clients {
+                    clients.push((name.clone(), tenant, is_quiet, group.habit));
+                }
+            }
+        }
+        // A quiet client spreads its requests; all are logged in before anything is counted.
+        let mut tasks = JoinSet::new();
+        let count = clients.len() as u64;
+        for (number, (name, tenant, is_quiet, habit)) in (0_u64..).zip(clients) {
+            let login = peer.login_to(&name, DATABASE)?;
+            let client = Client::login(&login, number).await.context("a tenant's client")?;
+            let (shared, peer) = (shared.clone(), peer.clone());
+            let ask = Asking { name, tenant, is_quiet, habit, offset: (number, count) };
+            tasks.spawn_local(async move { ask.all_the_time(client, &peer, &shared).await });
+        }
+        sleep(WARM_UP).await;
+        shared.counts.set(true);
+        let began = now();
+        let mut servers = 0;
+        while began.elapsed() < Duration::from_secs(seconds) {
+            servers = servers.max(database.servers_of("fair").await?);
+            sleep(SAMPLE).await;
+        }
+        shared.counts.set(false);
+        shared.ends.set(true);
+        let seconds = began.elapsed().as_secs_f64();
+        tasks.abort_all();
+        while tasks.join_next().await.is_some() {}
+        anyhow::Ok((servers, seconds))
+    };
+    let (servers, seconds) = local.run_until(work).await?;
+    let quiet = std::mem::take(&mut *shared.quiet.borrow_mut());
+    Ok(Outcome { quiet, noisy_done: shared.noisy_done.get(), servers, seconds })
+}
+
+/// One client.
+struct Asking {
+    name: String,
+    tenant: usize,
+    is_quiet: bool,
+    habit: Habit,
+    /// Its number, and how many there are.
+    offset: (u64, u64),
+}
+
+impl Asking {
+    async fn all_the_time(self, mut client: Client, peer: &Peer, shared: &Shared) -> Result<()> {
+        let work_ms = match self.habit {
+            Habit::Every { work_ms, .. } | Habit::Always { work_ms } => work_ms,
+        };
+        let sql = match work_ms {
+            0 => "SELECT 1".to_owned(),
+            ms => format!("SELECT pg_sleep({})", ms as f64 / 1e3),
+        };
+        let request = Shape::Simple.each(&sql)?;
+        let mut pace = match self.habit {
+            Habit::Every { pause_ms, .. } => {
+                let pause = Duration::from_millis(pause_ms);
+                let (number, count) = self.offset;
+                let first = Instant::now() + pause.mul_f64(number as f64 / count as f64);
+                let mut pace = interval_at(first, pause);
+                // Whoever waits for an answer does not ask meanwhile.
+                pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
+                Some(pace)
+            }
+            Habit::Always { .. } => None,
+        };
+        let mut nonce = self.offset.0 + 1_000_000;
+        while !shared.ends.get() {
+            if let Some(pace) = &mut pace {
+                pace.tick().await;
+            }
+            let (counts, began) = (shared.counts.get(), now());
+            let answered = client.exchange(&request).await;
+            let waited = began.elapsed().saturating_sub(Duration::from_millis(work_ms));
+            if counts && shared.counts.get() {
+                self.count(shared, answered.is_ok(), waited);
+            }
+            if answered.is_err() {
+                // What an application does: it connects again, after a moment.
+                sleep(RETRY).await;
+                nonce += 10_000_000;
+                client = loop {
+                    match Client::login(&peer.login_to(&self.name, DATABASE)?, nonce).await {
+                        Ok(client) => break client,
+                        Err(_) => sleep(RETRY).await,
+                    }
+                };
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&self, shared: &Shared, is_ok: bool, waited: Duration) {
+        if !self.is_quiet {
+            return shared.noisy_done.set(shared.noisy_done.get() + u64::from(is_ok));
+        }
+        if let Some(fate) = shared.quiet.borrow_mut().get_mut(self.tenant) {
+            if is_ok {
+                fate.waits_us.push(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
+            } else {
+                fate.lost += 1;
+            }
+        }
+    }
+}
+
+/// Time that does not count.
+const WARM_UP: Duration = Duration::from_secs(3);
+const SAMPLE: Duration = Duration::from_millis(40);
+const RETRY: Duration = Duration::from_millis(100);
