@@ -1,8 +1,8 @@
 //! Whose idle server is taken when another tenant needs a slot.
 //!
 //! Owns rule 4.4 b to d: first what others borrowed, longest idle first; then, rather than breaking into a share, the
-//! next release of a borrower; then SIEVE over servers within their owners' shares. Servers under a reserve are never
-//! taken for others. Each answer "none" says when to ask again. Also owns the sums over tenants that these questions need.
+//! next release of a borrower; then, of servers within their owners' shares, by SIEVE one that has long been unused, or
+//! else the one that will be used again last. Servers under a reserve are never taken for others. Each answer "none" says when to ask again. Also owns the sums over tenants that these questions need.
 
 use super::links::List;
 use super::scheduler::Scheduler;
@@ -89,11 +89,56 @@ impl Scheduler {
                 if self.totals.sum.returning >= self.config.releases_awaited && self.now.0 < patience {
                     return Err((Blocked::AwaitingRelease, Moment(patience)));
                 }
-                Age::at_least(self.config.idle_age_us)
+                let stale = self.config.stale_us.max(self.config.idle_age_us);
+                if let Ok(slot) = self.sieve(Age::at_least(stale), Band::Floor) {
+                    return Ok(slot);
+                }
+                return self.needed_last(band).map_err(|at| (Blocked::NoIdleServer, at.min(later)));
             }
             Band::Burst => self.collateral_age(tenant),
         };
-        self.sieve(age).map_err(|at| (Blocked::NoIdleServer, at.min(later)))
+        self.sieve(age, band).map_err(|at| (Blocked::NoIdleServer, at.min(later)))
+    }
+
+    /// Of idle servers within their owners' shares that were all used a moment ago, the one that will be used again last. With
+    /// one server too few for tenants that ask in turns, the one that was used longest ago is the very next to be used: whoever
+    /// takes that makes all of them log in again, one after the other.
+    fn needed_last(&self, band: Band) -> Result<u32, Moment> {
+        if self.totals.sum.idle_within == 0 {
+            return Err(Moment::NEVER);
+        }
+        let mut best: Option<(u64, u32)> = None;
+        let mut soonest = Moment::NEVER;
+        for key in self.slots.by_age.iter(&self.slots.table) {
+            let slot = &self.slots.table[key];
+            let State::Idle { since } = slot.state else { continue };
+            let owner = &self.tenants.table[slot.tenant];
+            if owner.is_over_share() || !owner.is_above_reserve() || owner.resting.back() != Some(key) {
+                continue;
+            }
+            let age = Age::at_least(self.config.idle_age_us);
+            let ripe = age.ripe(since).max(self.spared_until(owner, since, band));
+            if ripe > self.now {
+                soonest = soonest.min(ripe);
+                continue;
+            }
+            let idles_us = owner.demand.idles_for_us(self.now, owner.idle).unwrap_or(u64::MAX);
+            if best.is_none_or(|(most_us, _)| idles_us > most_us) {
+                best = Some((idles_us, key));
+            }
+        }
+        best.map(|(_, key)| key).ok_or(soonest)
+    }
+
+    /// Until when a server is no one's but its owner's, because that would have it back at once: nobody above the floor takes
+    /// what is below another's floor before it is stale.
+    fn spared_until(&self, owner: &TenantState, since: Moment, band: Band) -> Moment {
+        let is_floor = owner.band(owner.servers().saturating_sub(1)) == Band::Floor;
+        if is_floor && band > Band::Floor {
+            Moment(since.0.saturating_add(self.config.stale_us))
+        } else {
+            Moment(0)
+        }
     }
 
     /// How long a server within its owner's share must have been idle for a burst: as long as the borrower is expected to
@@ -121,7 +166,7 @@ impl Scheduler {
         if let Some((_, _, slot)) = lenders.filter_map(|key| oldest(self, key)).min() {
             return Some(slot);
         }
-        self.sieve(Age::at_least(0))
+        self.sieve(Age::at_least(0), Band::Floor)
             .ok()
             .or_else(|| self.slots.by_age.front().filter(|_| self.is_overreserved()))
     }
@@ -164,7 +209,7 @@ impl Scheduler {
 
     /// SIEVE over idle servers within their owners' shares that have been idle for long enough: the hand passes servers
     /// in the order of their birth, spares once those that were used since it came by, and takes the first other one.
-    fn sieve(&mut self, age: Age) -> Result<u32, Moment> {
+    fn sieve(&mut self, age: Age, band: Band) -> Result<u32, Moment> {
         if self.totals.sum.idle_within == 0 {
             return Err(Moment::NEVER);
         }
@@ -176,15 +221,16 @@ impl Scheduler {
         for _ in 0..self.slots.by_birth.len().saturating_mul(2) {
             let Some(key) = self.slots.hand.or_else(|| self.slots.by_birth.front()) else { break };
             self.slots.hand = self.slots.by_birth.after(&self.slots.table, key);
-            let slot = &mut self.slots.table[key];
+            let slot = &self.slots.table[key];
             let State::Idle { since } = slot.state else { continue };
             let owner = &self.tenants.table[slot.tenant];
             if owner.is_over_share() || !owner.is_above_reserve() {
                 continue;
             }
-            if age.ripe(since) > self.now {
-                soonest = soonest.min(age.ripe(since));
-            } else if !std::mem::take(&mut slot.visited) {
+            let ripe = age.ripe(since).max(self.spared_until(owner, since, band));
+            if ripe > self.now {
+                soonest = soonest.min(ripe);
+            } else if !std::mem::take(&mut self.slots.table[key].visited) {
                 return Ok(key);
             }
         }

@@ -82,6 +82,8 @@ struct Tenant {
     rate: Option<RateLimit>,
     /// When the next transaction would be due if they came evenly, in 1/256 us.
     due: u64,
+    /// When the last request came, and the mean time between two.
+    rhythm: (u64, u64),
     /// When those were served that waited in the present queue.
     gaps: Vec<u64>,
 }
@@ -216,9 +218,13 @@ impl Reference {
     }
 
     fn acquire(&mut self, request: u64, tenant: u32, deadline: u64, prefer: Option<usize>) {
-        let Some(t) = self.tenants.get(&tenant) else {
+        let now = self.now;
+        let Some(t) = self.tenants.get_mut(&tenant) else {
             return self.reject(request, RejectReason::UnknownTenant);
         };
+        let (last, gap) = t.rhythm;
+        t.rhythm = (now, (gap * 3 + (now - last).min(1_000_000)) / 4);
+        let t = &self.tenants[&tenant];
         let own = |number: &usize| self.servers[*number].tenant == tenant;
         let idle: Vec<usize> =
             self.idle_servers().into_iter().map(|(_, _, number)| number).filter(own).collect();
@@ -434,6 +440,7 @@ impl Reference {
             rate: None,
             due: 0,
             gaps: Vec::new(),
+            rhythm: (self.now, 1_000_000),
         };
         let t = self.tenants.entry(tenant).or_insert(new);
         (t.allowance, t.leaving) = (allowance, false);

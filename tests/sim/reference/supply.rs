@@ -47,9 +47,9 @@ impl Reference {
         if let Some(server) = self.borrowed(|owner, since| since + age(owner) <= self.now) {
             return Some(server);
         }
-        let mut need = self.c.idle_age_us;
         if band == 2 {
-            need = self.c.burst_idle_age_us.max(self.hold(borrower).min(self.c.collateral_max_us));
+            let need = self.c.burst_idle_age_us.max(self.hold(borrower).min(self.c.collateral_max_us));
+            return self.sieve(need, band);
         } else {
             let head = self.ready(borrower).unwrap_or(0);
             let borrowers = self.tenants.keys().filter(|t| self.over_share(**t) && self.class(**t) == 0);
@@ -61,7 +61,41 @@ impl Reference {
                 return None;
             }
         }
-        self.sieve(need)
+        self.sieve(self.c.stale_us.max(self.c.idle_age_us), 0).or_else(|| self.needed_last(band))
+    }
+
+    /// How long a server must have been idle before somebody of that band takes it: what is below a floor must be stale.
+    fn need(&self, owner: u32, band: usize, need: u64) -> u64 {
+        let is_floor = self.band(owner, self.n(owner) - 1) == 0;
+        if is_floor && band > 0 { need.max(self.c.stale_us) } else { need }
+    }
+
+    /// The longest idle server of each tenant, of these the one that will be used again last.
+    fn needed_last(&self, band: usize) -> Option<usize> {
+        let mut best: Option<(u64, usize)> = None;
+        let mut seen = Vec::new();
+        for (_, since, number) in self.idle_servers() {
+            let owner = self.servers[number].tenant;
+            if seen.contains(&owner) {
+                continue;
+            }
+            seen.push(owner);
+            let is_ripe = since + self.need(owner, band, self.c.idle_age_us) <= self.now;
+            if !is_ripe || self.over_share(owner) || !self.above_reserve(owner) {
+                continue;
+            }
+            let (last, gap) = self.tenants[&owner].rhythm;
+            let span = gap * u64::from(self.idle(owner));
+            let idles = match self.now - last {
+                _ if gap >= 250_000 => 0,
+                passed if passed >= (4 * span).max(1) => u64::MAX,
+                passed => span.saturating_sub(passed),
+            };
+            if best.is_none_or(|(most, _)| idles > most) {
+                best = Some((idles, number));
+            }
+        }
+        best.map(|(_, number)| number)
     }
 
     /// The longest idle server of each tenant above its share, the longest idle of these.
@@ -74,10 +108,11 @@ impl Reference {
         ripe.min().map(|(_, _, number)| number)
     }
 
-    pub(super) fn sieve(&mut self, need: u64) -> Option<usize> {
+    pub(super) fn sieve(&mut self, need: u64, band: usize) -> Option<usize> {
         let ripe = |number: usize| match self.servers[number].state {
             State::Idle { since, .. } => {
                 let owner = self.servers[number].tenant;
+                let need = self.need(owner, band, need);
                 since + need <= self.now && !self.over_share(owner) && self.above_reserve(owner)
             }
             _ => false,
@@ -108,7 +143,7 @@ impl Reference {
         while self.staying() > self.working {
             let first = self.idle_servers().first().map(|(_, _, number)| *number);
             let oldest = first.filter(|_| self.overreserved());
-            let Some(victim) = self.borrowed(|_, _| true).or_else(|| self.sieve(0)).or(oldest) else {
+            let Some(victim) = self.borrowed(|_, _| true).or_else(|| self.sieve(0, 0)).or(oldest) else {
                 return;
             };
             self.close(victim, CloseReason::Capacity, None);
