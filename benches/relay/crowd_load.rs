@@ -50,6 +50,8 @@ pub(crate) struct Outcome {
     /// The most that Postgres ever had.
     pub(crate) servers: u64,
     pub(crate) seconds: f64,
+    /// Logins to Postgres per second.
+    pub(crate) logins: f64,
 }
 
 /// What all clients share.
@@ -89,14 +91,14 @@ pub(crate) async fn run(
         let mut tasks = JoinSet::new();
         let count = clients.len() as u64;
         for (number, (name, tenant, is_quiet, habit)) in (0_u64..).zip(clients) {
-            let login = peer.login_to(&name, DATABASE)?;
-            let client = Client::login(&login, number).await.context("a tenant's client")?;
+            let client = log_in(peer, &name, number).await?;
             let (shared, peer) = (shared.clone(), peer.clone());
             let ask = Asking { name, tenant, is_quiet, habit, offset: (number, count) };
             tasks.spawn_local(async move { ask.all_the_time(client, &peer, &shared).await });
         }
         sleep(WARM_UP).await;
         shared.counts.set(true);
+        let before = database.logins().await?;
         let began = now();
         let mut servers = 0;
         while began.elapsed() < Duration::from_secs(seconds) {
@@ -106,13 +108,14 @@ pub(crate) async fn run(
         shared.counts.set(false);
         shared.ends.set(true);
         let seconds = began.elapsed().as_secs_f64();
+        let logins = (database.logins().await? - before) / seconds;
         tasks.abort_all();
         while tasks.join_next().await.is_some() {}
-        anyhow::Ok((servers, seconds))
+        anyhow::Ok((servers, seconds, logins))
     };
-    let (servers, seconds) = local.run_until(work).await?;
+    let (servers, seconds, logins) = local.run_until(work).await?;
     let quiet = std::mem::take(&mut *shared.quiet.borrow_mut());
-    Ok(Outcome { quiet, noisy_done: shared.noisy_done.get(), servers, seconds })
+    Ok(Outcome { quiet, noisy_done: shared.noisy_done.get(), servers, seconds, logins })
 }
 
 /// One client.
@@ -162,12 +165,7 @@ impl Asking {
                 // What an application does: it connects again, after a moment.
                 sleep(RETRY).await;
                 nonce += 10_000_000;
-                client = loop {
-                    match Client::login(&peer.login_to(&self.name, DATABASE)?, nonce).await {
-                        Ok(client) => break client,
-                        Err(_) => sleep(RETRY).await,
-                    }
-                };
+                client = log_in(peer, &self.name, nonce).await?;
             }
         }
         Ok(())
@@ -187,7 +185,22 @@ impl Asking {
     }
 }
 
+/// Logs in; a proxy that has no server for that at present is asked again.
+async fn log_in(peer: &Peer, name: &str, nonce: u64) -> Result<Client> {
+    let login = peer.login_to(name, DATABASE)?;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match Client::login(&login, nonce + tries * 100_000_000).await {
+            Ok(client) => return Ok(client),
+            Err(error) if tries >= TRIES => return Err(error).context("a tenant's client"),
+            Err(_) => sleep(RETRY).await,
+        }
+    }
+}
+
 /// Time that does not count.
 const WARM_UP: Duration = Duration::from_secs(3);
 const SAMPLE: Duration = Duration::from_millis(40);
 const RETRY: Duration = Duration::from_millis(100);
+const TRIES: u64 = 50;

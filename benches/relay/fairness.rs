@@ -119,6 +119,7 @@ async fn table(
         "never served",
         "Jain",
         "noisy tx/s",
+        "logins/s",
         "most servers",
     ];
     let mut table = Table::new(header);
@@ -146,9 +147,9 @@ async fn table(
     Ok(table.finish())
 }
 
-fn row(label: String, outcome: Outcome, experiment: &Experiment, noisy: Group) -> [String; 11] {
+fn row(label: String, outcome: Outcome, experiment: &Experiment, noisy: Group) -> [String; 12] {
     let seconds = outcome.seconds;
-    let Outcome { quiet, noisy_done, servers, .. } = outcome;
+    let Outcome { quiet, noisy_done, servers, logins, .. } = outcome;
     let mut waits: Vec<u64> = quiet.iter().flat_map(|tenant| tenant.waits_us.iter().copied()).collect();
     let done = waits.len() as f64;
     let mut at = |per_mille| number(percentile(&mut waits, per_mille).map(|us| us as f64 / 1e3));
@@ -176,7 +177,20 @@ fn row(label: String, outcome: Outcome, experiment: &Experiment, noisy: Group) -
         Habit::Every { .. } | Habit::Always { .. } => never.to_string(),
     };
     let noise = if noisy.tenants == 0 { "–".to_owned() } else { number(Some(noisy_done as f64 / seconds)) };
-    [label, p50, p99, p999, worst, of_rate, lost.to_string(), never, jain, noise, servers.to_string()]
+    [
+        label,
+        p50,
+        p99,
+        p999,
+        worst,
+        of_rate,
+        lost.to_string(),
+        never,
+        jain,
+        noise,
+        number(Some(logins)),
+        servers.to_string(),
+    ]
 }
 
 /// Waits until the servers of the proxy before have gone.

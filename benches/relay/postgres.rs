@@ -100,6 +100,14 @@ impl Database {
         Ok(count.parse()?)
     }
 
+    /// Logins to the database since it was made, as far as Postgres has counted them.
+    pub(crate) async fn logins(&self) -> Result<f64> {
+        let sql = format!("SELECT sessions::text FROM pg_stat_database WHERE datname = '{DATABASE}'");
+        let rows = self.cluster.psql(&sql).await?;
+        let count = rows.into_iter().flatten().flatten().next().context("no count of logins")?;
+        Ok(count.parse()?)
+    }
+
     /// Protocols and ciphers of all server connections that have TLS, each named once.
     pub(crate) async fn ciphers(&self) -> Result<String> {
         let sql = "SELECT string_agg(DISTINCT concat_ws(' with ', s.version, s.cipher), ', ') \

@@ -172,3 +172,34 @@ fn half_the_weight_twice_is_the_whole_weight_once_for_the_others() {
     let (whole, halves) = (run(false), run(true));
     assert!((whole / halves - 1.0).abs() < 0.1, "the others got {whole} and {halves} slot-microseconds");
 }
+
+/// Twenty quiet tenants, each with a query every twenty milliseconds, and one noisy one on twenty servers: one too few.
+#[test]
+fn with_one_server_too_few_the_quiet_ones_keep_nearly_all_of_theirs() {
+    let mut cluster = Cluster::new(BudgetConfig::new(20), 13);
+    let mut quiet = Vec::new();
+    for number in 0..20 {
+        let tenant = cluster.tenant(number, allowance(1, 1, 10));
+        cluster.clients(clients(tenant, 1, 300, 20_000));
+        quiet.push(tenant);
+    }
+    let noisy = cluster.tenant(100, allowance(1, 5, 10));
+    cluster.clients(Clients { tenant: noisy, clients: 200, hold_us: 5_000, think_us: 300, from_us: SECOND });
+    cluster.measure_from = tenantry::time::Moment(3 * SECOND);
+    cluster.run_until(3 * SECOND);
+    let before = cluster.world.opens;
+    cluster.run_until(13 * SECOND);
+    let logins = (cluster.world.opens - before) / 10;
+    let waits: Vec<u64> = quiet.iter().flat_map(|tenant| cluster.services[tenant].waits_us.clone()).collect();
+    let missed = waits.iter().filter(|wait| **wait > 0).count();
+    let p99 = quiet.iter().map(|tenant| cluster.wait_us(*tenant, 990)).max().unwrap_or(0);
+    let done = waits.len();
+    eprintln!(
+        "logins {logins} missed {missed} of {done} p99 {p99} noisy {}",
+        cluster.services[&noisy].waits_us.len() / 10
+    );
+    assert!(
+        missed * 6 < done && p99 < 25_000,
+        "{missed} of {done} waited, {logins} logins a second, p99 {p99} us"
+    );
+}

@@ -72,8 +72,11 @@ fn tiers(tenants: &[&Tenant]) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING);
     table.set_header(["tier", "tenants", "reserves", "floors", "shares", "ceilings", "users"]);
-    for tier in Tier::ALL {
-        let members: Vec<&&Tenant> = tenants.iter().filter(|tenant| tenant.tier == tier).collect();
+    // Those whose tier the proxy chooses begin as cold, and are a row of their own.
+    let written = Tier::ALL.map(|tier| (tier.as_str(), Some(tier)));
+    for (name, tier) in written.into_iter().chain([("auto", None)]) {
+        let is_member = |tenant: &&&Tenant| tenant.tiers.is_none().then_some(tenant.tier) == tier;
+        let members: Vec<&&Tenant> = tenants.iter().filter(is_member).collect();
         if members.is_empty() {
             continue;
         }
@@ -83,7 +86,7 @@ fn tiers(tenants: &[&Tenant]) -> Table {
         let ceilings = members.iter().map(|tenant| tenant.allowance.ceiling);
         let (least, most) = (ceilings.clone().min().unwrap_or(0), ceilings.max().unwrap_or(0));
         table.add_row([
-            tier.as_str().to_owned(),
+            name.to_owned(),
             members.len().to_string(),
             sum(|tenant| tenant.allowance.reserve),
             sum(|tenant| tenant.allowance.floor),
