@@ -32,7 +32,7 @@ struct Experiment {
 const fn experiments() -> [Experiment; 6] {
     [
         Experiment {
-            title: "one noisy tenant (200 clients, 5 ms each) beside 20 quiet ones (a client each, a query every 20 ms), 20 servers",
+            title: "a noisy tenant (200 clients, 5 ms) beside 20 quiet ones (a query every 20 ms), 20 servers",
             cap: 20,
             pools: &[20, 2],
             quiet: Group { tenants: 20, clients: 1, habit: Habit::Every { pause_ms: 20, work_ms: 0 } },
@@ -48,7 +48,7 @@ const fn experiments() -> [Experiment; 6] {
             seconds: 15,
         },
         Experiment {
-            title: "10 noisy tenants (50 clients each, 10 ms) beside 190 quiet ones (a query of 2 ms every 250 ms), 100 servers",
+            title: "10 noisy tenants (50 clients, 10 ms) beside 190 quiet ones (2 ms every 250 ms), 100 servers",
             cap: 100,
             pools: &[100, 10],
             quiet: Group { tenants: 190, clients: 1, habit: Habit::Every { pause_ms: 250, work_ms: 2 } },

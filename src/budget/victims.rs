@@ -2,7 +2,8 @@
 //!
 //! Owns rule 4.4 b to d: first what others borrowed, longest idle first; then, rather than breaking into a share, the
 //! next release of a borrower; then, of servers within their owners' shares, by SIEVE one that has long been unused, or
-//! else the one that will be used again last. Servers under a reserve are never taken for others. Each answer "none" says when to ask again. Also owns the sums over tenants that these questions need.
+//! else the one that will be used again last. Servers under a reserve are never taken for others. Each answer "none"
+//! says when to ask again. Also owns the sums over tenants that these questions need.
 
 use super::links::List;
 use super::scheduler::Scheduler;
@@ -100,9 +101,9 @@ impl Scheduler {
         self.sieve(age, band).map_err(|at| (Blocked::NoIdleServer, at.min(later)))
     }
 
-    /// Of idle servers within their owners' shares that were all used a moment ago, the one that will be used again last. With
-    /// one server too few for tenants that ask in turns, the one that was used longest ago is the very next to be used: whoever
-    /// takes that makes all of them log in again, one after the other.
+    /// Of idle servers within their owners' shares that were all used a moment ago, the one that will be used again last.
+    /// With one server too few for tenants that ask in turns, the one that was used longest ago is the very next to be
+    /// used: whoever takes that makes all of them log in again, one after the other.
     fn needed_last(&self, band: Band) -> Result<u32, Moment> {
         if self.totals.sum.idle_within == 0 {
             return Err(Moment::NEVER);
@@ -130,8 +131,8 @@ impl Scheduler {
         best.map(|(_, key)| key).ok_or(soonest)
     }
 
-    /// Until when a server is no one's but its owner's, because that would have it back at once: nobody above the floor takes
-    /// what is below another's floor before it is stale.
+    /// Until when a server is no one's but its owner's, because that would have it back at once: nobody above the floor
+    /// takes what is below another's floor before it is stale.
     fn spared_until(&self, owner: &TenantState, since: Moment, band: Band) -> Moment {
         let is_floor = owner.band(owner.servers().saturating_sub(1)) == Band::Floor;
         if is_floor && band > Band::Floor {

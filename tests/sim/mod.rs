@@ -3,6 +3,7 @@
 mod chaos;
 mod cluster;
 mod differential;
+mod evictions;
 mod exchange;
 mod exhaustive;
 mod fairness;
