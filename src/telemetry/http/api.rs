@@ -1,7 +1,7 @@
 //! What operators ask of one tenant, and order for it: `/api/v1/tenants/NAME/...`.
 //!
 //! Owns paths, parameters and answers (JSON). Reading is open as the metrics are; orders need the token of the
-//! configuration. Must not know how an order is carried out ([`Source`]).
+//! configuration. Must not know how an order is carried out (`telemetry::Source`).
 //!
 //! | request | parameters | does |
 //! |---|---|---|
