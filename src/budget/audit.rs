@@ -196,6 +196,7 @@ impl Count {
 fn add(sum: &mut Part, part: Part) {
     sum.idle_over = sum.idle_over.saturating_add(part.idle_over);
     sum.idle_within = sum.idle_within.saturating_add(part.idle_within);
+    sum.idle_floor = sum.idle_floor.saturating_add(part.idle_floor);
     sum.reserved = sum.reserved.saturating_add(part.reserved);
     sum.returning = sum.returning.saturating_add(part.returning);
     sum.stopped = sum.stopped.saturating_add(part.stopped);

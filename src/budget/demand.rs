@@ -42,10 +42,11 @@ impl Demand {
     }
 
     /// A request came. Returns whether a window has ended, so that the need is worth looking at.
-    pub(super) fn count_arrival(&mut self, now: Moment, expected_us: u64) -> bool {
+    /// `busy` servers work for it meanwhile: what has not ended is needed as well.
+    pub(super) fn count_arrival(&mut self, now: Moment, expected_us: u64, busy: u32) -> bool {
         let ended = now.micros_since(self.from) >= WINDOW_US;
         if ended {
-            self.end_window(now, expected_us);
+            self.end_window(now, expected_us, busy);
         }
         self.arrivals = self.arrivals.saturating_add(1);
         let gap_us = u32::try_from(now.micros_since(self.last)).unwrap_or(u32::MAX).min(LONG_GAP_US);
@@ -96,13 +97,13 @@ impl Demand {
         })
     }
 
-    fn end_window(&mut self, now: Moment, expected_us: u64) {
+    fn end_window(&mut self, now: Moment, expected_us: u64, busy: u32) {
         let mean_us = self.held_us.checked_div(u64::from(self.finished)).unwrap_or(expected_us);
         let span = now.micros_since(self.from).max(1);
         let work = u128::from(self.arrivals).saturating_mul(u128::from(mean_us)) << 8;
         let load = u32::try_from(work / u128::from(span)).unwrap_or(u32::MAX);
         let peak = decayed(self.peak, now.micros_since(self.peak_at));
-        (self.peak, self.peak_at) = (peak.max(load), now);
+        (self.peak, self.peak_at) = (peak.max(load).max(busy.saturating_mul(256)), now);
         if self.finished > 0 && self.learnt >= LEARNING {
             self.approach(mean_us, USUAL_WINDOWS);
         }
@@ -150,7 +151,7 @@ mod tests {
     /// So many arrivals a second, each held for so long, for so many seconds.
     fn run(demand: &mut Demand, from: u64, seconds: u64, rate: u64, held_us: u64) -> u64 {
         for n in 0..seconds * rate {
-            demand.count_arrival(Moment(from + n * SECOND / rate), held_us);
+            demand.count_arrival(Moment(from + n * SECOND / rate), held_us, 0);
             demand.count_hold(held_us);
         }
         from + seconds * SECOND
@@ -183,7 +184,7 @@ mod tests {
     #[test]
     fn who_asks_in_time_is_expected_and_who_has_stopped_is_not() {
         let mut demand = Demand::new(Moment(0));
-        demand.count_arrival(Moment(60 * SECOND), 0);
+        demand.count_arrival(Moment(60 * SECOND), 0, 0);
         assert_eq!(demand.idles_for_us(Moment(60 * SECOND + 9), 1), Some(0), "nothing is known of it");
         let now = run(&mut demand, 61 * SECOND, 1, 50, 1_000) - 20_000;
         let idles = demand.idles_for_us(Moment(now + 5_000), 1).unwrap();

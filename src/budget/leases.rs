@@ -35,8 +35,8 @@ impl Scheduler {
             return Ok(());
         };
         let state = &mut self.tenants.table[key];
-        if state.demand.count_arrival(self.now, state.hold_us) {
-            out.push(Output::Needs { tenant, need: state.demand.need(self.now) });
+        if state.demand.count_arrival(self.now, state.hold_us, state.busy) {
+            out.push(Output::Needs { tenant, need: state.need(self.now) });
         }
         state.forget_past_halt(self.now);
         let may_begin = if exempt { Ok(self.now) } else { state.rate.ask(self.now) };
@@ -73,10 +73,12 @@ impl Scheduler {
         Ok(())
     }
 
-    pub(super) fn cancel(&mut self, request: RequestId) -> Result<(), Refusal> {
+    pub(super) fn cancel(&mut self, request: RequestId, out: &mut Vec<Output>) -> Result<(), Refusal> {
         let waiter = self.waiters.find(request).ok_or(Refusal::UnknownRequest)?;
         let key = self.waiters.table[waiter].tenant;
         self.waiters.remove(waiter, &mut self.tenants.table[key]);
+        // Whoever stood behind it may not have to wait for what it waited for.
+        self.serve_idle(key, out);
         self.resync(key);
         Ok(())
     }

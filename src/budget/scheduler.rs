@@ -163,7 +163,7 @@ impl Scheduler {
             Input::Acquire { request, tenant, deadline, prefer, exempt } => {
                 self.acquire(Asked { request, tenant, deadline, prefer, exempt }, out)
             }
-            Input::Cancel { request } => self.cancel(request),
+            Input::Cancel { request } => self.cancel(request, out),
             Input::Release { server, condition } => self.release(server, condition, out),
             Input::Opened { server } => self.opened(server, out),
             Input::OpenFailed { permit, failure } => self.open_failed(permit, failure, out),
@@ -186,7 +186,6 @@ impl Scheduler {
         };
         self.shed(out);
         self.supply(out);
-        self.note_obstacles();
         self.note_newcomer();
         self.finish_step(out);
         handled

@@ -144,7 +144,7 @@ impl Scheduler {
     }
 
     /// Gives idle servers to waiters that nothing stops any more.
-    fn serve_idle(&mut self, key: u32, out: &mut Vec<Output>) {
+    pub(super) fn serve_idle(&mut self, key: u32, out: &mut Vec<Output>) {
         loop {
             let tenant = &self.tenants.table[key];
             let Some(slot) = tenant.resting.front() else { return };

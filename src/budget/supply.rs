@@ -30,6 +30,7 @@ impl Scheduler {
                 Gate::Shut(until) => {
                     self.blocked = [Some(Blocked::Unreachable); LANES as usize];
                     self.retry_at = until;
+                    self.note_obstacles();
                     return;
                 }
             }
@@ -39,6 +40,7 @@ impl Scheduler {
                 barred |= self.bar(lane, why);
             }
         }
+        self.note_obstacles();
         // Slack ends patience and loosens every brake.
         if (barred != 0 || !self.patients.is_empty()) && !self.slack() {
             let stale = self.slots.oldest_idle().map(|since| since.0.saturating_add(self.config.stale_us));

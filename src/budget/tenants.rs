@@ -92,6 +92,8 @@ pub(super) struct Part {
     pub(super) idle_over: u32,
     /// Idle servers of a tenant within its share, above its reserve.
     pub(super) idle_within: u32,
+    /// Those of them whose owner has no more than its floor.
+    pub(super) idle_floor: u32,
     /// Servers under the reserve, in any state but closing.
     pub(super) reserved: u32,
     /// Running short leases above the share.
@@ -182,6 +184,11 @@ impl TenantState {
 
     pub(super) const fn waiters(&self) -> u32 {
         self.queue.len()
+    }
+
+    /// Servers that it needs, in 1/256: by what came lately, and at least those that work for it.
+    pub(super) fn need(&self, now: Moment) -> u32 {
+        self.demand.need(now).max(self.busy.saturating_mul(256))
     }
 
     /// A halt that is over leaves nothing behind, unless somebody waited for that.

@@ -25,7 +25,15 @@ pub(super) type Obstacle = (Blocked, Moment);
 
 impl Totals {
     pub(super) const fn new() -> Self {
-        let sum = Part { idle_over: 0, idle_within: 0, reserved: 0, returning: 0, long: [0, 0], stopped: 0 };
+        let sum = Part {
+            idle_over: 0,
+            idle_within: 0,
+            idle_floor: 0,
+            reserved: 0,
+            returning: 0,
+            long: [0, 0],
+            stopped: 0,
+        };
         Self { sum, lenders: List::new() }
     }
 }
@@ -41,6 +49,7 @@ impl Scheduler {
         }
         if !tenant.is_over_share() {
             part.idle_within = if tenant.is_above_reserve() { tenant.idle } else { 0 };
+            part.idle_floor = if is_at_floor(tenant) { part.idle_within } else { 0 };
             return part;
         }
         let excess = tenant.servers().saturating_sub(tenant.allowance.share);
@@ -64,6 +73,7 @@ impl Scheduler {
         let sum = &mut self.totals.sum;
         replace(&mut sum.idle_over, before.idle_over, part.idle_over);
         replace(&mut sum.idle_within, before.idle_within, part.idle_within);
+        replace(&mut sum.idle_floor, before.idle_floor, part.idle_floor);
         replace(&mut sum.reserved, before.reserved, part.reserved);
         replace(&mut sum.returning, before.returning, part.returning);
         replace(&mut sum.stopped, before.stopped, part.stopped);
@@ -105,20 +115,25 @@ impl Scheduler {
     /// With one server too few for tenants that ask in turns, the one that was used longest ago is the very next to be
     /// used: whoever takes that makes all of them log in again, one after the other.
     fn needed_last(&self, band: Band) -> Result<u32, Moment> {
-        if self.totals.sum.idle_within == 0 {
-            return Err(Moment::NEVER);
+        if let Some(later) = self.none_within(band) {
+            return Err(later);
         }
         let mut best: Option<(u64, u32)> = None;
         let mut soonest = Moment::NEVER;
         for key in self.slots.by_age.iter(&self.slots.table) {
             let slot = &self.slots.table[key];
             let State::Idle { since } = slot.state else { continue };
+            let fresh_until = Age::at_least(self.config.idle_age_us).ripe(since);
+            if fresh_until > self.now {
+                // So are all that follow.
+                soonest = soonest.min(fresh_until);
+                break;
+            }
             let owner = &self.tenants.table[slot.tenant];
             if owner.is_over_share() || !owner.is_above_reserve() || owner.resting.back() != Some(key) {
                 continue;
             }
-            let age = Age::at_least(self.config.idle_age_us);
-            let ripe = age.ripe(since).max(self.spared_until(owner, since, band));
+            let ripe = fresh_until.max(self.spared_until(owner, since, band));
             if ripe > self.now {
                 soonest = soonest.min(ripe);
                 continue;
@@ -131,10 +146,24 @@ impl Scheduler {
         best.map(|(_, key)| key).ok_or(soonest)
     }
 
+    /// If nobody of that band can have an idle server within its owner's share: from when on perhaps.
+    fn none_within(&self, band: Band) -> Option<Moment> {
+        let sum = &self.totals.sum;
+        if sum.idle_within == 0 {
+            return Some(Moment::NEVER);
+        }
+        let oldest = self.slots.oldest_idle().map_or(Moment::NEVER, |since| self.stale_at(since));
+        (sum.idle_floor == sum.idle_within && band > Band::Floor && oldest > self.now).then_some(oldest)
+    }
+
+    const fn stale_at(&self, since: Moment) -> Moment {
+        Moment(since.0.saturating_add(self.config.stale_us))
+    }
+
     /// Until when a server is no one's but its owner's, because that would have it back at once: nobody above the floor
     /// takes what is below another's floor before it is stale.
     fn spared_until(&self, owner: &TenantState, since: Moment, band: Band) -> Moment {
-        let is_floor = owner.band(owner.servers().saturating_sub(1)) == Band::Floor;
+        let is_floor = is_at_floor(owner);
         if is_floor && band > Band::Floor {
             Moment(since.0.saturating_add(self.config.stale_us))
         } else {
@@ -211,8 +240,8 @@ impl Scheduler {
     /// SIEVE over idle servers within their owners' shares that have been idle for long enough: the hand passes servers
     /// in the order of their birth, spares once those that were used since it came by, and takes the first other one.
     fn sieve(&mut self, age: Age, band: Band) -> Result<u32, Moment> {
-        if self.totals.sum.idle_within == 0 {
-            return Err(Moment::NEVER);
+        if let Some(later) = self.none_within(band) {
+            return Err(later);
         }
         let oldest = self.slots.oldest_idle().map_or(Moment::NEVER, |since| age.ripe(since));
         if oldest > self.now {
@@ -237,6 +266,11 @@ impl Scheduler {
         }
         Err(soonest)
     }
+}
+
+/// Whether the tenant has no more than its floor.
+fn is_at_floor(tenant: &TenantState) -> bool {
+    tenant.band(tenant.servers().saturating_sub(1)) == Band::Floor
 }
 
 /// How long a server must have been idle before it is taken.

@@ -161,7 +161,7 @@ impl Scheduler {
             halted: tenant.halted(self.now),
             rate: tenant.rate.limit(),
             usual_hold_us: tenant.demand.usual_us(),
-            need: tenant.demand.need(self.now),
+            need: tenant.need(self.now),
         })
     }
 

@@ -76,24 +76,26 @@ pub fn why(args: &TenantArgs) -> Result<(), Failure> {
 /// # Errors
 /// As [`why`]; and if its transactions, or servers, are not gone in the time that was given for that.
 pub fn halt(order: &str, args: &HaltArgs) -> Result<(), Failure> {
+    if args.wait.is_some_and(|patience| args.span.is_some_and(|span| span <= patience)) {
+        return Err(Failure::usage("`--wait` must be shorter than `--for`: what is waited for ends then"));
+    }
     let proxy = Proxy::find(&args.tenant)?;
     let span =
         args.span.map(|span| ("for", humantime::format_duration(span).to_string().replace(' ', "%20")));
     let name = &args.tenant.name;
     let mut answer = proxy.ask("POST", name, order, span.as_slice())?;
     let Some(patience) = args.wait else { return say(&args.tenant, &answer) };
-    if args.span.is_some_and(|span| span <= patience) {
-        return Err(Failure::usage("`--wait` must be shorter than `--for`: what is waited for ends then"));
-    }
     let mut patience = patience;
     loop {
         let servers = |state: &str| answer["servers"][state].as_u64().unwrap_or(0);
         let left = match order {
             "drain" => ["login", "idle", "busy", "closing"].map(servers).iter().sum(),
-            // Those that clients keep between transactions are in no transaction.
-            _ => servers("busy").saturating_sub(servers("pinned")),
+            // The tenant's listener is in no transaction.
+            _ => servers("busy").saturating_sub(servers("listener")),
         };
-        if answer["halted"]["how"] != order {
+        // No worker has met it: there is nothing to wait for.
+        let is_unknown = answer["workers"] == 0;
+        if !is_unknown && answer["halted"]["how"] != order {
             return Err(Failure::runtime(format_args!("{order} of {name} has ended")));
         }
         if left == 0 {

@@ -117,13 +117,14 @@ fn warnings(cluster: &Cluster, budget: u32, tenants: &[&Tenant]) -> Vec<SumWarni
         warnings.push(SumWarning { text });
     }
     // With "auto" the default ceilings were chosen before the budget was known; there it says nothing.
-    let above = tenants.iter().filter(|tenant| tenant.allowance.ceiling > budget);
+    let above = tenants.iter().filter(|tenant| tenant.highest_ceiling() > budget);
     let first =
         above.min_by_key(|tenant| &tenant.name).filter(|_| cluster.max_connections != MaxConnections::Auto);
     if let Some(first) = first {
         let text = format!(
             "cluster `{name}`: tenant `{}` has a ceiling of {}, the budget is {budget}: the ceiling has no effect",
-            first.name, first.allowance.ceiling
+            first.name,
+            first.highest_ceiling()
         );
         warnings.push(SumWarning { text });
     }

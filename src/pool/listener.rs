@@ -21,7 +21,7 @@ use tokio::task::spawn_local;
 
 use super::desk::{Acquired, Pool};
 use super::lease::{Lease, Leftover, Ticket};
-use super::listening::Stage;
+use super::listening::{Book, Stage};
 use super::tenant::TenantState;
 use crate::error::{ClientError, Fault, SqlState};
 use crate::ids::ClientId;
@@ -89,17 +89,19 @@ impl Listener {
     async fn run(mut self, lease: Lease) {
         let mut next = Some((lease, false));
         let mut pause = FIRST_PAUSE;
+        let mut unrestored = 0_u32;
         while let Some((mut lease, is_foreign)) = next {
             self.exchange = Exchange::default();
             self.has_listened = false;
             match self.serve(&mut lease, is_foreign).await {
                 End::Unwanted => {
-                    self.tenant.listening.book.borrow_mut().close();
+                    self.close(&mut self.tenant.listening.book.borrow_mut());
                     lease.give_back(Leftover::State);
                     return;
                 }
                 End::Lost => {}
             }
+            let had_restored = self.lost_at.is_none();
             self.lost_at.get_or_insert_with(SystemTime::now);
             tracing::warn!(
                 customer_id = %self.tenant.tenant().name, reason = "listener_lost", "the listener was lost"
@@ -110,7 +112,9 @@ impl Listener {
             }
             self.tenant.listening.book.borrow_mut().lose();
             lease.give_back(Leftover::Work);
-            if self.has_listened {
+            // One that took over everything is sought again at once; of those that did not, a few are.
+            unrestored = if had_restored { 0 } else { unrestored.saturating_add(1) };
+            if self.has_listened && unrestored < MANY_LOSSES {
                 pause = FIRST_PAUSE;
             } else {
                 // One that logs in and cannot listen (a standby) is not tried again and again without a pause.
@@ -218,6 +222,14 @@ impl Listener {
         counters.notifications = counters.notifications.saturating_add(count);
     }
 
+    /// Nobody wants a listener any more. Those are told of a loss who are still there: what they went back with may lack it.
+    fn close(&self, book: &mut Book) {
+        if let Some(since) = self.lost_at {
+            book.tell_behind(&may_be_lost(since));
+        }
+        book.close();
+    }
+
     /// Another server, once there is one; `None` if none is wanted any more. With it comes whether it was leased, not a
     /// client's.
     async fn regain(&self) -> Option<(Lease, bool)> {
@@ -238,7 +250,7 @@ impl Listener {
                             return Some((lease, false));
                         }
                     } else if !book.is_wanted() {
-                        book.close();
+                        self.close(&mut book);
                         return None;
                     }
                 }
@@ -308,6 +320,8 @@ fn may_be_lost(since: SystemTime) -> Vec<u8> {
 }
 
 const READ_BYTES: usize = 16 * 1024;
+/// So many listeners may be lost one behind the other before they had taken over, until the next one has to wait.
+const MANY_LOSSES: u32 = 10;
 /// Pauses between two tries to get a server.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

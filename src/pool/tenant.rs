@@ -198,8 +198,8 @@ impl TenantState {
             self.functions.reads_sequences.set(true);
         }
         *self.bounds.borrow_mut() = Rc::new(bounds_of(&tenant));
-        *self.tenant.borrow_mut() = tenant;
-        self.keep_standing();
+        let before = self.tenant.replace(tenant);
+        self.keep_standing(before.tier);
         if let Some(profile) = profile {
             *self.profile.borrow_mut() = profile;
             self.epoch.set(self.epoch.get().wrapping_add(1));
@@ -212,9 +212,10 @@ impl TenantState {
     }
 
     /// What the proxy has learnt of its need holds under another configuration too.
-    fn keep_standing(&self) {
+    /// One whose tier was written begins in that: it may need it.
+    fn keep_standing(&self, before: Tier) {
         let tenant = self.tenant();
-        let begins = tenant.tiers.is_some().then(|| Standing::new(tenant.tier));
+        let begins = tenant.tiers.is_some().then(|| Standing::new(before));
         let standing = begins.map(|begins| self.standing.get().unwrap_or(begins));
         self.standing.set(standing);
         if let Some(standing) = standing {
@@ -224,7 +225,11 @@ impl TenantState {
 
     /// It has the limits of this tier from now on; `None` if its tier is written.
     pub(super) fn enter_tier(&self, tier: Tier) -> Option<Arc<Tenant>> {
-        let tenant = Arc::new(self.tenant().in_tier(tier)?);
+        let now = self.tenant();
+        if now.tiers.is_some() && now.tier == tier {
+            return Some(now);
+        }
+        let tenant = Arc::new(now.in_tier(tier)?);
         *self.tenant.borrow_mut() = tenant.clone();
         Some(tenant)
     }

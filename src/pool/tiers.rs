@@ -8,13 +8,16 @@ use std::rc::Rc;
 use super::desk::Shared;
 use super::tenant::TenantState;
 use crate::budget::Input;
-use crate::tenant::{Tier, Tiering};
+use crate::tenant::{Standing, Tier, Tiering};
 use crate::time::Moment;
 
 /// A tenant needs this much, in 1/256 servers.
 pub(super) fn look_at(shared: &Rc<Shared>, state: &Rc<TenantState>, now: Moment, need: u32) {
     let (tiering, ranks) = &*shared.tiering.borrow();
-    let Some(mut standing) = state.standing.get() else { return };
+    let Some(mut standing) = state.standing.get() else {
+        // Its tier has been written meanwhile.
+        return ranks.forget(state.rank.take());
+    };
     let before = standing.tier();
     let changed = match tiering {
         Tiering::Static => false,
@@ -30,7 +33,7 @@ pub(super) fn look_at(shared: &Rc<Shared>, state: &Rc<TenantState>, now: Moment,
     }
 }
 
-/// Looks at tenants that are not cold, or are ranked, although nothing may have come of them.
+/// Looks at tenants that are not cold, work, or are ranked, although nothing may have come of them.
 pub(super) fn look_around(shared: &Rc<Shared>) {
     let now = shared.clock.now();
     let tenants: Vec<_> =
@@ -48,7 +51,8 @@ pub(super) fn look_around(shared: &Rc<Shared>) {
 }
 
 fn is_worth_it(state: &TenantState) -> bool {
-    state.rank.get().is_some() || state.standing.get().is_some_and(|standing| standing.tier() != Tier::Cold)
+    let is_chosen = |standing: Standing| standing.tier() != Tier::Cold || state.clients.active.get() > 0;
+    state.rank.get().is_some() || state.standing.get().is_some_and(is_chosen)
 }
 
 /// The tenant has the limits of another tier from now on.

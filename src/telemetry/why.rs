@@ -86,6 +86,7 @@ impl Explained {
                 "busy": sum(|worker| worker.budget.tenant.busy),
                 "closing": sum(|worker| worker.budget.tenant.closing),
                 "pinned": sum(|worker| worker.pins),
+                "listener": sum(|worker| worker.listeners),
                 "floor": limit(|allowance| allowance.floor),
                 "share": limit(|allowance| allowance.share),
                 "ceiling": limit(|allowance| allowance.ceiling),

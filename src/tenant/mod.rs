@@ -244,6 +244,13 @@ pub struct Tenant {
 }
 
 impl Tenant {
+    /// Servers that it never exceeds, whichever tier the proxy chooses.
+    #[must_use]
+    pub fn highest_ceiling(&self) -> u32 {
+        let tiers = self.tiers.iter().flat_map(|tiers| tiers.iter());
+        tiers.map(|allowance| allowance.ceiling).fold(self.allowance.ceiling, u32::max)
+    }
+
     /// The same tenant in another tier, if the proxy chooses its tier.
     #[must_use]
     pub fn in_tier(&self, tier: Tier) -> Option<Self> {

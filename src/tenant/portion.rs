@@ -101,7 +101,8 @@ impl Portion {
         let ceiling = self.of(ceiling);
         Allowance {
             reserve: self.of(reserve),
-            floor: self.of(floor),
+            // A priority and no number of servers: parts of it may add up to more.
+            floor: self.of(floor).max(u32::from(floor > 0 && ceiling > 0)),
             share: self.of(share),
             ceiling,
             weight: self.of(weight).max(1),
@@ -153,7 +154,7 @@ mod tests {
     fn whoever_may_be_served_may_wait_and_has_a_weight() {
         let whole = Allowance { reserve: 1, floor: 1, share: 3, ceiling: 5, weight: 1, max_waiters: 1 };
         let of = |part, whole| Portion::of_part(part).of_allowance(whole);
-        let second = Allowance { reserve: 0, floor: 0, share: 1, ceiling: 2, weight: 1, max_waiters: 1 };
+        let second = Allowance { reserve: 0, floor: 1, share: 1, ceiling: 2, weight: 1, max_waiters: 1 };
         assert_eq!(of(Part::new(1, 2), whole), second);
         assert_eq!(of(Part::new(1, 2), Allowance { max_waiters: 0, ..whole }).max_waiters, 0);
         assert_eq!(of(Part::Nothing, whole).max_waiters, 0);

@@ -108,7 +108,7 @@ impl Names {
 
     /// Login, limit and password.
     fn login(&self, tenant: &Tenant, verifier: Option<&str>) -> String {
-        let (role, ceiling) = (&self.role, tenant.allowance.ceiling);
+        let (role, ceiling) = (&self.role, tenant.highest_ceiling());
         let mut text = format!(
             "-- The limit is the tenant's ceiling: the proxy never asks for more, and nobody else gets more.\n\
              ALTER ROLE {role} WITH LOGIN NOINHERIT CONNECTION LIMIT {ceiling};\n"

@@ -205,7 +205,7 @@ impl<'t> Inspection<'t> {
 
     /// A role's own connection limit.
     fn connection_limit(&mut self, tenant: &'t Tenant, detail: &str) {
-        let ceiling = tenant.allowance.ceiling;
+        let ceiling = tenant.highest_ceiling();
         if detail.parse::<u32>().is_ok_and(|limit| limit < ceiling) {
             let text = format!("the role's CONNECTION LIMIT is {detail}, its ceiling {ceiling}; {MAKE_IT}");
             self.add(Severity::Fault, tenant, text);

@@ -81,6 +81,8 @@ pub struct TenantExplanation {
     pub clients: u32,
     /// Servers that clients keep between transactions.
     pub pins: u32,
+    /// Servers that listen for all of its clients: one, or none.
+    pub listeners: u32,
     /// Why its last server login failed, if none has succeeded since.
     pub login_error: Option<Box<str>>,
 }

@@ -13,7 +13,7 @@ use tokio::task::spawn_local;
 use crate::budget::{Command, Halt};
 use crate::ids::TenantId;
 use crate::pool::{Pool, TenantState};
-use crate::tenant::{Portion, RateLimit};
+use crate::tenant::{Part, Portion, RateLimit};
 use crate::time::Moment;
 
 /// Orders by tenant. Clones share them.
@@ -25,6 +25,8 @@ pub(super) struct Steering(Rc<RefCell<HashMap<TenantId, Orders>>>);
 struct Orders {
     halt: Option<(Halt, Moment)>,
     throttle: Option<(RateLimit, Moment)>,
+    /// How much of the tenant is here, as was said last.
+    portion: Option<Portion>,
 }
 
 impl Steering {
@@ -47,7 +49,7 @@ impl Steering {
             }
         }
         if let Command::Throttle(_, span) = command {
-            self.end_throttle(pool, tenant, portion, span);
+            self.end_throttle(pool, tenant, span);
         }
         let Some(state) = pool.tenant(tenant) else { return };
         self.apply(pool, &state, portion);
@@ -56,6 +58,9 @@ impl Steering {
     /// Has what is in force hold for a tenant that has just been met, or changed.
     pub(super) fn apply(&self, pool: &Pool, state: &Rc<TenantState>, portion: Portion) {
         let now = pool.clock().now();
+        if let Some(orders) = self.0.borrow_mut().get_mut(&state.id) {
+            orders.portion = Some(portion);
+        }
         let mut orders = self.0.borrow().get(&state.id).copied().unwrap_or_default();
         orders.forget_past(now);
         state.set_throttle(orders.throttle.map(|(limit, _)| portion.of_rate(limit)));
@@ -74,14 +79,14 @@ impl Steering {
     }
 
     /// The configured rate holds again when the time is over, if no other throttle does by then.
-    fn end_throttle(&self, pool: &Pool, tenant: TenantId, portion: Portion, span: Duration) {
+    fn end_throttle(&self, pool: &Pool, tenant: TenantId, span: Duration) {
         let (steering, pool) = (self.clone(), pool.clone());
         spawn_local(async move {
             // A millisecond more: the timer must not ring before the moment has passed.
             tokio::time::sleep(span.saturating_add(Duration::from_millis(1))).await;
             if let Some(state) = pool.tenant(tenant) {
-                // With a portion that has changed since, another throttle would be divided again by `allot`.
-                steering.apply(&pool, &state, portion);
+                let orders = steering.0.borrow().get(&tenant).copied().unwrap_or_default();
+                steering.apply(&pool, &state, orders.portion.unwrap_or(Portion::of_part(Part::WHOLE)));
             }
         });
     }

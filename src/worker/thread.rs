@@ -362,6 +362,7 @@ fn explain(floor: &Floor, tenant: TenantId) -> Option<TenantExplanation> {
         tier: state.tier(),
         clients: state.clients.connected.get(),
         pins: state.pins.get(),
+        listeners: u32::from(state.listening.is_on()),
         login_error: state.login_error().map(|error| error.detail.unwrap_or(error.message).into()),
     })
 }

@@ -84,7 +84,11 @@ fn step(world: &mut World, rng: &mut Rng, mix: &Mix) {
             let prefer = rng.pick(&world.servers.keys().copied().collect::<Vec<_>>());
             let patience = [0, 500, 20_000, 1_000_000, 5_000_000].map(|limit| 1 + limit);
             let patience = rng.pick(&patience).unwrap_or(0);
-            world.acquire(tenant, patience, prefer.filter(|_| rng.chance(30)));
+            if rng.chance(10) {
+                world.acquire_exempt(tenant, patience);
+            } else {
+                world.acquire(tenant, patience, prefer.filter(|_| rng.chance(30)));
+            }
         }
         40..65 => {
             if let Some(server) = rng.pick(&world.servers_in(Phase::Busy)) {

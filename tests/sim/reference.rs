@@ -158,7 +158,12 @@ impl Reference {
             Event::Acquire { request, tenant, deadline, prefer } => {
                 self.acquire(request.0, tenant.0, deadline, prefer);
             }
-            Event::Cancel(request) => self.waiters.retain(|waiter| waiter.request != request.0),
+            Event::Cancel(request) => {
+                let gone =
+                    self.waiters.iter().position(|waiter| waiter.request == request.0).expect("it waits");
+                let tenant = self.waiters.remove(gone).tenant;
+                self.serve_idle(tenant);
+            }
             Event::Release(server, condition) => self.release(server, condition),
             Event::Opened(server) => self.opened(server),
             Event::OpenFailed(server, failure) => self.open_failed(server, failure),

@@ -343,3 +343,27 @@ fn who_waits_for_its_rate_is_served_by_what_there_is_while_the_cluster_is_down()
     assert_eq!(rejected(&world.resume(B)), [], "who was paused has all of its time");
     assert_eq!(granted(&wait(&mut world, 100 * MS)), first);
 }
+
+/// Whoever need not wait for the rate stands behind one that must, as long as that is there.
+#[test]
+fn who_goes_makes_room_for_whom_nothing_stops() {
+    let mut world = world(4);
+    lease(&mut world, A, 1).into_iter().for_each(|server| drop(world.release(server, Condition::Clean)));
+    world.set_rate(A, rate(100, 1, 50));
+    let served = granted(&world.acquire(A, SECOND, None).1);
+    world.release(served[0], Condition::Clean);
+    let (first, _) = world.acquire(A, SECOND, None);
+    assert_eq!(granted(&world.acquire_exempt(A, SECOND).1), []);
+    assert_eq!(granted(&world.cancel(first)), served);
+}
+
+/// Servers that work are needed, however long they have: nothing has ended by which the need could be known.
+#[test]
+fn a_tenant_needs_at_least_the_servers_that_work_for_it() {
+    let mut world = world(10);
+    lease(&mut world, A, 6);
+    let need = |world: &World| world.scheduler.tenant(A).expect("it is known").need / 256;
+    assert_eq!(need(&world), 6);
+    wait(&mut world, 900 * SECOND);
+    assert_eq!(need(&world), 6);
+}

@@ -175,13 +175,28 @@ impl World {
         patience_us: u64,
         prefer: Option<ServerId>,
     ) -> (RequestId, Vec<Note>) {
+        self.ask(tenant, patience_us, prefer, false)
+    }
+
+    /// For what is no transaction: no rate holds for it.
+    pub(super) fn acquire_exempt(&mut self, tenant: TenantId, patience_us: u64) -> (RequestId, Vec<Note>) {
+        self.ask(tenant, patience_us, None, true)
+    }
+
+    fn ask(
+        &mut self,
+        tenant: TenantId,
+        patience_us: u64,
+        prefer: Option<ServerId>,
+        exempt: bool,
+    ) -> (RequestId, Vec<Note>) {
         self.next_request += 1;
         let request = RequestId(self.next_request);
         let deadline = Moment(self.now.0.saturating_add(patience_us));
         let waiting = Waiting { tenant, since: self.now, deadline };
         self.waiting.insert(request, waiting);
         self.queues.entry(tenant).or_default().push_back(request);
-        (request, self.must(Input::Acquire { request, tenant, deadline, prefer, exempt: false }))
+        (request, self.must(Input::Acquire { request, tenant, deadline, prefer, exempt }))
     }
 
     /// As the driver does it: what is due by now may be an answer to the request.
