@@ -48,7 +48,8 @@ async fn ask(client: &mut Wire, sql: &str) {
 
 #[tokio::test]
 async fn a_paused_tenants_clients_wait_for_longer_than_their_timeout_and_in_their_order() {
-    let stage = stage(&["acme", "bolt"]).await;
+    // One server: what is granted first is done first.
+    let stage = Stage::start(plan(&["acme", "bolt"]).one_server_each()).await;
     stage.warm_up("acme").await;
     let (mut acme, mut bolt) =
         ([stage.client("acme").await, stage.client("acme").await], stage.client("bolt").await);
