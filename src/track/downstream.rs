@@ -414,6 +414,9 @@ impl Exchange {
             // What it has made may be there for others from here on, and its lease may go on.
             client.functions.forget();
         }
+        if server.status == TxStatus::Idle {
+            server.has_committed(&client.functions);
+        }
         if self.expect.head_is_held() {
             self.pop();
             return Ok(false);

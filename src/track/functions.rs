@@ -11,6 +11,7 @@
 //! functions call them.
 
 mod elsewhere;
+mod makers;
 mod questions;
 mod says;
 
@@ -20,6 +21,8 @@ use std::sync::Arc;
 
 pub use elsewhere::Elsewhere;
 use elsewhere::Shared;
+use makers::Makers;
+pub(super) use makers::Making;
 pub(super) use says::{Knowledge, Says};
 
 use super::answers::{Row, bytes, text_of};
@@ -54,6 +57,8 @@ pub struct Functions {
     newest: RefCell<Newest>,
     /// Those that were found, until it is known what else runs them.
     found: RefCell<Option<Found>>,
+    /// Servers of which it is not known yet whether they have just made some.
+    makers: RefCell<Arc<Makers>>,
     /// The same as all workers of the tenant know it, if it has several.
     shared: RefCell<Option<Arc<Shared>>>,
 }
@@ -284,6 +289,18 @@ impl ServerState {
         functions.hear();
         let behind = self.read_behind.take();
         self.blind |= behind.is_some_and(|behind| behind != functions.knowledge());
+        if behind.is_some() && self.may_have_made.is_none() {
+            self.others_made = functions.makers.borrow().first();
+        }
+    }
+
+    /// It is told that its transaction has ended, and its client will be: from here on others may run what it has made.
+    pub(super) fn has_committed(&mut self, functions: &Functions) {
+        if let Some(before) = &self.may_have_made
+            && self.making.is_none()
+        {
+            self.making = Some(functions.makers.borrow().enter(before.clone()));
+        }
     }
 }
 
@@ -311,7 +328,8 @@ impl Exchange {
         } else if is_blind && let Some(hidden) = client.functions.hidden() {
             hidden.leave_behind(client, server);
         }
-        if let Some(before) = server.may_have_made.take() {
+        let others = server.others_made.take();
+        if let Some(before) = server.may_have_made.take().or(others) {
             self.ask(server, (Expect::AskMade, &questions::made()), Vec::new(), out);
             server.made_behind = before;
         }
@@ -377,6 +395,8 @@ pub(super) fn take_made(rows: Option<&[Row]>, client: &ClientState, server: &mut
     if newest.is_some() {
         client.functions.change(|functions| functions.newest.replace(newest));
     }
+    // Who runs something from here on knows as much.
+    server.making = None;
 }
 
 /// What stands in the last row, behind the functions if there are any.

@@ -106,7 +106,8 @@ impl ServerState {
     /// Whether it has to be asked something before its lease ends.
     #[must_use]
     pub const fn is_unsettled(&self) -> bool {
-        !self.touched.is_none() || self.doubted || self.blind || self.may_have_made.is_some()
+        let may_be_new = self.may_have_made.is_some() || self.others_made.is_some();
+        !self.touched.is_none() || self.doubted || self.blind || may_be_new
     }
 }
 
@@ -121,7 +122,7 @@ impl Exchange {
             // It may not even hear the questions, and is closed.
             server.lost_settings |= !server.touched.is_none();
             (server.touched, server.doubted, self.repair_due) = (Names::None, false, false);
-            server.blind = false;
+            (server.blind, server.others_made) = (false, None);
             // Nobody will ask it what it has made.
             if server.may_have_made.take().is_some() {
                 server.makes_functions = true;

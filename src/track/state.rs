@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::forbid::Bounds;
-use super::functions::{Functions, Knowledge, Newest, Says};
+use super::functions::{Functions, Knowledge, Making, Newest, Says};
 use super::hearing::{Channels, Hearing};
 use super::lexer::{Names, StateKind, Traces};
 use super::params::{Extras, MadeTemp, Settings};
@@ -82,7 +82,11 @@ pub struct ServerState {
     pub makes_functions: bool,
     /// What it ran may have made functions, or what runs them, though no text says so. Which were the newest before that.
     pub(super) may_have_made: Option<Newest>,
-    /// The same, of what it is being asked.
+    /// Others may have made some when it ran something: which were the newest before that.
+    pub(super) others_made: Option<Newest>,
+    /// That has committed, and it is not known yet whether it made some.
+    pub(super) making: Option<Making>,
+    /// What the answer is compared with to the question whether it made some.
     pub(super) made_behind: Newest,
     /// What was known of the functions when the oldest text was read that is not answered, or whose transaction goes on.
     pub(super) read_behind: Option<Knowledge>,
@@ -153,6 +157,8 @@ impl ServerState {
             blind: false,
             makes_functions: false,
             may_have_made: None,
+            others_made: None,
+            making: None,
             made_behind: None,
             read_behind: None,
             asked_behind: 0,
@@ -228,7 +234,9 @@ impl ServerState {
     /// Whether it ran something that may have made functions of which nobody has asked. To be acted upon when that has
     /// committed, at the latest when the server is gone.
     pub fn takes_new_functions(&mut self) -> bool {
-        std::mem::take(&mut self.makes_functions) | self.may_have_made.take().is_some()
+        std::mem::take(&mut self.makes_functions)
+            | self.may_have_made.take().is_some()
+            | self.making.is_some()
     }
 
     /// What it has that could not be carried is gone.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use super::makers::Makers;
 use super::{Functions, Hidden, Newest};
 
 /// What is known of one tenant's functions, by how its servers log in: on another cluster, or with another search_path,
@@ -28,6 +29,7 @@ pub(super) struct Shared {
     /// The version of what is known: who has it needs no lock to see that.
     version: AtomicU32,
     known: Mutex<Known>,
+    makers: Arc<Makers>,
 }
 
 /// What [`super::Functions`] know, as far as it is the same for all workers.
@@ -72,7 +74,9 @@ impl Functions {
     /// asked again.
     pub fn share(&self, elsewhere: &Elsewhere, login: &str) {
         let (changes, version) = (self.changes.get(), self.version.get());
-        self.shared.replace(Some(elsewhere.of(login)));
+        let shared = elsewhere.of(login);
+        self.makers.replace(shared.makers.clone());
+        self.shared.replace(Some(shared));
         self.change(|this| {
             // Neither goes back, or what was read or asked long ago would pass for what is known now.
             this.changes.set(this.changes.get().max(changes));
