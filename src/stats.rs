@@ -57,6 +57,10 @@ pub struct TenantCounters {
     pub queries: u64,
     /// Leases given.
     pub leases: u64,
+    /// Leases of a replica's servers.
+    pub replica_leases: u64,
+    /// Transactions that went to the primary instead, because no replica was fit or had a server.
+    pub replica_fallbacks: u64,
     /// Microseconds that servers were leased, all leases together.
     pub lease_us: u64,
     /// Microseconds that clients waited for a lease.
@@ -148,6 +152,8 @@ pub struct TenantGauges {
     pub cl_listening: u32,
     /// Replication connections; each keeps a server.
     pub cl_replicating: u32,
+    /// 1 if it is hot, needs more than its ceiling, and reads from no replica.
+    pub replica_recommended: u32,
     /// Age of the oldest waiter, in microseconds; 0 if nobody waits.
     pub oldest_wait_us: u64,
 }
@@ -180,6 +186,8 @@ pub struct ClusterReport {
     pub waiting_tenants: u32,
     /// Whether connects to Postgres currently fail.
     pub breaker_open: bool,
+    /// How far it is behind its primary at most, in microseconds, if it is a replica and somebody reads from it.
+    pub replica_lag_us: Option<u64>,
     /// Server logins that failed, by stable reason.
     pub login_failures: Vec<(&'static str, u64)>,
 }

@@ -211,7 +211,7 @@ fn uncommented(text: &str, except: &[&str]) -> String {
     for line in text.lines() {
         let bare = line.strip_prefix("# ").unwrap_or(line);
         if bare.starts_with('[') {
-            is_off = bare.starts_with("[listen.tls]") || bare.starts_with("[jwt]");
+            is_off = ["[listen.tls]", "[jwt]", "[cluster.east]"].iter().any(|off| bare.starts_with(off));
         }
         let key = bare.split_once(" = ").map(|(key, _)| key).filter(|key| {
             key.chars().all(|c| c.is_ascii_lowercase() || c == '_') && !is_off && !except.contains(key)

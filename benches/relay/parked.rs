@@ -152,6 +152,7 @@ async fn session(floor: &Rc<Floor>, state: &Rc<TenantState>, number: usize) -> O
     let wishes = SessionWishes {
         mode: PoolMode::Transaction,
         replication: None,
+        target: tenantry::tenant::Target::Primary,
         ends_at: None,
         protocol_minor: 0,
         parameters: Vec::new(),

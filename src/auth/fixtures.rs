@@ -20,6 +20,7 @@ pub(super) fn tenant(name: &str, users: &[&str]) -> Tenant {
         allowed_schemas: None,
         uses_lastval: false,
         replication: false,
+        replica_reads: crate::tenant::ReplicaReads::Sessions,
         settings: Vec::new(),
         tier: Tier::Warm,
         allowance: Allowance { reserve: 0, floor: 1, share: 2, ceiling: 4, weight: 2, max_waiters: 100 },

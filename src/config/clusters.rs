@@ -11,7 +11,7 @@ use super::error::Problem;
 use super::model;
 use super::names::check_plain_name;
 use super::settings::{
-    AdminLogin, ChannelBinding, Cluster, Endpoint, Host, MaxConnections, MaxProtocol, SslMode,
+    AdminLogin, ChannelBinding, Cluster, Endpoint, Host, MaxConnections, MaxProtocol, ReplicaOf, SslMode,
     TargetSessionAttrs,
 };
 use super::source::Span;
@@ -24,6 +24,8 @@ pub(super) struct BuiltCluster {
     pub(super) cluster: Cluster,
     /// Place of `max_connections`, or of the name.
     pub(super) budget_span: Span,
+    /// The name of its primary, if it is a replica.
+    pub(super) replica_of: Option<Spanned<String>>,
 }
 
 impl Builder<'_> {
@@ -50,8 +52,42 @@ impl Builder<'_> {
         let admin_reserve =
             model.admin_reserve.as_ref().map_or(DEFAULT_ADMIN_RESERVE, |value| *value.get_ref());
         let name = Arc::from(name.get_ref().as_str());
-        let cluster = Cluster { id, name, endpoint, max_connections, admin_reserve, admin };
-        BuiltCluster { cluster, budget_span }
+        let max_lag = self.positive_duration("max_lag", &model.max_lag, DEFAULT_MAX_LAG_S);
+        if let (Some(lag), None) = (&model.max_lag, &model.replica_of) {
+            let problem =
+                Problem::at(lag.span(), format!("cluster `{name}` is no replica: nothing can be behind"), "");
+            self.problems.error(problem.help("`replica_of` names the cluster that it replays"));
+        }
+        // Which number that is comes out when all are there.
+        let replica_of = model.replica_of.as_ref().map(|_| ReplicaOf { primary: id, max_lag });
+        let cluster = Cluster { id, name, endpoint, max_connections, admin_reserve, admin, replica_of };
+        BuiltCluster { cluster, budget_span, replica_of: model.replica_of.clone() }
+    }
+
+    /// `cluster.NAME.replica_of`, of all clusters: each is a cluster that is no replica itself.
+    pub(super) fn primaries(&mut self, clusters: &mut [BuiltCluster]) {
+        let known: Vec<_> = clusters
+            .iter()
+            .map(|built| (built.cluster.name.clone(), built.cluster.id, built.replica_of.is_some()))
+            .collect();
+        for built in clusters {
+            let (Some(wanted), Some(of)) = (&built.replica_of, &mut built.cluster.replica_of) else {
+                continue;
+            };
+            match known.iter().find(|(name, ..)| **name == **wanted.get_ref()) {
+                Some((_, primary, false)) => of.primary = *primary,
+                Some((name, _, true)) => {
+                    let title = format!("cluster `{name}` is a replica itself");
+                    let problem =
+                        Problem::at(wanted.span(), title, "").help("name the primary that both replay");
+                    self.problems.error(problem);
+                }
+                None => {
+                    let title = format!("there is no cluster `{}`", wanted.get_ref());
+                    self.problems.error(Problem::at(wanted.span(), title, "the primary that it replays"));
+                }
+            }
+        }
     }
 
     /// `cluster.NAME.url`
@@ -65,7 +101,7 @@ impl Builder<'_> {
         };
         match parse_endpoint(url.get_ref(), self.world.base) {
             Ok(endpoint) => {
-                self.warn_of_weak_tls(url, &endpoint);
+                self.warn_of(url, &endpoint, model.replica_of.is_some());
                 Some(endpoint)
             }
             Err(error) => {
@@ -76,7 +112,7 @@ impl Builder<'_> {
     }
 
     /// A server over the network whose certificate nobody checks could be anybody.
-    fn warn_of_weak_tls(&mut self, url: &Spanned<String>, endpoint: &Endpoint) {
+    fn warn_of(&mut self, url: &Spanned<String>, endpoint: &Endpoint, is_replica: bool) {
         let remote = endpoint.hosts.iter().any(|host| match host {
             Host::Tcp { host, .. } => !matches!(&**host, "localhost" | "127.0.0.1" | "::1"),
             Host::Unix { .. } => false,
@@ -86,7 +122,11 @@ impl Builder<'_> {
                 .help("add `sslmode=verify-full` (and `sslrootcert=`) unless the network is private");
             self.problems.warn(problem);
         }
-        if endpoint.target_session_attrs == TargetSessionAttrs::ReadOnly {
+        let is_standby = matches!(
+            endpoint.target_session_attrs,
+            TargetSessionAttrs::ReadOnly | TargetSessionAttrs::Standby
+        );
+        if is_standby && !is_replica {
             self.problems.warn(Problem::at(url.span(), "tenants of this cluster cannot write", ""));
         }
     }
@@ -147,5 +187,7 @@ fn unknown_endpoint() -> Endpoint {
     }
 }
 
+/// How far a replica may be behind that says nothing of it, in seconds.
+const DEFAULT_MAX_LAG_S: u64 = 10;
 /// Connections left to operators, monitoring and migrations.
 const DEFAULT_ADMIN_RESERVE: u32 = 20;

@@ -290,11 +290,13 @@ impl<'a> Loading<'a> {
             self.problems.error(problem);
         }
         let mut builder = Builder { world: self.world, problems: &mut self.problems, damaged: false };
-        models
+        let mut clusters: Vec<_> = models
             .iter()
             .enumerate()
             .map(|(index, (name, section))| builder.cluster(index, name, section))
-            .collect()
+            .collect();
+        builder.primaries(&mut clusters);
+        clusters
     }
 
     /// Sums of the clusters whose budget is a number.

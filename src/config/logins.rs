@@ -13,7 +13,7 @@ use super::scram::check_verifier;
 use super::secret::SecretText;
 use super::source::Span;
 use super::values::SubjectModel;
-use crate::tenant::{ClientAuth, PoolMode, ServerAuth, User};
+use crate::tenant::{ClientAuth, PoolMode, REPLICA_SUFFIX, ServerAuth, User};
 
 impl Builder<'_> {
     /// Login names: the tenant's own (with `client_auth`) and those of `[[tenant.user]]`.
@@ -54,6 +54,11 @@ impl Builder<'_> {
             self.missing(Problem::at(table.span(), format!("a user has no `{missing}`"), ""));
             return None;
         };
+        if name.get_ref().ends_with(REPLICA_SUFFIX) {
+            let title = format!("no user can be called `{}`", name.get_ref());
+            let problem = Problem::at(name.span(), title, "");
+            self.problems.error(problem.help("what ends in `+replica` asks for a replica"));
+        }
         let name = self.name("the user", name);
         let auth = self.client_auth(&name, auth)?;
         Some(User { name, auth, mode: model.mode.as_ref().map(|word| PoolMode::from(*word.get_ref())) })

@@ -17,7 +17,7 @@ use super::settings::{Driver, LogFormat, TenantSource, TlsMode, TlsVersion};
 use super::source::Span;
 use super::values::{Count, OneOrMany, Scalar, SubjectModel};
 use crate::tenant::issuer::{Algorithm, TokenAs};
-use crate::tenant::{PoolMode, Tier, Tiering};
+use crate::tenant::{PoolMode, ReplicaReads, Tier, Tiering};
 
 /// A value that may be missing, with its place.
 pub(super) type Value<T> = Option<Spanned<T>>;
@@ -181,6 +181,8 @@ pub(super) struct ClusterModel {
     pub(super) max_connections: Value<Count>,
     pub(super) admin_reserve: Value<u32>,
     pub(super) admin: Value<AdminModel>,
+    pub(super) replica_of: Value<String>,
+    pub(super) max_lag: Value<DurationText>,
 }
 
 /// `cluster.NAME.admin`
@@ -205,6 +207,7 @@ pub(super) struct TenantModel {
     pub(super) allowed_schemas: Value<Vec<Spanned<String>>>,
     pub(super) uses_lastval: Value<bool>,
     pub(super) replication: Value<bool>,
+    pub(super) replica_reads: Value<ReplicaReadsModel>,
     pub(super) role: Value<String>,
     pub(super) server_auth: Value<ServerAuthModel>,
     pub(super) tier: Value<TierName>,
@@ -350,6 +353,12 @@ words! {
 words! {
     /// `pool.mode`
     PoolModeModel for PoolMode { Transaction = "transaction", Session = "session", }
+}
+words! {
+    /// `tenant.replica_reads`
+    ReplicaReadsModel for ReplicaReads {
+        Never = "never", Sessions = "sessions", Transactions = "transactions", Always = "always",
+    }
 }
 words! {
     /// `tiering.mode`

@@ -54,6 +54,14 @@ impl Settings {
     pub fn cluster(&self, id: ClusterId) -> Option<&Arc<Cluster>> {
         self.clusters.get(usize::from(id.0))
     }
+
+    /// The replicas of that cluster, and how far each may be behind.
+    pub fn replicas_of(&self, id: ClusterId) -> impl Iterator<Item = (ClusterId, Duration)> {
+        let of = move |cluster: &Arc<Cluster>| {
+            cluster.replica_of.filter(|of| of.primary == id).map(|of| (cluster.id, of.max_lag))
+        };
+        self.clusters.iter().filter_map(of)
+    }
 }
 
 /// Where and how clients connect.
@@ -192,6 +200,17 @@ pub struct Cluster {
     pub admin_reserve: u32,
     /// A login of Tenantry's own for reading limits and verifying walls (`check --live`, `max_connections = "auto"`).
     pub admin: Option<AdminLogin>,
+    /// It replays what another cluster writes, and takes reads from it.
+    pub replica_of: Option<ReplicaOf>,
+}
+
+/// What a replica replays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaOf {
+    /// The cluster with the primary.
+    pub primary: ClusterId,
+    /// A replica that is further behind than this is not read from.
+    pub max_lag: Duration,
 }
 
 /// The budget's source.

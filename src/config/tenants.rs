@@ -107,6 +107,11 @@ impl Builder<'_> {
             allowed_schemas: self.allowed_schemas(model, &schemas),
             uses_lastval: model.uses_lastval.as_ref().is_some_and(|uses| *uses.get_ref()),
             replication: model.replication.as_ref().is_some_and(|may| *may.get_ref()),
+            replica_reads: model
+                .replica_reads
+                .as_ref()
+                .map(|word| (*word.get_ref()).into())
+                .unwrap_or_default(),
             settings: self.settings(model),
             tier,
             allowance,
@@ -141,7 +146,8 @@ impl Builder<'_> {
         defaults: &Defaults<'c>,
     ) -> Option<&'c BuiltCluster> {
         let Some(wanted) = &model.cluster else {
-            if let [only] = defaults.clusters {
+            let mut primaries = defaults.clusters.iter().filter(|built| built.replica_of.is_none());
+            if let (Some(only), None) = (primaries.next(), primaries.next()) {
                 return Some(only);
             }
             if !defaults.clusters.is_empty() {
@@ -159,7 +165,16 @@ impl Builder<'_> {
             self.problems.error(problem);
             return None;
         };
-        defaults.clusters.get(*found)
+        let found = defaults.clusters.get(*found)?;
+        if let Some(primary) = &found.replica_of {
+            let title = format!("`{}` is a replica: tenants belong to its primary", wanted.get_ref());
+            let help = format!(
+                "write `cluster = \"{}\"`, and `replica_reads` says what goes to replicas",
+                primary.get_ref()
+            );
+            self.problems.error(Problem::at(wanted.span(), title, "").help(help));
+        }
+        Some(found)
     }
 
     /// The role and its place.

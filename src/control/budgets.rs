@@ -61,11 +61,9 @@ async fn ask(settings: &Settings, cluster: &Cluster, connector: &Connector) -> R
 
 /// Every role may read these settings, so without a login of our own a tenant's does.
 fn any_tenant(settings: &Settings, cluster: &Cluster) -> Option<AdminLogin> {
-    let tenant = settings
-        .catalog
-        .iter()
-        .filter(|tenant| tenant.cluster == cluster.id)
-        .min_by_key(|tenant| tenant.id)?;
+    let home = cluster.replica_of.map_or(cluster.id, |of| of.primary);
+    let tenant =
+        settings.catalog.iter().filter(|tenant| tenant.cluster == home).min_by_key(|tenant| tenant.id)?;
     let password = match &tenant.server_auth {
         ServerAuth::Password(password) => Some(password.clone()),
         ServerAuth::None => None,

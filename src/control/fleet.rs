@@ -251,6 +251,7 @@ impl Reception for Fleet {
             wishes: SessionWishes {
                 mode: client.mode,
                 replication: client.replication,
+                target: client.target,
                 ends_at: client.ends_at,
                 protocol_minor: client.protocol_minor,
                 parameters: client.parameters,

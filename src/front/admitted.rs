@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::net::PortableStream;
-use crate::tenant::{PoolMode, Replication, Tenant};
+use crate::tenant::{PoolMode, Replication, Target, Tenant};
 use crate::wire::startup::CancelKey;
 
 /// A client that has proved who it is. AuthenticationOk and what follows it have not been sent.
@@ -26,6 +26,8 @@ pub struct Admitted {
     pub ends_at: Option<Instant>,
     /// It wants a replication connection, and its tenant may have one.
     pub replication: Option<Replication>,
+    /// Where it wants its transactions to go.
+    pub target: Target,
     /// The database it asked for, one that the tenant allows; the tenant's own if it asked for none.
     pub database: String,
     /// The connection, registered with no runtime.

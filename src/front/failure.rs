@@ -67,6 +67,9 @@ pub(super) enum LoginFailure {
     /// `tenantry.auth` is given twice, or is no way to log in.
     #[error("`tenantry.auth` is no way to log in")]
     BadAuthWish,
+    /// `tenantry.target` is given twice, or is no target.
+    #[error("`tenantry.target` is neither `primary` nor `replica`, or is said twice")]
+    BadTarget,
     /// A login by token where none are taken.
     #[error("a login by token, but there is no `[jwt]`")]
     NoTokens,
@@ -137,6 +140,7 @@ impl LoginFailure {
             Self::Options(_)
             | Self::NoUser
             | Self::TwoTenants
+            | Self::BadTarget
             | Self::OptionSwitchedOff
             | Self::BadAuthWish
             | Self::BadReplication
@@ -175,6 +179,11 @@ impl LoginFailure {
             Self::BadAuthWish => {
                 let text = "\"tenantry.auth\" must be one of scram, oauthbearer and password";
                 ClientError::fatal(SqlState::INVALID_PARAMETER_VALUE, Fault::Client, "bad_auth_wish", text)
+            }
+            Self::BadTarget => {
+                let text = "\"tenantry.target\" must be primary or replica, and agree with the user name";
+                ClientError::fatal(SqlState::INVALID_PARAMETER_VALUE, Fault::Client, "bad_target", text)
+                    .with_hint("A user name that ends in +replica asks for a replica, too.")
             }
             Self::BadReplication => {
                 let text = "invalid value for parameter \"replication\"";

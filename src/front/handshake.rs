@@ -249,6 +249,7 @@ impl Handshake<Proved> {
             mode: state.authenticated.mode(),
             ends_at,
             replication: state.introduction.replication,
+            target: state.introduction.target.unwrap_or_default(),
             database,
             stream: stream.into_portable().map_err(|_| LoginFailure::Disconnected)?,
             protocol_minor: state.introduction.protocol_minor.into(),

@@ -5,14 +5,14 @@
 
 use super::failure::LoginFailure;
 use crate::auth::resolve::Claims;
-use crate::tenant::Replication;
+use crate::tenant::{REPLICA_SUFFIX, Replication, Target};
 use crate::wire::options::parse_options;
 use crate::wire::startup::StartupPacket;
 
 /// A client that has introduced itself and proved nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Introduction {
-    /// User name as sent, not empty.
+    /// User name as sent, not empty, without the wish for a replica.
     pub(super) user: String,
     /// Database name as sent, if it is there and not empty.
     pub(super) database: Option<String>,
@@ -20,6 +20,8 @@ pub(super) struct Introduction {
     pub(super) tenant: Option<String>,
     /// `tenantry.auth`.
     pub(super) auth: Option<AuthWish>,
+    /// `tenantry.target`, or a user name that asks for a replica.
+    pub(super) target: Option<Target>,
     /// `replication`, unless it says no.
     pub(super) replication: Option<Replication>,
     /// Everything else, each name once.
@@ -57,11 +59,15 @@ impl Introduction {
     /// If it lacks a user name, or contradicts itself.
     pub(super) fn read(packet: &StartupPacket) -> Result<Self, LoginFailure> {
         let user = packet.parameter("user").filter(|user| !user.is_empty()).ok_or(LoginFailure::NoUser)?;
+        let database = packet.parameter("database").filter(|name| !name.is_empty());
+        let who = user.strip_suffix(REPLICA_SUFFIX).filter(|who| !who.is_empty());
         let mut introduction = Self {
-            user: user.to_owned(),
-            database: packet.parameter("database").filter(|name| !name.is_empty()).map(str::to_owned),
+            user: who.unwrap_or(user).to_owned(),
+            // libpq sends the user's name for an absent database.
+            database: database.filter(|name| who.is_none() || *name != user).map(str::to_owned),
             tenant: None,
             auth: None,
+            target: who.map(|_| Target::Replica),
             replication: replication(packet.parameter("replication"))?,
             settings: Vec::new(),
             protocol_minor: packet.protocol.minor_to_speak(),
@@ -110,6 +116,14 @@ impl Introduction {
             self.auth = Some(wish);
             return Ok(());
         }
+        if name.eq_ignore_ascii_case(TARGET) {
+            let wish = Target::parse(&value).ok_or(LoginFailure::BadTarget)?;
+            if self.target.is_some_and(|known| known != wish) {
+                return Err(LoginFailure::BadTarget);
+            }
+            self.target = Some(wish);
+            return Ok(());
+        }
         self.settings.retain(|(known, _)| !known.eq_ignore_ascii_case(&name));
         self.settings.push((name, value));
         Ok(())
@@ -135,6 +149,7 @@ fn replication(value: Option<&str>) -> Result<Option<Replication>, LoginFailure>
 
 const TENANT: &str = "tenantry.tenant";
 const AUTH: &str = "tenantry.auth";
+const TARGET: &str = "tenantry.target";
 
 #[cfg(test)]
 mod tests {
@@ -207,6 +222,25 @@ mod tests {
         let twice = [("user", "a"), ("options", "-c tenantry.auth=scram"), ("tenantry.auth", "password")];
         assert!(matches!(read(&twice), Err(LoginFailure::BadAuthWish)));
         assert!(matches!(read(&[("user", "a"), ("tenantry.auth", "md5")]), Err(LoginFailure::BadAuthWish)));
+    }
+
+    #[test]
+    fn who_wants_a_replica_says_so_behind_the_user_name_or_as_an_option() {
+        let by_name = read(&[("user", "acme+replica"), ("database", "acme+replica")]).unwrap();
+        assert_eq!((&*by_name.user, by_name.wanted_database()), ("acme", None));
+        let by_option = read(&[("user", "acme"), ("options", "-c tenantry.target=replica")]).unwrap();
+        let neither = read(&[("user", "acme"), ("Tenantry.Target", "primary")]).unwrap();
+        let targets = [by_name, by_option, neither].map(|who| (who.target, who.settings));
+        let wanted = [Target::Replica, Target::Replica, Target::Primary].map(|target| (Some(target), vec![]));
+        assert_eq!(targets, wanted);
+        assert_eq!(read(&[("user", "+replica")]).unwrap().user, "+replica");
+        let wrong = [
+            [("user", "a"), ("tenantry.target", "standby")],
+            [("user", "a+replica"), ("tenantry.target", "primary")],
+        ];
+        for packet in wrong {
+            assert!(matches!(read(&packet), Err(LoginFailure::BadTarget)));
+        }
     }
 
     #[test]

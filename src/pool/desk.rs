@@ -15,6 +15,7 @@ use super::clock::Clock;
 use super::lease::{Lease, Ticket};
 use super::maintain;
 use super::refusal::Refusal;
+use super::replicas::Replica;
 use super::server::Server;
 use super::table::{Place, Slot, Table, Waiting};
 use super::tenant::TenantState;
@@ -90,6 +91,7 @@ pub(super) struct Shared {
     pub(super) desks: RefCell<Vec<Desk>>,
     pub(super) tenants: RefCell<HashMap<TenantId, Rc<TenantState>>>,
     pub(super) timer: Notify,
+    pub(super) replicas: RefCell<Vec<Replica>>,
     /// How tenants get their tiers, and where those stand that are ranked.
     pub(super) tiering: RefCell<(Tiering, Arc<Ranks>)>,
     notes: Box<dyn Fn(Note)>,
@@ -143,6 +145,7 @@ impl Pool {
                 desks: RefCell::new(desks),
                 tenants: RefCell::default(),
                 timer: Notify::new(),
+                replicas: RefCell::default(),
                 tiering: RefCell::new((Tiering::Static, Arc::default())),
                 notes,
             }),
@@ -169,8 +172,13 @@ impl Pool {
 
     /// Takes a tenant in, or tells the scheduler of its new allowance.
     pub fn set_tenant(&self, state: &Rc<TenantState>) {
-        let tenant = state.tenant();
         self.shared.tenants.borrow_mut().insert(state.id, state.clone());
+        self.introduce(state);
+    }
+
+    /// Tells the scheduler of its cluster what a tenant may use.
+    pub(super) fn introduce(&self, state: &Rc<TenantState>) {
+        let tenant = state.tenant();
         self.shared.step(tenant.cluster, Input::SetTenant { tenant: tenant.id, allowance: tenant.allowance });
         self.set_rate(state);
     }
@@ -206,6 +214,7 @@ impl Pool {
         state.set_removed();
         self.shared.tiering.borrow().1.forget(state.rank.take());
         self.shared.tenants.borrow_mut().remove(&state.id);
+        state.readers().iter().for_each(|reader| self.remove_reader(reader));
         self.shared.step(state.cluster(), Input::RemoveTenant { tenant: state.id });
     }
 
@@ -353,14 +362,25 @@ impl Shared {
         RefMut::filter_map(self.desks.borrow_mut(), |desks| desks.get_mut(usize::from(cluster.0))).ok()
     }
 
+    /// A tenant on the cluster where it writes, or on one where it reads.
+    pub(super) fn tenant_at(&self, cluster: ClusterId, tenant: TenantId) -> Option<Rc<TenantState>> {
+        let state = self.tenants.borrow().get(&tenant).cloned()?;
+        if state.cluster() == cluster {
+            return Some(state);
+        }
+        state.readers().into_iter().find(|reader| reader.cluster() == cluster)
+    }
+
     /// Looks at the tenants whose need has changed.
     pub(super) fn look_at_needs(self: &Rc<Self>) {
         let now = self.clock.now();
-        let needs: Vec<_> =
-            self.desks.borrow_mut().iter_mut().flat_map(|desk| std::mem::take(&mut desk.needs)).collect();
-        for (tenant, need) in needs {
-            let state = self.tenants.borrow().get(&tenant).cloned();
-            if let Some(state) = state {
+        let of = |desk: &mut Desk| {
+            let cluster = desk.cluster;
+            std::mem::take(&mut desk.needs).into_iter().map(move |(tenant, need)| (cluster, tenant, need))
+        };
+        let needs: Vec<_> = self.desks.borrow_mut().iter_mut().flat_map(of).collect();
+        for (cluster, tenant, need) in needs {
+            if let Some(state) = self.tenant_at(cluster, tenant) {
                 tiers::look_at(self, &state, now, need);
             }
         }
@@ -496,11 +516,11 @@ impl Desk {
                 let asking = self.immediate.as_ref().filter(|(asked, ..)| *asked == request);
                 let waiting = self.table.waiting.get(&request).map(|waiting| waiting.tenant.clone());
                 let tenant = waiting.or_else(|| asking.map(|(_, tenant, _)| tenant.clone()));
-                let refusal = self.refusal(reason, tenant.as_ref());
+                let refusal = Refusal::by(self, reason, tenant.as_deref());
                 self.settle(request, (Err(refusal), reason.cause()));
             }
             Output::Open { permit, server, tenant } => {
-                let Some(tenant) = shared.tenants.borrow().get(&tenant).cloned() else {
+                let Some(tenant) = shared.tenant_at(self.cluster, tenant) else {
                     debug_assert!(false, "a server is opened for a tenant that was taken in");
                     return;
                 };
@@ -557,32 +577,6 @@ impl Desk {
         } else {
             debug_assert!(false, "a request that is answered waits");
         }
-    }
-
-    fn refusal(&self, reason: RejectReason, tenant: Option<&Rc<TenantState>>) -> Refusal {
-        let (opening, there, ceiling) = tenant.map_or((0, 0, 0), |tenant| {
-            let (opening, there) = self.scheduler.tenant(tenant.id).map_or((0, 0), |view| {
-                (view.opening, view.idle.saturating_add(view.busy).saturating_add(view.closing))
-            });
-            (opening, there, tenant.tenant().allowance.ceiling)
-        });
-        let login = match reason {
-            RejectReason::Unavailable => self.unavailable.clone(),
-            RejectReason::Rejected => tenant.and_then(|tenant| tenant.login_error()),
-            // With all it may have, the tenant would not get another one if its login were good.
-            RejectReason::QueueTimeout { .. } | RejectReason::QueueFull if there < ceiling => {
-                tenant.and_then(|tenant| tenant.login_error())
-            }
-            RejectReason::QueueTimeout { .. }
-            | RejectReason::QueueFull
-            | RejectReason::HopelessWait { .. }
-            | RejectReason::RateLimited { .. }
-            | RejectReason::Suspended
-            | RejectReason::TenantRemoved
-            | RejectReason::UnknownTenant => None,
-        };
-        let workers = tenant.map_or(1, |tenant| tenant.tenant().workers);
-        Refusal::Rejected { reason, held: there.saturating_add(opening), ceiling, workers, login }
     }
 }
 

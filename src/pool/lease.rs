@@ -60,6 +60,12 @@ impl Lease {
         self.server.as_deref_mut()
     }
 
+    /// Whose server it is.
+    #[must_use]
+    pub const fn tenant(&self) -> &Rc<TenantState> {
+        &self.tenant
+    }
+
     /// Counts, in transaction mode, whether the client keeps the server between transactions: such leases are limited
     /// ([`Pool::pins_left`]).
     pub fn count_pin(&mut self) {
@@ -177,6 +183,12 @@ pub struct Ticket {
 impl Ticket {
     pub(super) const fn new(pool: Pool, tenant: Rc<TenantState>, request: RequestId, since: Moment) -> Self {
         Self { pool, tenant, request, since, cause: Cause::OwnServers }
+    }
+
+    /// Whose servers it waits for.
+    #[must_use]
+    pub const fn tenant(&self) -> &Rc<TenantState> {
+        &self.tenant
     }
 
     /// When the wait began.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::task::spawn_local;
 
 use super::desk::Shared;
+use super::replicas;
 use super::server::Server;
 use super::table::Place;
 use super::tenant::TenantState;
@@ -59,7 +60,7 @@ fn opened(
         counters.server_logins = counters.server_logins.saturating_add(1);
         counters.server_login_us = counters.server_login_us.saturating_add(now.micros_since(started));
     }
-    let state = state_of(shared, tenant, login.parameters);
+    let state = state_of(shared, tenant, login.parameters).on_replica(tenant.replayed());
     tenant.set_base(&state.settings.params);
     tenant.clear_login_error();
     let id = permit.server();
@@ -308,6 +309,7 @@ pub(super) async fn run(shared: Rc<Shared>) {
             () = shared.timer.notified() => shared.look_at_needs(),
             _ = sweep.tick() => {
                 sweep_idle(&shared);
+                replicas::look_where_due(&shared);
                 forget_functions(&shared, sweeps);
                 if sweeps.is_multiple_of(TIERS_ARE_LOOKED_AT) {
                     tiers::look_around(&shared);

@@ -2,6 +2,8 @@
 //!
 //! Owns the wording towards clients. The decision is the scheduler's.
 
+use super::desk::Desk;
+use super::tenant::TenantState;
 use crate::budget::RejectReason;
 use crate::error::{ClientError, ClientFacing, Fault, Severity, SqlState};
 use crate::tenant::PoolMode;
@@ -27,6 +29,39 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The scheduler's no to a request of this tenant's, if it is known.
+    pub(super) fn by(desk: &Desk, reason: RejectReason, tenant: Option<&TenantState>) -> Self {
+        let (opening, there, ceiling) = tenant.map_or((0, 0, 0), |tenant| {
+            let (opening, there) = desk.scheduler.tenant(tenant.id).map_or((0, 0), |view| {
+                (view.opening, view.idle.saturating_add(view.busy).saturating_add(view.closing))
+            });
+            (opening, there, tenant.tenant().allowance.ceiling)
+        });
+        let login = match reason {
+            RejectReason::Unavailable => desk.unavailable.clone(),
+            RejectReason::Rejected => tenant.and_then(|tenant| tenant.login_error()),
+            // With all it may have, the tenant would not get another one if its login were good.
+            RejectReason::QueueTimeout { .. } | RejectReason::QueueFull if there < ceiling => {
+                tenant.and_then(|tenant| tenant.login_error())
+            }
+            RejectReason::QueueTimeout { .. }
+            | RejectReason::QueueFull
+            | RejectReason::HopelessWait { .. }
+            | RejectReason::RateLimited { .. }
+            | RejectReason::Suspended
+            | RejectReason::TenantRemoved
+            | RejectReason::UnknownTenant => None,
+        };
+        let workers = tenant.map_or(1, |tenant| tenant.tenant().workers);
+        Self::Rejected { reason, held: there.saturating_add(opening), ceiling, workers, login }
+    }
+
+    /// Whether Postgres could not be reached, or did not let the tenant in.
+    #[must_use]
+    pub const fn is_servers_fault(&self) -> bool {
+        matches!(self, Self::Rejected { reason: RejectReason::Unavailable | RejectReason::Rejected, .. })
+    }
+
     /// A stable word for metrics and logs.
     #[must_use]
     pub const fn reason(&self) -> &'static str {

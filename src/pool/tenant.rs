@@ -13,7 +13,7 @@ use crate::backend::{Connector, Profile};
 use crate::error::ClientError;
 use crate::ids::{ClusterId, TenantId};
 use crate::stats::TenantCounters;
-use crate::tenant::{Meter, RateLimit, Standing, Tenant, Tier, TimeLimits};
+use crate::tenant::{Meter, RateLimit, ReplicaReads, Standing, Tenant, Tier, TimeLimits};
 use crate::time::Moment;
 use crate::track::{Bounds, Extras, Functions, Params, Settings, StatementCache};
 
@@ -28,15 +28,24 @@ pub struct ClientCounts {
     pub replicating: Cell<u32>,
 }
 
+/// How far a replica has got with a tenant's functions.
+#[derive(Debug)]
+struct Replayed {
+    /// How often they had changed when that was looked at last, and since when it is so.
+    seen: Cell<(u32, Moment)>,
+    /// Up to which change it has replayed them, as its servers know it; `None` at first.
+    upto: Rc<Cell<Option<u32>>>,
+}
+
 /// A tenant as its worker knows it.
 #[derive(Debug)]
 pub struct TenantState {
     /// Its number.
     pub id: TenantId,
-    /// Totals.
-    pub counters: RefCell<TenantCounters>,
-    /// Clients.
-    pub clients: ClientCounts,
+    /// Totals, the same wherever the tenant reads.
+    pub counters: Rc<RefCell<TenantCounters>>,
+    /// Clients, the same.
+    pub clients: Rc<ClientCounts>,
     /// Servers that its clients keep between transactions.
     pub pins: Cell<u32>,
     /// What is known of its functions.
@@ -45,6 +54,11 @@ pub struct TenantState {
     pub listening: Listening,
     /// Texts of prepared statements.
     pub statements: RefCell<StatementCache>,
+    /// Itself on the replicas where it reads.
+    readers: RefCell<Vec<Rc<Self>>>,
+    replica_reads: Cell<ReplicaReads>,
+    /// How far that replica has replayed the tenant's functions, if this is the tenant on a replica.
+    replayed: Option<Replayed>,
     tenant: RefCell<Arc<Tenant>>,
     bounds: RefCell<Rc<Bounds>>,
     profile: RefCell<Profile>,
@@ -55,6 +69,8 @@ pub struct TenantState {
     throttle: Cell<Option<RateLimit>>,
     /// Where it stands, if the proxy chooses its tier.
     pub(super) standing: Cell<Option<Standing>>,
+    /// It is hot and needs more than its ceiling.
+    crowded: Cell<bool>,
     /// At which step it is counted among those that are ranked.
     pub(super) rank: Cell<Option<u8>>,
     /// Client logins.
@@ -71,13 +87,33 @@ impl TenantState {
     /// A tenant that has just been met.
     #[must_use]
     pub fn new(tenant: Arc<Tenant>, profile: Profile) -> Rc<Self> {
+        Rc::new(Self::made(tenant, profile))
+    }
+
+    /// The tenant on a replica of its cluster. What it counts and knows is one with what it does at home.
+    #[must_use]
+    pub fn reader(home: &Self, tenant: Arc<Tenant>, profile: Profile, now: Moment) -> Rc<Self> {
+        let replayed = Replayed { seen: Cell::new((home.functions.changes(), now)), upto: Rc::default() };
         Rc::new(Self {
+            counters: home.counters.clone(),
+            clients: home.clients.clone(),
+            functions: home.functions.clone(),
+            replayed: Some(replayed),
+            ..Self::made(tenant, profile)
+        })
+    }
+
+    fn made(tenant: Arc<Tenant>, profile: Profile) -> Self {
+        Self {
             id: tenant.id,
-            counters: RefCell::default(),
-            clients: ClientCounts::default(),
+            counters: Rc::default(),
+            clients: Rc::default(),
             pins: Cell::new(0),
             listening: Listening::default(),
             functions: Functions::watched(tenant.uses_lastval),
+            readers: RefCell::default(),
+            replica_reads: Cell::new(tenant.replica_reads),
+            replayed: None,
             statements: RefCell::default(),
             bounds: RefCell::new(Rc::new(bounds_of(&tenant))),
             standing: Cell::new(tenant.tiers.is_some().then(|| Standing::new(tenant.tier))),
@@ -86,13 +122,68 @@ impl TenantState {
             epoch: Cell::new(0),
             removed: Cell::new(false),
             throttle: Cell::default(),
+            crowded: Cell::default(),
             rank: Cell::default(),
             logins: Cell::default(),
             slow_waits: Cell::default(),
             login_error: RefCell::default(),
             greetings: RefCell::default(),
             base: RefCell::default(),
-        })
+        }
+    }
+
+    /// What goes to replicas.
+    #[must_use]
+    pub fn replica_reads(&self) -> ReplicaReads {
+        self.replica_reads.get()
+    }
+
+    /// Itself on the replicas where it reads.
+    #[must_use]
+    pub fn readers(&self) -> Vec<Rc<Self>> {
+        self.readers.borrow().clone()
+    }
+
+    /// Whether there are such.
+    #[must_use]
+    pub fn has_readers(&self) -> bool {
+        !self.readers.borrow().is_empty()
+    }
+
+    pub(super) fn set_readers(&self, readers: Vec<Rc<Self>>) {
+        *self.readers.borrow_mut() = readers;
+    }
+
+    /// Whether it is hot, needs more than its ceiling, and could read from a replica.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.crowded.get() && !self.has_readers()
+    }
+
+    /// It needs this much, in 1/256 servers. Whether it has just become crowded.
+    pub(super) fn becomes_crowded(&self, need: u32) -> bool {
+        let ceiling = self.ceiling().saturating_mul(256);
+        let before = self.crowded.get();
+        // Not for and back with every window.
+        let least = if before { ceiling / 10 * 7 } else { ceiling };
+        self.crowded.set(self.tier() == Tier::Hot && need > least);
+        self.is_crowded() && !before
+    }
+
+    /// Up to which change of the tenant's functions this replica has replayed them; `None` if this is no replica.
+    pub(super) fn replayed(&self) -> Option<Rc<Cell<Option<u32>>>> {
+        self.replayed.as_ref().map(|replayed| replayed.upto.clone())
+    }
+
+    /// This replica has replayed all that was written by then.
+    pub(super) fn note_replayed(&self, now: Moment, as_of: Moment) {
+        let Some(replayed) = &self.replayed else { return };
+        let (changes, (seen, since)) = (self.functions.changes(), replayed.seen.get());
+        if changes != seen {
+            replayed.seen.set((changes, now));
+        } else if since <= as_of {
+            replayed.upto.set(Some(changes));
+        }
     }
 
     /// The tenant as configured now.
@@ -197,6 +288,7 @@ impl TenantState {
         if tenant.uses_lastval {
             self.functions.reads_sequences.set(true);
         }
+        self.replica_reads.set(tenant.replica_reads);
         *self.bounds.borrow_mut() = Rc::new(bounds_of(&tenant));
         let before = self.tenant.replace(tenant);
         self.keep_standing(before.tier);

@@ -13,6 +13,9 @@ use crate::time::Moment;
 
 /// A tenant needs this much, in 1/256 servers.
 pub(super) fn look_at(shared: &Rc<Shared>, state: &Rc<TenantState>, now: Moment, need: u32) {
+    if state.becomes_crowded(need) {
+        recommend_replica(state, need);
+    }
     let (tiering, ranks) = &*shared.tiering.borrow();
     let Some(mut standing) = state.standing.get() else {
         // Its tier has been written meanwhile.
@@ -36,8 +39,13 @@ pub(super) fn look_at(shared: &Rc<Shared>, state: &Rc<TenantState>, now: Moment,
 /// Looks at tenants that are not cold, work, or are ranked, although nothing may have come of them.
 pub(super) fn look_around(shared: &Rc<Shared>) {
     let now = shared.clock.now();
-    let tenants: Vec<_> =
-        shared.tenants.borrow().values().filter(|state| is_worth_it(state)).cloned().collect();
+    let tenants: Vec<_> = shared
+        .tenants
+        .borrow()
+        .values()
+        .filter(|state| is_worth_it(state))
+        .flat_map(|state| std::iter::once(state.clone()).chain(state.readers()))
+        .collect();
     for state in tenants {
         let view = shared.desk(state.cluster()).and_then(|desk| desk.scheduler.tenant(state.id));
         let Some(need) = view.map(|view| view.need) else { continue };
@@ -48,6 +56,24 @@ pub(super) fn look_around(shared: &Rc<Shared>) {
             shared.tiering.borrow().1.forget(Some(rank));
         }
     }
+}
+
+fn recommend_replica(state: &TenantState, need: u32) {
+    let tenant = state.tenant();
+    let ceiling = tenant.allowance.ceiling;
+    tracing::info!(
+        customer_id = %tenant.name,
+        reason = "replica_recommended",
+        needs = %servers(need),
+        ceiling,
+        "needs {} servers and has at most {ceiling}: reads on a replica, or a higher ceiling, would help",
+        servers(need)
+    );
+}
+
+/// 1/256 servers in words.
+fn servers(need: u32) -> String {
+    format!("{}.{}", need / 256, need % 256 * 10 / 256)
 }
 
 fn is_worth_it(state: &TenantState) -> bool {
@@ -65,16 +91,16 @@ fn enter(shared: &Rc<Shared>, state: &Rc<TenantState>, (before, after): (Tier, T
         *counter = counter.saturating_add(1);
     }
     let reason = if is_up { "promoted" } else { "demoted" };
-    let (servers, tenths) = (need / 256, need % 256 * 10 / 256);
+    let needs = servers(need);
     tracing::info!(
         customer_id = %tenant.name,
         reason,
         tier = after.as_str(),
         before = before.as_str(),
-        needs = %format_args!("{servers}.{tenths}"),
+        needs = %needs,
         share = tenant.allowance.share,
         ceiling = tenant.allowance.ceiling,
-        "{}: needs {servers}.{tenths} servers at the peak of the last minutes",
+        "{}: needs {needs} servers at the peak of the last minutes",
         after.as_str()
     );
     shared.step(tenant.cluster, Input::SetTenant { tenant: tenant.id, allowance: tenant.allowance });

@@ -35,6 +35,8 @@ impl Source for Reporter {
         let clusters = settings
             .clusters
             .iter()
+            // Without a replica its readers go to the primary.
+            .filter(|cluster| cluster.replica_of.is_none())
             .map(|cluster| ClusterHealth {
                 name: cluster.name.clone(),
                 reachable: self.inner.fleet.reaches(cluster.id),

@@ -11,13 +11,14 @@ use super::greet::NotGreeted;
 use super::life::{MAX_WAITING_BYTES, goodbye};
 use crate::net::Stream;
 use crate::pool::{Acquired, Lease, Refusal, Ticket};
-use crate::tenant::PoolMode;
+use crate::tenant::{PoolMode, Target};
 
 /// A client on its way to a session.
 pub(super) struct Arrival {
     pub(super) stream: Stream,
     pub(super) admission: Admission,
     pub(super) mode: PoolMode,
+    pub(super) target: Target,
     /// What it said behind its login.
     pub(super) unread: Vec<u8>,
 }
@@ -28,7 +29,10 @@ impl Arrival {
         let (floor, tenant) = (self.admission.floor.clone(), self.admission.cell.tenant.clone());
         // In session mode it begins to work with it; in transaction mode only its settings are tried out.
         let acquired = match self.mode {
-            PoolMode::Session => floor.pool.acquire(&tenant, None, tenant.patience()),
+            PoolMode::Session => {
+                let at = floor.pool.reader(&tenant, self.target).unwrap_or_else(|| tenant.clone());
+                floor.pool.acquire(&at, None, tenant.patience())
+            }
             PoolMode::Transaction => floor.pool.acquire_exempt(&tenant, tenant.patience()),
         };
         match acquired {

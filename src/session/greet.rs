@@ -19,7 +19,7 @@ use super::replication;
 use crate::error::{ClientError, Fault, Severity, SqlState};
 use crate::net::{PortableStream, Stream};
 use crate::pool::{Greeting, Lease, Leftover};
-use crate::tenant::{PoolMode, Replication, Tenant};
+use crate::tenant::{PoolMode, Replication, Target, Tenant};
 use crate::track::{Bounds, ClientState, Exchange, Extras, ServerFault, Settings, Sink, lexer, params};
 use crate::wire::messages;
 
@@ -46,6 +46,8 @@ pub struct SessionWishes {
     pub mode: PoolMode,
     /// Nothing but a replication connection, to a server of its own.
     pub replication: Option<Replication>,
+    /// Where its transactions are to go.
+    pub target: Target,
     /// When it ends, because the token that opened it is good for no other.
     pub ends_at: Option<tokio::time::Instant>,
     /// 2 or more: the client understands long cancel keys.
@@ -77,11 +79,16 @@ pub(super) enum NotGreeted {
 
 /// Greets a client and makes its session; `None` if it was sent away. Not cancel-safe.
 pub async fn greet(admission: Admission, stream: Stream, wishes: SessionWishes) -> Option<Session> {
-    let SessionWishes { mode, replication, ends_at, protocol_minor, parameters, unread, unsent } = wishes;
+    let SessionWishes { mode, replication, target, ends_at, protocol_minor, mut parameters, unread, unsent } =
+        wishes;
+    let target = admission.cell.tenant.replica_reads().of_session(target);
+    if target == Target::Replica && replication.is_none() {
+        read_only(&mut parameters);
+    }
     if let Some(at) = ends_at {
         admission.floor.registry.ends_at(&admission.cell, admission.floor.pool.clock().moment(at));
     }
-    let mut arrival = Arrival { stream, admission, mode, unread };
+    let mut arrival = Arrival { stream, admission, mode, target, unread };
     let ((settings, startup), mut lease) = match settle_in(&mut arrival, replication, parameters).await {
         Ok(found) => found,
         Err(why) => {
@@ -106,7 +113,7 @@ pub async fn greet(admission: Admission, stream: Stream, wishes: SessionWishes) 
     if mode == PoolMode::Transaction {
         client.functions = cell.tenant.functions.clone();
     }
-    let mut session = Session::new(stream, admission, client, mode);
+    let mut session = Session::new(stream, admission, client, mode).going_to(target);
     let Some(lease) = lease else { return Some(session.with_carry(&unread)) };
     if replication.is_some() {
         // From here on a reload asks it to leave; one that came while it was greeted did not.
@@ -226,6 +233,15 @@ async fn learn_in_time(cell: &ClientCell, wishes: Extras, lease: &mut Lease) -> 
         cell.tenant.remember_greeting(wishes, greeting.clone());
     }
     Ok(greeting)
+}
+
+/// Who goes to replicas reads only, also where it is the primary that serves it. A client that says otherwise is told by a
+/// replica that it cannot.
+fn read_only(parameters: &mut Vec<(String, String)>) {
+    const READ_ONLY: &str = "default_transaction_read_only";
+    if !parameters.iter().any(|(name, _)| name.eq_ignore_ascii_case(READ_ONLY)) {
+        parameters.push((READ_ONLY.to_owned(), "on".to_owned()));
+    }
 }
 
 /// Startup settings in a canonical order, refused where they would leave the tenant.

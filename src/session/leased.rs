@@ -7,6 +7,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -109,9 +110,15 @@ impl Session {
     pub(super) fn begin_lease(&mut self, cx: &mut Context<'_>, mut lease: Lease, input: &[u8]) -> Step {
         let mut talk = self.floor.take_conversation();
         let mut out = self.floor.take_assembly();
+        let (cluster, is_home) = (lease.tenant().cluster(), Rc::ptr_eq(lease.tenant(), self.tenant()));
         if let Some(server) = lease.server() {
-            self.cell.set_whereabouts(Whereabouts::Leasing(server.id));
-            self.last_server = Some(server.id);
+            self.cell.set_whereabouts(Whereabouts::Leasing(cluster, server.id));
+            if is_home {
+                self.last_server = Some(server.id);
+            } else {
+                let mut counters = self.cell.tenant.counters.borrow_mut();
+                counters.replica_leases = counters.replica_leases.saturating_add(1);
+            }
             if talk.exchange.begin(&self.client, &mut server.state, &mut out) {
                 let mut counters = self.cell.tenant.counters.borrow_mut();
                 counters.resets = counters.resets.saturating_add(1);
@@ -327,6 +334,7 @@ impl Session {
     }
 
     fn read_client(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<Moved, Stop> {
+        let is_single = self.is_for_one_transaction();
         let Phase::Leased(Leased { lease, talk, paused, held, leaving }) = &mut self.phase else {
             return Ok(Moved::Nothing);
         };
@@ -341,6 +349,7 @@ impl Session {
             || self.to_client.len() > MAX_UNREAD_BYTES
             || *leaving
             || talk.exchange.is_full()
+            || is_single && talk.exchange.is_between_requests()
         {
             return Ok(Moved::Nothing);
         }
@@ -386,12 +395,18 @@ impl Session {
     }
 
     /// Bytes from the client: to the server, behind what `out` holds already. Returns how many of them are done with.
-    fn feed(&mut self, cx: &mut Context<'_>, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Stop> {
+    fn feed(&mut self, cx: &mut Context<'_>, whole: &[u8], out: &mut Vec<u8>) -> Result<usize, Stop> {
+        let is_single = self.is_for_one_transaction();
+        let mut input = whole;
         let Phase::Leased(Leased { lease, talk, paused, held, leaving, .. }) = &mut self.phase else {
             return Ok(input.len());
         };
         if self.mode == PoolMode::Transaction {
-            talk.exchange.pins_left = Some(self.floor.pool.pins_left(&self.cell.tenant));
+            talk.exchange.pins_left = Some(self.floor.pool.pins_left(lease.tenant()));
+        }
+        if is_single {
+            // What comes behind its end is another lease's.
+            input = whole.get(..talk.exchange.request_end(whole)).unwrap_or(whole);
         }
         let Some(server) = lease.server() else { return Err(Stop::ServerGone) };
         let mut answers = Vec::new();
@@ -416,7 +431,7 @@ impl Session {
         // The end of a message that the server throws away may come behind the last answer.
         let is_due = server.state.is_unsettled() && talk.exchange.is_quiet();
         let refused = talk.exchange.take_refused();
-        *paused = fed.paused;
+        *paused = fed.paused || input.len() < whole.len();
         *held = fed.held;
         if fed.terminated {
             *leaving = true;
@@ -436,7 +451,7 @@ impl Session {
         if is_due {
             self.settle(cx);
         }
-        Ok(if fed.terminated { input.len() } else { fed.consumed })
+        Ok(if fed.terminated { whole.len() } else { fed.consumed })
     }
 
     /// Whether the client is to be sent away here, because what it left behind keeps one server too many.

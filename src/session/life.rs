@@ -30,7 +30,7 @@ use crate::error::{ClientError, ClientFacing, Fault, Severity, SqlState};
 use crate::ids::ServerId;
 use crate::net::{Stream, give_way};
 use crate::pool::{Acquired, Refusal, TenantState, Ticket};
-use crate::tenant::PoolMode;
+use crate::tenant::{PoolMode, Target};
 use crate::track::{ClientState, is_worth_a_lease, skip_request, skip_to_sync, unleased_bytes};
 use crate::wire::messages;
 
@@ -42,6 +42,8 @@ pub struct Session {
     pub(super) cell: Rc<ClientCell>,
     pub(super) client: ClientState,
     pub(super) mode: PoolMode,
+    /// Where its transactions go, unless they say otherwise.
+    pub(super) target: Target,
     /// Bytes of the client that could not be dealt with yet: the beginning of a message, or what waits for a server.
     pub(super) carry: Vec<u8>,
     /// Nobody has looked at `carry` since the session had no server.
@@ -98,6 +100,7 @@ impl Session {
             cell,
             client,
             mode,
+            target: Target::Primary,
             carry: Vec::new(),
             carry_is_fresh: false,
             to_client: Outbox::default(),
@@ -114,6 +117,13 @@ impl Session {
     pub(super) fn with_carry(mut self, carry: &[u8]) -> Self {
         self.carry_is_fresh = !carry.is_empty();
         self.carry = carry.to_vec();
+        self
+    }
+
+    /// Its transactions go there.
+    #[must_use]
+    pub(super) const fn going_to(mut self, target: Target) -> Self {
+        self.target = target;
         self
     }
 
@@ -228,8 +238,13 @@ impl Session {
     }
 
     fn ask_for_lease(&mut self, cx: &mut Context<'_>, input: &[u8]) -> Step {
-        let patience = self.tenant().patience();
-        match self.floor.pool.clone().acquire(self.tenant(), self.last_server, patience) {
+        let acquired = self.acquire(input);
+        self.take_up(cx, acquired, input)
+    }
+
+    /// What became of the wish for a server.
+    fn take_up(&mut self, cx: &mut Context<'_>, acquired: Acquired, input: &[u8]) -> Step {
+        match acquired {
             Acquired::Now(lease) => {
                 self.floor.observe_wait(self.tenant(), None);
                 self.begin_lease(cx, lease, input)
@@ -260,6 +275,7 @@ impl Session {
             }
         }
         if let Poll::Ready(outcome) = ticket.poll(cx) {
+            let (tenant, since) = (ticket.tenant().clone(), ticket.since());
             let waited = self.floor.pool.clock().now().micros_since(ticket.since());
             self.floor.observe_wait(&self.cell.tenant, Some((ticket.cause(), waited)));
             self.park();
@@ -268,7 +284,13 @@ impl Session {
                     let input = std::mem::take(&mut self.carry);
                     self.begin_lease(cx, lease, &input)
                 }
-                Err(refusal) => self.refuse(cx, &refusal),
+                Err(refusal) => {
+                    let Some(acquired) = self.acquire_instead(&tenant, &refusal, since) else {
+                        return self.refuse(cx, &refusal);
+                    };
+                    let input = std::mem::take(&mut self.carry);
+                    self.take_up(cx, acquired, &input)
+                }
             };
         }
         self.listen_while_waiting(cx)

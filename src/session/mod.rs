@@ -23,6 +23,7 @@ mod listening;
 mod outbox;
 mod overdue;
 mod parting;
+mod reading;
 mod registry;
 mod replication;
 

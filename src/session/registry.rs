@@ -18,7 +18,7 @@ use subtle::ConstantTimeEq;
 
 use super::clocks::{Clocks, Doing, Keeps};
 use super::expiry::{Expiries, Stage};
-use crate::ids::{ClientId, ServerId, WorkerId};
+use crate::ids::{ClientId, ClusterId, ServerId, WorkerId};
 use crate::pool::TenantState;
 use crate::tenant::TimeLimit;
 use crate::time::Moment;
@@ -49,8 +49,8 @@ pub enum Whereabouts {
     Parked,
     /// In the queue.
     Waiting,
-    /// Holding this server.
-    Leasing(ServerId),
+    /// Holding this server of this cluster.
+    Leasing(ClusterId, ServerId),
     /// Replicating from this server, which is its own.
     Replicating(ServerId),
 }
@@ -133,10 +133,10 @@ impl ClientCell {
             (Whereabouts::Parked, _) => Doing::Between(Keeps::Nothing),
             // Postgres has time limits for its own streams.
             (Whereabouts::Replicating(_), Some(Keeps::Stream)) => Doing::Waiting,
-            (Whereabouts::Leasing(_) | Whereabouts::Replicating(_), Some(keeps)) if !busy => {
+            (Whereabouts::Leasing(..) | Whereabouts::Replicating(_), Some(keeps)) if !busy => {
                 Doing::Between(keeps)
             }
-            (Whereabouts::Leasing(_) | Whereabouts::Replicating(_), _) => Doing::Transaction { busy },
+            (Whereabouts::Leasing(..) | Whereabouts::Replicating(_), _) => Doing::Transaction { busy },
         }
     }
 
@@ -353,7 +353,7 @@ impl Registry {
     pub fn ask_holders_to_leave(&self, tenant: &Rc<TenantState>, count: u32, all: bool) {
         let clients = self.clients.borrow();
         let holds = |cell: &&Rc<ClientCell>| match cell.whereabouts() {
-            Whereabouts::Leasing(_) | Whereabouts::Replicating(_) => all || cell.keeps.get().is_some(),
+            Whereabouts::Leasing(..) | Whereabouts::Replicating(_) => all || cell.keeps.get().is_some(),
             Whereabouts::Parked | Whereabouts::Waiting => false,
         };
         let mut cells: Vec<&Rc<ClientCell>> = of_tenant(&clients, tenant).filter(holds).collect();
@@ -500,7 +500,7 @@ mod tests {
         let stranger = registry.admit(other, 9);
         let server = ServerId;
         for (n, cell) in (0..).zip(cells.iter().skip(1).chain([&stranger])) {
-            cell.set_whereabouts(Whereabouts::Leasing(server(n)));
+            cell.set_whereabouts(Whereabouts::Leasing(ClusterId(0), server(n)));
         }
         cells[4].set_whereabouts(Whereabouts::Replicating(server(4)));
         cells[3].set_keeps(Some(Keeps::Pin));

@@ -7,6 +7,7 @@ mod catalog;
 pub mod issuer;
 mod portion;
 mod rate;
+mod reads;
 mod secret;
 mod source;
 mod tiering;
@@ -19,6 +20,7 @@ use std::time::Duration;
 pub use catalog::{Catalog, CatalogError};
 pub use portion::{Part, Portion};
 pub use rate::{Meter, RateLimit, Rates};
+pub use reads::{REPLICA_SUFFIX, ReplicaReads, Target};
 pub use secret::Secret;
 pub use source::TenantSource;
 pub use tiering::{Ranks, Standing, Tiering};
@@ -217,6 +219,8 @@ pub struct Tenant {
     pub uses_lastval: bool,
     /// Its clients may open replication connections, which read more than this tenant's data.
     pub replication: bool,
+    /// What goes to replicas of its cluster.
+    pub replica_reads: ReplicaReads,
     /// Role settings applied at server login (`statement_timeout = 30s`, ...).
     pub settings: Vec<(Arc<str>, Arc<str>)>,
     /// Its tier.
@@ -256,6 +260,15 @@ impl Tenant {
     pub fn in_tier(&self, tier: Tier) -> Option<Self> {
         let allowance = *self.tiers.as_ref()?.get(tier as usize)?;
         Some(Self { tier, allowance, ..self.clone() })
+    }
+
+    /// The same tenant on a replica of its cluster: the same login, and as much of that budget as it would have at home.
+    #[must_use]
+    pub fn on_replica(&self, replica: ClusterId) -> Self {
+        // What is bought is bought of the primary's servers.
+        let lent = |allowance: Allowance| Allowance { reserve: 0, ..allowance };
+        let tiers = self.tiers.as_ref().map(|tiers| Arc::new(tiers.map(lent)));
+        Self { cluster: replica, allowance: lent(self.allowance), tiers, ..self.clone() }
     }
 
     /// The user of that name.

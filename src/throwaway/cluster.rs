@@ -88,16 +88,51 @@ impl Cluster {
             Self { bin, options, account, dir, port: 0, password, postmaster: None, _guardian: guardian };
         cluster.make_data().await?;
         cluster.write_certificates().map_err(|error| ClusterError::Io("writing certificates", error))?;
+        cluster.start_on_a_free_port().await?;
+        Ok(cluster)
+    }
+
+    async fn start_on_a_free_port(&mut self) -> Result<(), ClusterError> {
         for attempt in 1..=PORT_ATTEMPTS {
-            cluster.port = free_port().map_err(|error| ClusterError::Io("looking for a free port", error))?;
-            match cluster.start_again().await {
-                Ok(()) => return Ok(cluster),
+            self.port = free_port().map_err(|error| ClusterError::Io("looking for a free port", error))?;
+            match self.start_again().await {
                 Err(ClusterError::Start(log))
                     if attempt < PORT_ATTEMPTS && log.contains("already in use") => {}
-                Err(error) => return Err(error),
+                outcome => return outcome,
             }
         }
-        Err(ClusterError::Start(cluster.log_tail()))
+        Err(ClusterError::Start(self.log_tail()))
+    }
+
+    /// A hot standby that streams from this cluster, which has to have `wal_level = replica`, `max_wal_senders`, and a line
+    /// in its `pg_hba.conf` that lets `postgres` replicate over its socket.
+    ///
+    /// # Errors
+    /// If it cannot be copied, or does not come up; the error holds its log.
+    pub async fn standby(&self) -> Result<Self, ClusterError> {
+        let account = self.account;
+        let dir =
+            make_dir(account).map_err(|error| ClusterError::Io("making a temporary directory", error))?;
+        let guardian =
+            Guardian::watch(&dir).map_err(|error| ClusterError::Io("starting the guardian", error))?;
+        let (bin, options, password) = (self.bin.clone(), self.options.clone(), self.password.clone());
+        let mut standby =
+            Self { bin, options, account, dir, port: 0, password, postmaster: None, _guardian: guardian };
+        let mut command = Command::new(self.bin.program("pg_basebackup"));
+        command.arg("-D").arg(standby.dir.join("data")).arg("-h").arg(&self.dir);
+        command.args(["-p", &self.port.to_string(), "-U", "postgres", "-R", "-X", "stream", "-c", "fast"]);
+        command.stdin(Stdio::null()).current_dir(&standby.dir);
+        account.apply(&mut command);
+        let output = tokio::process::Command::from(command)
+            .output()
+            .await
+            .map_err(|error| ClusterError::Io("copying a cluster", error))?;
+        if !output.status.success() {
+            return Err(ClusterError::Start(String::from_utf8_lossy(&output.stderr).into_owned()));
+        }
+        standby.write_certificates().map_err(|error| ClusterError::Io("writing certificates", error))?;
+        standby.start_on_a_free_port().await?;
+        Ok(standby)
     }
 
     /// The TCP port on 127.0.0.1; it stays the same across restarts.

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::wire::frame;
+
 /// A row of an answer: texts, or NULL.
 pub(super) type Row = Vec<Option<Box<[u8]>>>;
 
@@ -32,6 +34,21 @@ pub(super) fn bytes(hex: &[u8]) -> Option<Vec<u8>> {
             _ => None,
         })
         .collect()
+}
+
+/// The first column of the first row in an answer.
+#[must_use]
+pub fn first_value(answer: &[u8]) -> Option<Box<str>> {
+    let mut rest = answer;
+    while let Ok(Some(header)) = frame::peek(rest) {
+        let (message, behind) = rest.split_at_checked(header.total_len())?;
+        if header.tag == b'D' {
+            let value = row(message.get(frame::HEADER_BYTES..)?)?.into_iter().next()??;
+            return String::from_utf8(value.into()).ok().map(String::into_boxed_str);
+        }
+        rest = behind;
+    }
+    None
 }
 
 /// The columns of a DataRow (PostgreSQL manual, "Message Formats").

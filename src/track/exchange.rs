@@ -202,7 +202,7 @@ impl Exchange {
         server.touched = Names::None;
         server.may_have = Vec::new();
         server.doubted = false;
-        server.blind = false;
+        (server.blind, server.asked_of_itself) = (false, false);
         server.asking = false;
         server.forget_held();
         server.unnamed_of = None;
@@ -214,6 +214,28 @@ impl Exchange {
         self.own_query(b"DISCARD SEQUENCES", out);
         server.sequences_mixed = false;
         server.unnamed_of = None;
+    }
+
+    /// Where the request ends that these bytes of the client's go on with, or begin; behind all of them, if it does not.
+    #[must_use]
+    pub fn request_end(&self, input: &[u8]) -> usize {
+        let mut at = self.client_rest;
+        if at > 0 {
+            return at.min(input.len());
+        }
+        while let Some(Ok(Some(header))) = input.get(at..).map(frame::peek) {
+            at = at.saturating_add(header.total_len());
+            if matches!(header.tag, b'Q' | b'F' | b'S') {
+                break;
+            }
+        }
+        if at == 0 { input.len() } else { at.min(input.len()) }
+    }
+
+    /// Whether what the client says next begins another request, and the one before has not been answered.
+    #[must_use]
+    pub fn is_between_requests(&self) -> bool {
+        self.outstanding() > 0 && !self.unsynced && !self.copy_in && self.client_rest == 0
     }
 
     /// Appends a simple query of the proxy's own; its answer does not reach the client.

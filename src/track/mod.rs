@@ -40,6 +40,7 @@ mod unread;
 mod upstream;
 mod violation;
 
+pub use answers::first_value;
 pub use downstream::{ServerFault, Turn};
 pub use exchange::Exchange;
 pub use forbid::{Bounds, PinsLeft, pinning};
@@ -54,6 +55,6 @@ pub use refuse::{Skipped, skip_request, skip_to_sync};
 pub use sink::Sink;
 pub use state::{ClientState, ServerState, TxStatus, Unnamed};
 pub use statement::StatementCache;
-pub use unleased::{Unleased, is_worth_a_lease, unleased_bytes};
+pub use unleased::{Unleased, begins_read_only, is_worth_a_lease, unleased_bytes};
 pub use upstream::Fed;
 pub use violation::Violation;

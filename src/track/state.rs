@@ -2,6 +2,7 @@
 //!
 //! Owns that memory. The conversation itself, with what it still owes, is `exchange`'s.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -90,6 +91,10 @@ pub struct ServerState {
     pub(super) made_behind: Newest,
     /// What was known of the functions when the oldest text was read that is not answered, or whose transaction goes on.
     pub(super) read_behind: Option<Knowledge>,
+    /// Up to which change of the tenant's functions it has replayed them, if it is a replica's.
+    replayed: Option<Rc<Cell<Option<u32>>>>,
+    /// It is being asked for its functions only because of what it ran itself.
+    pub(super) asked_of_itself: bool,
     /// How often the tenant's functions had changed when it was asked for them.
     pub(super) asked_behind: u32,
     /// Questions that it has been asked are not answered yet.
@@ -161,6 +166,8 @@ impl ServerState {
             making: None,
             made_behind: None,
             read_behind: None,
+            replayed: None,
+            asked_of_itself: false,
             asked_behind: 0,
             asking: false,
             lost_settings: false,
@@ -226,7 +233,8 @@ impl ServerState {
 
     /// What it ran may make functions out of sight.
     pub(super) fn may_make(&mut self, functions: &Functions) {
-        if functions.is_watched() {
+        // A replica makes none.
+        if functions.is_watched() && self.replayed.is_none() {
             self.may_have_made.get_or_insert_with(|| functions.newest());
         }
     }
@@ -243,6 +251,22 @@ impl ServerState {
     pub(super) fn forget_held(&mut self) {
         (self.holds_more, self.holds_unknown) = (false, false);
         self.too_long.clear();
+    }
+
+    /// The same of a replica that has replayed the tenant's functions up to this change; `None` for a primary.
+    #[must_use]
+    pub fn on_replica(self, replayed: Option<Rc<Cell<Option<u32>>>>) -> Self {
+        Self { replayed, ..self }
+    }
+
+    /// Whether it is a replica.
+    pub(super) const fn is_replicas(&self) -> bool {
+        self.replayed.is_some()
+    }
+
+    /// Whether what is known of the functions is what is there: on a replica only when it has replayed the last change.
+    pub(super) fn knows(&self, functions: &Functions) -> bool {
+        self.replayed.as_ref().is_none_or(|upto| upto.get() == Some(functions.changes()))
     }
 
     /// The same with names of prepared statements that only who knows `mark` can name.

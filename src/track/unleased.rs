@@ -1,5 +1,6 @@
 //! What a client without a server may say: whether it needs one, and what needs none.
 
+use super::lexer;
 use super::violation::{MAX_INSPECTED_BYTES, MAX_NAMED_PARSE_BYTES, Violation, checked_header};
 use crate::wire::frame::{self, HEADER_BYTES};
 
@@ -21,6 +22,20 @@ pub fn is_worth_a_lease(bytes: &[u8]) -> Result<bool, Violation> {
     };
     let most = if needs_whole { usize::MAX } else { HEADER_BYTES + MAX_INSPECTED_BYTES + 1 };
     Ok(bytes.len() >= header.total_len().min(most))
+}
+
+/// Whether the first request of these bytes begins a transaction that only reads, and they are all of it.
+#[must_use]
+pub fn begins_read_only(bytes: &[u8]) -> bool {
+    let Ok(Some(header)) = checked_header(bytes) else { return false };
+    let Some(body) = bytes.get(HEADER_BYTES..header.total_len()) else { return false };
+    let text = match header.tag {
+        b'Q' => frame::split_cstr(body),
+        // Behind the name of the statement.
+        b'P' => frame::split_cstr(body).and_then(|(_, rest)| frame::split_cstr(rest)),
+        _ => None,
+    };
+    text.is_some_and(|(text, _)| lexer::begins_read_only(text))
 }
 
 /// What a client without a server sends that needs none.

@@ -5,6 +5,7 @@
 
 mod allotments;
 mod floor_report;
+mod readers;
 mod steering;
 mod thread;
 

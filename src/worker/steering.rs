@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::task::spawn_local;
 
-use crate::budget::{Command, Halt};
+use crate::budget::{Command, Halt, Halted};
 use crate::ids::TenantId;
 use crate::pool::{Pool, TenantState};
 use crate::tenant::{Part, Portion, RateLimit};
@@ -63,18 +63,12 @@ impl Steering {
         }
         let mut orders = self.0.borrow().get(&state.id).copied().unwrap_or_default();
         orders.forget_past(now);
-        state.set_throttle(orders.throttle.map(|(limit, _)| portion.of_rate(limit)));
-        pool.set_rate(state);
-        let halted = pool.view(state).and_then(|view| view.halted);
-        match orders.halt {
-            Some((halt, until))
-                if halted.map(|halted| (halted.halt, halted.until)) != Some((halt, until)) =>
-            {
-                pool.halt(state, halt, until);
-            }
-            Some(_) => {}
-            None if halted.is_some() => pool.resume(state),
-            None => {}
+        let throttle = orders.throttle.map(|(limit, _)| portion.of_rate(limit));
+        // Where it reads as where it writes.
+        for (state, view) in pool.everywhere(state) {
+            state.set_throttle(throttle);
+            pool.set_rate(&state);
+            orders.have_halted(pool, &state, view.and_then(|view| view.halted));
         }
     }
 
@@ -93,6 +87,20 @@ impl Steering {
 }
 
 impl Orders {
+    /// The halt that is in force, or none, holds for the tenant there; `halted` is what does so far.
+    fn have_halted(&self, pool: &Pool, state: &Rc<TenantState>, halted: Option<Halted>) {
+        match self.halt {
+            Some((halt, until))
+                if halted.map(|halted| (halted.halt, halted.until)) != Some((halt, until)) =>
+            {
+                pool.halt(state, halt, until);
+            }
+            Some(_) => {}
+            None if halted.is_some() => pool.resume(state),
+            None => {}
+        }
+    }
+
     fn forget_past(&mut self, now: Moment) {
         self.halt = self.halt.filter(|(_, until)| now < *until);
         self.throttle = self.throttle.filter(|(_, until)| now < *until);

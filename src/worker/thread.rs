@@ -11,18 +11,18 @@ use tokio::task::spawn_local;
 
 use super::allotments::Allotments;
 use super::steering::Steering;
-use super::{Allotment, CancelDone, Order, Plan, TenantExplanation, floor_report};
+use super::{Allotment, CancelDone, Order, Plan, TenantExplanation, floor_report, readers};
 use crate::backend::Profile;
 use crate::budget::{BudgetConfig, TenantView};
 use crate::config::settings::{Driver, Settings};
-use crate::ids::{ClusterId, ServerId, TenantId, WorkerId};
+use crate::ids::{ClusterId, TenantId, WorkerId};
 use crate::net;
 use crate::pool::{Clock, Note, Pool, PoolLimits, TenantState};
 use crate::session::{
     Admission, CancelKeys, ClientCell, Floor, Newcomer, Registry, Whereabouts, greet, keep_expiries,
     keep_time, turn_away, turn_away_early, turn_away_leaving,
 };
-use crate::tenant::{Ranks, Tenant};
+use crate::tenant::{Ranks, Target, Tenant};
 use crate::wire::startup::CancelKey;
 
 pub(super) fn spawn(
@@ -99,6 +99,7 @@ impl Work {
         });
         let pool = Pool::new(Clock::start(), limits(&plan.settings), budgets, notes);
         pool.set_tiering(plan.settings.tiering);
+        pool.set_replicas(readers::replicas(&plan.settings));
         let registry = Registry::new(id, keys);
         let max_statements = plan.settings.servers.max_client_statements;
         let floor = Rc::new(Floor::new(pool, registry, max_statements));
@@ -190,6 +191,8 @@ impl Work {
                 return;
             }
         };
+        readers::set(&self.floor.pool, (&self.plan, &self.allotments), &state, wishes.target, false);
+        self.steering.apply(&self.floor.pool, &state, self.allotments.portion(state.id));
         // Counted here and not by the task: other clients and a drain may come before its first poll.
         let admission = Admission::new(self.floor.clone(), state, request_id);
         spawn_local(async move {
@@ -229,9 +232,7 @@ impl Work {
         match cell.whereabouts() {
             Whereabouts::Parked => {}
             Whereabouts::Waiting => self.floor.registry.cancel_queued(&cell),
-            Whereabouts::Leasing(server) | Whereabouts::Replicating(server) => {
-                cancel_leased(&self.floor, cell, server, done);
-            }
+            Whereabouts::Leasing(..) | Whereabouts::Replicating(_) => cancel_leased(&self.floor, cell, done),
         }
     }
 
@@ -248,6 +249,7 @@ impl Work {
         for capacity in self.plan.capacities.iter().skip(old.capacities.len()) {
             pool.add_cluster(budget(&self.plan, *capacity));
         }
+        pool.set_replicas(readers::replicas(&self.plan.settings));
         for state in pool.tenants() {
             self.apply_to(&state, &old);
         }
@@ -262,6 +264,7 @@ impl Work {
             self.allotments.share_functions(&state);
             state.update(self.allotments.here(tenant), None);
             pool.set_tenant(&state);
+            readers::set(pool, (&self.plan, &self.allotments), &state, Target::Primary, false);
             self.steering.apply(pool, &state, self.allotments.portion(id));
             if let Some(clients) = clients {
                 let leave = state.clients.connected.get().saturating_sub(clients);
@@ -287,6 +290,18 @@ impl Work {
                     state.connect_by(connector);
                 }
                 self.floor.pool.set_tenant(state);
+                let replicas_differ = self
+                    .plan
+                    .settings
+                    .replicas_of(after.cluster)
+                    .any(|(replica, _)| cluster_differs(&old.settings, &self.plan.settings, replica));
+                readers::set(
+                    &self.floor.pool,
+                    (&self.plan, &self.allotments),
+                    state,
+                    Target::Primary,
+                    relogin || replicas_differ,
+                );
                 if !after.replication && state.clients.replicating.get() > 0 {
                     let may_not =
                         |cell: &ClientCell| Rc::ptr_eq(&cell.tenant, state) && cell.is_replicating();
@@ -372,12 +387,18 @@ fn shortest_limit(settings: &Settings) -> Option<std::time::Duration> {
     settings.catalog.iter().filter_map(|tenant| tenant.time_limits.shortest()).min()
 }
 
-fn cancel_leased(floor: &Rc<Floor>, cell: Rc<ClientCell>, server: ServerId, done: CancelDone) {
+/// Cancels what runs for a client that holds a server.
+fn cancel_leased(floor: &Rc<Floor>, cell: Rc<ClientCell>, done: CancelDone) {
+    let (cluster, server) = match cell.whereabouts() {
+        Whereabouts::Leasing(cluster, server) => (cluster, server),
+        Whereabouts::Replicating(server) => (cell.tenant.cluster(), server),
+        Whereabouts::Parked | Whereabouts::Waiting => return,
+    };
     // Between two requests there is nothing to cancel; the next one must not be hit.
     if !cell.is_busy() {
         return;
     }
-    let (cluster, mark) = (cell.tenant.cluster(), cell.request_mark());
+    let mark = cell.request_mark();
     floor.pool.cancel(cluster, server, move || {
         // Lives as long as the cancelling goes on.
         let _ = &done;
@@ -416,10 +437,15 @@ async fn everybody_gone(floor: Rc<Floor>) {
 /// leave that keep theirs for as long as they like; and if that does not help, those in a transaction when it is over: they
 /// may be of session mode.
 async fn kept_to(floor: Rc<Floor>, tenant: TenantId, done: CancelDone) {
-    let slots = || {
-        let views = floor.pool.inspect(|_, scheduler, _| scheduler.tenant(tenant));
-        let slots = |view: TenantView| [view.opening, view.idle, view.busy, view.closing];
-        views.into_iter().flatten().flat_map(slots).fold(0, u32::saturating_add)
+    let slots_of = |view: TenantView| -> u32 {
+        [view.opening, view.idle, view.busy, view.closing].into_iter().fold(0, u32::saturating_add)
+    };
+    let slots = || match floor.pool.tenant(tenant) {
+        Some(state) => floor.pool.view(&state).map_or(0, slots_of),
+        None => {
+            let views = floor.pool.inspect(|_, scheduler, _| scheduler.tenant(tenant));
+            views.into_iter().flatten().map(slots_of).fold(0, u32::saturating_add)
+        }
     };
     let (mut pause, mut said) = (LOOK, false);
     loop {
@@ -453,11 +479,8 @@ async fn answer_only(id: WorkerId, floor: &Rc<Floor>, orders: &mut mpsc::Unbound
                 let _ = answer.send(floor_report::report(id, floor));
             }
             Order::Cancel { key, done } => {
-                if let Some(cell) = floor.registry.find(key.pid, &key.secret)
-                    && let Whereabouts::Leasing(server) | Whereabouts::Replicating(server) =
-                        cell.whereabouts()
-                {
-                    cancel_leased(floor, cell, server, done);
+                if let Some(cell) = floor.registry.find(key.pid, &key.secret) {
+                    cancel_leased(floor, cell, done);
                 }
             }
             Order::Admit(newcomer) => {

@@ -27,6 +27,7 @@ mod placing;
 mod process_ids;
 mod queries;
 mod reloading;
+mod replicas;
 mod replication;
 mod settings;
 mod spreading;

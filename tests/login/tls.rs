@@ -121,6 +121,7 @@ async fn direct_tls_binds_to_the_channel_on_both_legs() {
             max_connections: MaxConnections::Fixed(1),
             admin_reserve: 0,
             admin: None,
+            replica_of: None,
         };
         let connector = Connector::new(&cluster, &servers()).unwrap();
         let known = rig.settings.load().catalog.by_name("acme").unwrap().clone();

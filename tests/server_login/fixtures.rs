@@ -136,6 +136,7 @@ pub(crate) fn cluster(endpoint: Endpoint) -> Cluster {
             password: Some(Secret::new(PASSWORD.into())),
             database: "postgres".into(),
         }),
+        replica_of: None,
     }
 }
 
@@ -172,6 +173,7 @@ pub(crate) fn tenant(role: &str) -> Tenant {
         allowed_schemas: None,
         uses_lastval: false,
         replication: false,
+        replica_reads: tenantry::tenant::ReplicaReads::Sessions,
         settings: Vec::new(),
         tier: Tier::Hot,
         allowance: Allowance { reserve: 0, floor: 1, share: 5, ceiling: 5, weight: 5, max_waiters: 10 },

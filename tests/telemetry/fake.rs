@@ -94,6 +94,7 @@ pub(crate) fn tenant(name: &str, tier: Tier) -> Tenant {
         allowed_schemas: None,
         uses_lastval: false,
         replication: false,
+        replica_reads: tenantry::tenant::ReplicaReads::Sessions,
         settings: Vec::new(),
         tier,
         allowance: Allowance { reserve: 0, floor: 1, share: 5, ceiling: 20, weight: 5, max_waiters: 50 },
@@ -158,6 +159,7 @@ fn worker(number: u16, settings: &Settings) -> WorkerReport {
         permits_committed: 5 + u32::from(number),
         waiting_tenants: 1,
         breaker_open: cluster.id == ClusterId(1),
+        replica_lag_us: (cluster.id == ClusterId(1)).then_some(250_000 + u64::from(number)),
         login_failures: vec![("server_full", 2), ("rejected", 1)],
     });
     let mut waits = [(); 3].map(|()| WaitHistogram::default());
@@ -187,6 +189,8 @@ fn tenant_report(id: TenantId) -> TenantReport {
         transactions: 1_000 + n,
         queries: 2_000 + n,
         leases: 1_001 + n,
+        replica_leases: 100 * u64::from(n % 10 == 1),
+        replica_fallbacks: u64::from(n % 10 == 1),
         lease_us: 7_000_001 * n,
         wait_us: 1_000_003 * n,
         wait_us_by_cause: Cause::ALL.map(|cause| (n * 90_909) * u64::from(cause as usize % 3 == 1)),
@@ -232,6 +236,7 @@ fn tenant_report(id: TenantId) -> TenantReport {
         sv_pinned: 1,
         cl_listening: 3,
         cl_replicating: 1,
+        replica_recommended: u32::from(id.0 % 10 == 0),
         oldest_wait_us: 1_234_567 * u64::from(id.0 % 2),
     };
     TenantReport { tenant: id, tier: None, counters, gauges }

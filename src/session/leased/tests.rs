@@ -257,6 +257,7 @@ async fn session() -> (Session, TcpStream) {
     let wishes = SessionWishes {
         mode: PoolMode::Transaction,
         replication: None,
+        target: crate::tenant::Target::Primary,
         ends_at: None,
         protocol_minor: 0,
         parameters: Vec::new(),

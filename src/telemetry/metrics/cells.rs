@@ -5,7 +5,7 @@
 use crate::stats::{TenantCounters, TenantGauges};
 
 /// How many counters a tenant has.
-pub(super) const CELLS: usize = 46;
+pub(super) const CELLS: usize = 48;
 
 /// A tenant's counters, one per cell.
 pub(super) type Cells = [u64; CELLS];
@@ -16,6 +16,8 @@ pub(super) const fn cells(counters: &TenantCounters) -> Cells {
         transactions,
         queries,
         leases,
+        replica_leases,
+        replica_fallbacks,
         lease_us,
         wait_us,
         waits,
@@ -54,6 +56,8 @@ pub(super) const fn cells(counters: &TenantCounters) -> Cells {
         transactions,
         queries,
         leases,
+        replica_leases,
+        replica_fallbacks,
         lease_us,
         wait_us,
         waits,
@@ -106,6 +110,8 @@ pub(super) const fn counters(cells: Cells) -> TenantCounters {
         transactions,
         queries,
         leases,
+        replica_leases,
+        replica_fallbacks,
         lease_us,
         wait_us,
         waits,
@@ -154,6 +160,8 @@ pub(super) const fn counters(cells: Cells) -> TenantCounters {
         transactions,
         queries,
         leases,
+        replica_leases,
+        replica_fallbacks,
         lease_us,
         wait_us,
         waits,
@@ -210,6 +218,7 @@ pub(super) fn add_gauges(sum: &mut TenantGauges, more: &TenantGauges) {
         sv_pinned,
         cl_listening,
         cl_replicating,
+        replica_recommended,
         oldest_wait_us,
     } = *more;
     sum.cl_idle = sum.cl_idle.saturating_add(cl_idle);
@@ -222,6 +231,7 @@ pub(super) fn add_gauges(sum: &mut TenantGauges, more: &TenantGauges) {
     sum.sv_pinned = sum.sv_pinned.saturating_add(sv_pinned);
     sum.cl_listening = sum.cl_listening.saturating_add(cl_listening);
     sum.cl_replicating = sum.cl_replicating.saturating_add(cl_replicating);
+    sum.replica_recommended = sum.replica_recommended.max(replica_recommended);
     sum.oldest_wait_us = sum.oldest_wait_us.max(oldest_wait_us);
 }
 

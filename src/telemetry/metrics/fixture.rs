@@ -23,6 +23,7 @@ pub(super) fn tenant(name: &str, tier: Tier) -> Tenant {
         allowed_schemas: None,
         uses_lastval: false,
         replication: false,
+        replica_reads: crate::tenant::ReplicaReads::Sessions,
         settings: Vec::new(),
         tier,
         allowance: Allowance { reserve: 0, floor: 1, share: 2, ceiling: 4, weight: 2, max_waiters: 50 },

@@ -80,6 +80,14 @@ pub(super) fn write_clusters(text: &mut TextWriter, report: &ProxyReport) {
             text.sample(family.name, &[("cluster", name)], read(ledger));
         }
     }
+    let lags: Vec<_> =
+        ledgers.iter().filter_map(|(name, ledger)| ledger.replica_lag_us.map(|lag| (name, lag))).collect();
+    if !lags.is_empty() {
+        text.family(&REPLICA_LAG);
+        for (name, lag_us) in lags {
+            text.sample(REPLICA_LAG.name, &[("cluster", name)], Value::Micros(lag_us));
+        }
+    }
     text.family(&LOGIN_FAILURES);
     for (name, ledger) in &ledgers {
         for (reason, failures) in &ledger.login_failures {
@@ -105,6 +113,8 @@ struct Ledger {
     committed: u64,
     waiting_tenants: u64,
     breaker_open: bool,
+    /// On the worker where it is known best.
+    replica_lag_us: Option<u64>,
     login_failures: BTreeMap<&'static str, u64>,
 }
 
@@ -115,6 +125,10 @@ impl Ledger {
         self.committed = self.committed.saturating_add(report.permits_committed.into());
         self.waiting_tenants = self.waiting_tenants.saturating_add(report.waiting_tenants.into());
         self.breaker_open |= report.breaker_open;
+        self.replica_lag_us = match (self.replica_lag_us, report.replica_lag_us) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
         for (reason, failures) in &report.login_failures {
             let sum = self.login_failures.entry(reason).or_default();
             *sum = sum.saturating_add(*failures);
@@ -182,6 +196,10 @@ const WAIT_CAUSE: Family = Family {
     kind: Kind::Histogram,
     help: "Time that those clients waited who had to, by what they waited for.",
 };
+const REPLICA_LAG: Family = Family::gauge(
+    "tenantry_replica_lag_seconds",
+    "How far a replica is behind its primary at most; absent while nobody reads from it.",
+);
 const LOGIN_FAILURES: Family =
     Family::counter("tenantry_cluster_login_failures_total", "Server logins that failed, by reason.");
 

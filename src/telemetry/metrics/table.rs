@@ -152,6 +152,7 @@ const NO_GAUGES: TenantGauges = TenantGauges {
     sv_pinned: 0,
     cl_listening: 0,
     cl_replicating: 0,
+    replica_recommended: 0,
     oldest_wait_us: 0,
 };
 

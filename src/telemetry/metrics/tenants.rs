@@ -241,6 +241,27 @@ pub(super) const FAMILIES: &[TenantFamily] = &[
         "Requests that their client cancelled while they were queued.",
         &[("", |row| Value::Count(row.counters.cancelled_queued))],
     ),
+    TenantFamily {
+        family: Family::gauge(
+            "tenantry_tenant_replica_recommended",
+            "1 while a hot tenant needs more servers than its ceiling and reads from no replica.",
+        ),
+        split: None,
+        sparse: true,
+        points: &[("", |row| Value::Count(row.gauges.replica_recommended.into()))],
+    },
+    TenantFamily {
+        family: Family::counter(
+            "tenantry_tenant_replica_transactions_total",
+            "Transactions that could be a replica's, by where they went.",
+        ),
+        split: Some("to"),
+        sparse: true,
+        points: &[
+            ("replica", |row| Value::Count(row.counters.replica_leases)),
+            ("primary", |row| Value::Count(row.counters.replica_fallbacks)),
+        ],
+    },
     counter(
         "tenantry_tenant_server_logins_total",
         "Server logins that succeeded.",

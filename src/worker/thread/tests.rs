@@ -41,6 +41,7 @@ impl Rig {
             wishes: SessionWishes {
                 mode: tenant.mode,
                 replication: None,
+                target: Target::Primary,
                 ends_at: None,
                 protocol_minor: 0,
                 parameters: parameters.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
