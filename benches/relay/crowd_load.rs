@@ -7,11 +7,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use crate::client::Client;
 use crate::clock::now;
+use crate::output;
 use crate::peer::Peer;
 use crate::postgres::{DATABASE, Database};
 use crate::shape::Shape;
@@ -60,6 +62,10 @@ struct Shared {
     ends: Cell<bool>,
     quiet: RefCell<Vec<Fate>>,
     noisy_done: Cell<u64>,
+    /// Clients that have logged in.
+    here: Cell<usize>,
+    /// Logins under way at once.
+    logins: Semaphore,
 }
 
 /// Lets both groups ask for so long, behind a time that does not count: the first names are those of the quiet ones.
@@ -75,6 +81,8 @@ pub(crate) async fn run(
         ends: Cell::new(false),
         quiet: RefCell::new(vec![Fate::default(); quiet.tenants]),
         noisy_done: Cell::new(0),
+        here: Cell::new(0),
+        logins: Semaphore::new(LOGINS),
     });
     let local = LocalSet::new();
     let work = async {
@@ -87,14 +95,30 @@ pub(crate) async fn run(
                 }
             }
         }
-        // A quiet client spreads its requests; all are logged in before anything is counted.
+        // A quiet client spreads its requests; all are logged in before anything is counted, if that can be done in time.
         let mut tasks = JoinSet::new();
         let count = clients.len() as u64;
         for (number, (name, tenant, is_quiet, habit)) in (0_u64..).zip(clients) {
-            let client = log_in(peer, &name, number).await?;
             let (shared, peer) = (shared.clone(), peer.clone());
             let ask = Asking { name, tenant, is_quiet, habit, offset: (number, count) };
-            tasks.spawn_local(async move { ask.all_the_time(client, &peer, &shared).await });
+            tasks.spawn_local(async move {
+                let client = {
+                    let _turn = shared.logins.acquire().await?;
+                    log_in(&peer, &ask.name, number).await?
+                };
+                shared.here.set(shared.here.get() + 1);
+                ask.all_the_time(client, &peer, &shared).await
+            });
+        }
+        let asked = now();
+        while (shared.here.get() as u64) < count && asked.elapsed() < LOGIN_LIMIT {
+            sleep(SAMPLE).await;
+        }
+        let absent = count - shared.here.get() as u64;
+        if absent > 0 {
+            output::line(format!(
+                "fairness: {absent} of {count} clients have not logged in within {LOGIN_LIMIT:?}"
+            ));
         }
         sleep(WARM_UP).await;
         shared.counts.set(true);
@@ -202,5 +226,8 @@ async fn log_in(peer: &Peer, name: &str, nonce: u64) -> Result<Client> {
 /// Time that does not count.
 const WARM_UP: Duration = Duration::from_secs(3);
 const SAMPLE: Duration = Duration::from_millis(40);
+/// Logins at once, and how long they may take together: who is not there by then counts as not served.
+const LOGINS: usize = 32;
+const LOGIN_LIMIT: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(100);
 const TRIES: u64 = 50;

@@ -236,7 +236,7 @@ fn tenant_report(id: TenantId) -> TenantReport {
         sv_pinned: 1,
         cl_listening: 3,
         cl_replicating: 1,
-        replica_recommended: u32::from(id.0 % 10 == 0),
+        replica_recommended: u32::from(id.0.is_multiple_of(10)),
         oldest_wait_us: 1_234_567 * u64::from(id.0 % 2),
     };
     TenantReport { tenant: id, tier: None, counters, gauges }
