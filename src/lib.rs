@@ -6,7 +6,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | 0 | `ids` `error` `time` |
-//! | 1 | `wire` `tenant` `stats` |
+//! | 1 | `wire` `tenant` `stats` `trace` |
 //! | 2 | `auth` `track` `budget` `config` |
 //! | 3 | `net` |
 //! | 4 | `backend` |
@@ -36,6 +36,7 @@ pub mod tenant;
 pub mod tenants_ops;
 pub mod throwaway;
 pub mod time;
+pub mod trace;
 pub mod track;
 pub mod wire;
 pub mod worker;
