@@ -323,16 +323,10 @@ type Notes = mpsc::UnboundedSender<(WorkerId, Note)>;
 fn budget(plan: &Plan, capacity: u32) -> BudgetConfig {
     BudgetConfig {
         announce_need: plan.shares_budgets,
-        opens_in_flight: OPENS_IN_FLIGHT,
         refuses_hopeless_waits: plan.settings.servers.refuses_hopeless_waits,
-        ..BudgetConfig::new(capacity)
+        ..BudgetConfig::of_worker(capacity)
     }
 }
-
-/// Logins under way at once, below the floor, below the share and above it. A login costs Postgres 5 to 10 ms of CPU: eight
-/// at a time are about a thousand a second, which is what one postmaster can fork. More at a time make all of them
-/// slower: with 32 on two cores each was measured to take 125 ms.
-const OPENS_IN_FLIGHT: [u32; 3] = [8, 6, 4];
 
 /// Whether servers that are logged in by the old configuration must not be used by the new one.
 fn logs_in_otherwise(old: &Tenant, new: &Tenant) -> bool {
