@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::reload::restart_needed;
 use crate::config::settings::{Settings, TlsMode};
-use crate::control::{self, BudgetError, Fleet, FleetError, PlanError};
+use crate::control::{self, BudgetError, Fleet, FleetError, PlanError, Recorder};
 use crate::front::{Front, LoginCounters};
 use crate::net::Listener;
 use crate::net::tls::{ServerTls, TlsError};
@@ -52,6 +52,7 @@ struct Inner {
     settings: Arc<ArcSwap<Settings>>,
     tls: Arc<ArcSwap<Option<ServerTls>>>,
     fleet: Arc<Fleet>,
+    recorder: Recorder,
     counters: Arc<LoginCounters>,
     draining: AtomicBool,
     started_unix_ms: u64,
@@ -104,7 +105,11 @@ impl Proxy {
             None => None,
         };
         let http_address = http.as_ref().and_then(|listener| listener.local_addr().ok());
-        let plans = control::plans(&settings, &connectors, &budgets, settings.threads.workers.max(1));
+        let recorder = Recorder::default();
+        let recording = recorder.go_over_to(settings.trace.as_ref());
+        let workers = settings.threads.workers.max(1);
+        let plans = control::plans(&settings, &connectors, &budgets, workers, recording.as_ref());
+        drop(recording);
         let (fleet, notes) = Fleet::start(plans, &budgets, &random_seed()?)?;
         let fleet = Arc::new(fleet);
         tokio::spawn(balance(fleet.clone(), notes));
@@ -115,6 +120,7 @@ impl Proxy {
             settings: Arc::new(ArcSwap::new(settings)),
             tls: Arc::new(ArcSwap::new(Arc::new(tls))),
             fleet: fleet.clone(),
+            recorder,
             counters: Arc::new(LoginCounters::default()),
             draining: AtomicBool::new(false),
             started_unix_ms: unix_ms(),
@@ -206,7 +212,10 @@ impl Proxy {
         let budgets = control::budgets(&settings, &connectors).await?;
         let tls = load_tls(&settings)?;
         let settings = Arc::new(settings);
-        let plans = control::plans(&settings, &connectors, &budgets, self.inner.fleet.len());
+        let recording = self.inner.recorder.go_over_to(settings.trace.as_ref());
+        let workers = self.inner.fleet.len();
+        let plans = control::plans(&settings, &connectors, &budgets, workers, recording.as_ref());
+        drop(recording);
         // Workers first: a client of a new tenant must not come before its worker knows it.
         self.inner.fleet.apply(plans);
         self.inner.fleet.set_budgets(&budgets);
@@ -230,6 +239,10 @@ impl Proxy {
         if !in_time {
             self.inner.fleet.stop().await;
         }
+        // No worker is left, so all that it waits for is the disk.
+        let inner = self.inner.clone();
+        let finished = tokio::task::spawn_blocking(move || inner.recorder.finish());
+        let _ = tokio::time::timeout(LAST_RECORDS, finished).await;
         self.tasks.close();
         let _ = tokio::time::timeout(LAST_LOGINS, self.tasks.wait()).await;
         self.http.cancel();
@@ -319,5 +332,7 @@ fn unix_ms() -> u64 {
 /// How often is looked how busy the workers are.
 const LOOK: Duration = Duration::from_secs(1);
 const DEFAULT_PORT: u16 = 6432;
+/// How long what was recorded last may take to be written.
+const LAST_RECORDS: Duration = Duration::from_secs(1);
 /// How long logins in progress may take to be told that they come too late.
 const LAST_LOGINS: Duration = Duration::from_secs(1);

@@ -209,6 +209,19 @@ pub struct WorkerReport {
     pub waits_by_cause: [WaitHistogram; Cause::ALL.len()],
 }
 
+/// What has been recorded of requests since the process started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TraceReport {
+    /// Whether they are recorded now.
+    pub recording: bool,
+    /// Records written.
+    pub records: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Records dropped because the writer was behind.
+    pub dropped: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -158,6 +158,7 @@ fn the_example_shows_the_defaults() {
             "tenants_dir",
             "proxy_protocol",
             "token",
+            "file",
         ],
     );
     let env = |name: &str| name.ends_with("_PASSWORD").then(|| "secret".to_owned());

@@ -18,7 +18,7 @@ use super::names::{MAX_NAME_BYTES, check_name};
 use super::secret::World;
 use super::settings::{
     Drain, Driver, Listen, ListenTls, Log, LogFormat, MaxConnections, Servers, TenantSource, Threads,
-    TlsIdentity, TlsMode, TlsVersion,
+    TlsIdentity, TlsMode, TlsVersion, Trace,
 };
 use super::values::{Count, OneOrMany};
 use crate::tenant::Secret;
@@ -180,6 +180,13 @@ impl Builder<'_> {
         }
     }
 
+    /// `[trace]`
+    pub(super) fn trace(&mut self, model: &model::TraceModel) -> Option<Trace> {
+        let megabytes = self.positive("trace.max_megabytes", &model.max_megabytes, TRACE_MEGABYTES);
+        let file = self.world.path(model.file.as_ref()?.get_ref());
+        Some(Trace { file, max_bytes: u64::from(megabytes).saturating_mul(1_000_000) })
+    }
+
     /// `listen.address`
     fn addresses(&mut self, value: &Spanned<OneOrMany>) -> Vec<SocketAddr> {
         let mut addresses = Vec::new();
@@ -319,6 +326,9 @@ pub(super) fn directory(path: &Path) -> &Path {
 
 /// A wait that a user notices.
 const SLOW_WAIT_S: u64 = 1;
+
+/// Some nine million requests.
+const TRACE_MEGABYTES: u32 = 64;
 
 /// PgBouncer's port, which poolers are expected on.
 const DEFAULT_PORT: u16 = 6432;

@@ -38,6 +38,7 @@ pub fn all_keys() -> Vec<String> {
         ("drain", fields::<model::DrainModel>()),
         ("log", fields::<model::LogModel>()),
         ("metrics", fields::<model::MetricsModel>()),
+        ("trace", fields::<model::TraceModel>()),
     ];
     for (section, names) in sections {
         keys.extend(names.iter().map(|name| format!("{section}.{name}")));

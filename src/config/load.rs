@@ -222,6 +222,7 @@ impl<'a> Loading<'a> {
         let issuer = model.jwt.as_ref().and_then(|section| builder.issuer(section)).map(Arc::new);
         let drain = builder.drain(&model.drain);
         let log = builder.log(&model.log);
+        let trace = builder.trace(&model.trace);
         let tiering = model.tiering.mode.as_ref().map_or(Tiering::Demand, |mode| (*mode.get_ref()).into());
         let defaults = Defaults {
             tiering,
@@ -265,6 +266,7 @@ impl<'a> Loading<'a> {
             drain,
             log,
             metrics_top_tenants: top_tenants(model.metrics.top_tenants.as_ref()),
+            trace,
         })
     }
 

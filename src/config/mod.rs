@@ -42,6 +42,6 @@ pub use places::{Place, Places};
 pub use settings::{
     AdminLogin, ChannelBinding, Cluster, Drain, Driver, Endpoint, Host, Listen, ListenTls, Log, LogFormat,
     MaxConnections, MaxProtocol, Servers, Settings, SslMode, TargetSessionAttrs, TenantSource, Threads,
-    TlsIdentity, TlsMode, TlsVersion, TrustedProxies,
+    TlsIdentity, TlsMode, TlsVersion, Trace, TrustedProxies,
 };
 pub use url::parse_endpoint;

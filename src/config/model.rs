@@ -35,6 +35,7 @@ pub(super) struct Model {
     pub(super) drain: DrainModel,
     pub(super) log: LogModel,
     pub(super) metrics: MetricsModel,
+    pub(super) trace: TraceModel,
     pub(super) tiering: TieringModel,
     pub(super) tiers: BTreeMap<Tier, TierModel>,
     pub(super) clusters: Vec<(Spanned<String>, Section<ClusterModel>)>,
@@ -274,6 +275,14 @@ pub(super) struct LogModel {
 #[serde(deny_unknown_fields)]
 pub(super) struct MetricsModel {
     pub(super) top_tenants: Value<u32>,
+}
+
+/// `[trace]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TraceModel {
+    pub(super) file: Value<PathBuf>,
+    pub(super) max_megabytes: Value<u32>,
 }
 
 /// `client_auth`: `{ scram = ... }`, `{ jwt = ... }`, both of them, or `{ certificate = "common name" }`.

@@ -44,6 +44,7 @@ pub(super) fn main_file(table: Table<'_>, model: &mut Model, problems: &mut Prob
             "drain" => model.drain = section(value, problems).value,
             "log" => model.log = section(value, problems).value,
             "metrics" => model.metrics = section(value, problems).value,
+            "trace" => model.trace = section(value, problems).value,
             "tiering" => model.tiering = section(value, problems).value,
             "tier" => tiers(value, model, problems),
             "cluster" => clusters(value, model, problems),
@@ -282,7 +283,7 @@ fn shift_value(value: Spanned<DeValue<'_>>, base: usize) -> Spanned<DeValue<'_>>
 }
 
 /// What may stand at the top level.
-const TOP_LEVEL: [&str; 14] = [
+const TOP_LEVEL: [&str; 15] = [
     "tenants_dir",
     "listen",
     "http",
@@ -297,4 +298,5 @@ const TOP_LEVEL: [&str; 14] = [
     "drain",
     "log",
     "metrics",
+    "trace",
 ];

@@ -46,6 +46,8 @@ pub struct Settings {
     pub log: Log,
     /// Tenants named individually in `/metrics`; the rest is summed up in `_other`.
     pub metrics_top_tenants: usize,
+    /// What is recorded of requests, if anything is.
+    pub trace: Option<Trace>,
 }
 
 impl Settings {
@@ -347,6 +349,15 @@ pub struct Log {
     pub filter: String,
     /// Waits for a server from this length on get a line each; `None` is none.
     pub slow_wait: Option<Duration>,
+}
+
+/// A recording of requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// Where it is written.
+    pub file: PathBuf,
+    /// Where it ends, at the latest.
+    pub max_bytes: u64,
 }
 
 /// Shape of a log line.

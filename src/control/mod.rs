@@ -7,8 +7,10 @@ mod budgets;
 mod fleet;
 mod placement;
 mod plans;
+mod recorder;
 mod spread;
 
 pub use budgets::{BudgetError, budgets};
 pub use fleet::{Fleet, FleetError, Notes};
 pub use plans::{PlanError, connectors, plans};
+pub use recorder::Recorder;

@@ -8,6 +8,7 @@ use crate::backend::Connector;
 use crate::budget::Exchange;
 use crate::config::settings::Settings;
 use crate::net::tls::TlsError;
+use crate::pool::Recording;
 use crate::worker::Plan;
 
 /// Why settings cannot be worked by.
@@ -42,6 +43,7 @@ pub fn plans(
     connectors: &[Connector],
     budgets: &[u32],
     workers: usize,
+    recording: Option<&Recording>,
 ) -> Vec<Plan> {
     (0..workers)
         .map(|worker| Plan {
@@ -52,6 +54,7 @@ pub fn plans(
                 .map(|budget| Exchange::new(*budget, workers).capacity(worker))
                 .collect(),
             shares_budgets: workers > 1,
+            recording: recording.cloned(),
         })
         .collect()
 }

@@ -14,20 +14,23 @@ use tokio::sync::Notify;
 use super::clock::Clock;
 use super::lease::{Lease, Ticket};
 use super::maintain;
+use super::note::Note;
 use super::refusal::Refusal;
 use super::replicas::Replica;
 use super::server::Server;
 use super::table::{Place, Slot, Table, Waiting};
+use super::tape::{Recording, Tape};
 use super::tenant::TenantState;
 use super::tiers;
 use crate::budget::{
-    BudgetConfig, Condition, Explanation, Halt, Input, Output, RejectReason, Scheduler, Standing, TenantView,
+    BudgetConfig, Condition, Explanation, Halt, Input, Output, RejectReason, Scheduler, TenantView,
 };
 use crate::error::ClientError;
 use crate::ids::{ClusterId, RequestId, ServerId, TenantId};
 use crate::stats::Cause;
 use crate::tenant::{Ranks, Tiering};
 use crate::time::Moment;
+use crate::trace::Asked;
 
 /// Limits on servers.
 #[derive(Clone, Copy, Debug)]
@@ -59,32 +62,6 @@ pub struct Pool {
     pub(super) shared: Rc<Shared>,
 }
 
-/// What a pool tells those who divide the budget among workers.
-#[derive(Clone, Copy, Debug)]
-pub enum Note {
-    /// A capacity that was set holds: no more servers than that are in use.
-    Settled {
-        /// Where.
-        cluster: ClusterId,
-        /// The capacity.
-        capacity: u32,
-    },
-    /// What the scheduler lacks has changed.
-    Standing {
-        /// Where.
-        cluster: ClusterId,
-        /// What it has and lacks.
-        standing: Standing,
-    },
-    /// Logins have begun to fail, or succeed again.
-    Reachable {
-        /// Where.
-        cluster: ClusterId,
-        /// Whether Postgres can be reached.
-        reachable: bool,
-    },
-}
-
 pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) limits: Cell<PoolLimits>,
@@ -94,6 +71,8 @@ pub(super) struct Shared {
     pub(super) replicas: RefCell<Vec<Replica>>,
     /// How tenants get their tiers, and where those stand that are ranked.
     pub(super) tiering: RefCell<(Tiering, Arc<Ranks>)>,
+    /// What is recorded of it, if anything is.
+    pub(super) tape: Tape,
     notes: Box<dyn Fn(Note)>,
 }
 
@@ -147,6 +126,7 @@ impl Pool {
                 timer: Notify::new(),
                 replicas: RefCell::default(),
                 tiering: RefCell::new((Tiering::Static, Arc::default())),
+                tape: Tape::default(),
                 notes,
             }),
         }
@@ -252,6 +232,11 @@ impl Pool {
         self.shared.limits.set(limits);
     }
 
+    /// Records there from now on what is asked for; `None`: not at all.
+    pub fn record(&self, recording: Option<Recording>) {
+        self.shared.tape.record(recording);
+    }
+
     /// Asks for a server. `prefer` is the one the client had last.
     pub fn acquire(
         &self,
@@ -274,7 +259,7 @@ impl Pool {
         patience: Duration,
         mut exempt: bool,
     ) -> Acquired {
-        let cluster = tenant.cluster();
+        let (cluster, asked) = (tenant.cluster(), Asked::at_once(exempt));
         loop {
             let now = self.shared.clock.now();
             let Some(mut desk) = self.shared.desk(cluster) else {
@@ -297,7 +282,7 @@ impl Pool {
                 Some(Ok(mut server)) => {
                     drop(desk);
                     if server.epoch == tenant.epoch() && server.is_silent() {
-                        server.since = now;
+                        (server.since, server.asked) = (now, asked);
                         return Acquired::Now(Lease::new(self.clone(), tenant.clone(), server));
                     }
                     // It died, or spoke, while it was idle, or is logged in otherwise than the tenant is now. Try the
@@ -305,12 +290,22 @@ impl Pool {
                     self.shared.retire(tenant, server);
                     exempt = true;
                 }
-                Some(Err(refusal)) => return Acquired::Refused(refusal),
+                Some(Err(refusal)) => {
+                    if self.shared.tape.is_on() {
+                        self.shared.tape.note_unserved(tenant, asked, now);
+                    }
+                    return Acquired::Refused(refusal);
+                }
                 None => {
                     let waiting = Waiting { tenant: tenant.clone(), waker: None, outcome: None };
                     desk.table.waiting.insert(request, waiting);
                     drop(desk);
-                    return Acquired::Queued(Ticket::new(self.clone(), tenant.clone(), request, now));
+                    return Acquired::Queued(Ticket::new(
+                        self.clone(),
+                        tenant.clone(),
+                        request,
+                        (now, asked),
+                    ));
                 }
             }
         }
@@ -408,6 +403,9 @@ impl Shared {
         leftover: Condition,
     ) {
         let now = self.clock.now();
+        if self.tape.is_on() {
+            self.tape.note_lease(tenant, &server, now);
+        }
         {
             let mut counters = tenant.counters.borrow_mut();
             counters.lease_us = counters.lease_us.saturating_add(now.micros_since(server.since));

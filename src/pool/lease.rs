@@ -14,6 +14,7 @@ use crate::budget::{Condition, Input};
 use crate::ids::RequestId;
 use crate::stats::Cause;
 use crate::time::Moment;
+use crate::trace::{Asked, Mark};
 use crate::track::ServerState;
 
 /// In what state a lease leaves its server.
@@ -140,6 +141,9 @@ impl Lease {
         if self.pinned != pinned {
             self.pinned = pinned;
             self.pool.count_pin(&self.tenant, pinned);
+            if let Some(server) = self.server.as_mut().filter(|_| pinned) {
+                server.asked = server.asked.with(Mark::Pinned);
+            }
         }
     }
 
@@ -177,12 +181,18 @@ pub struct Ticket {
     tenant: Rc<TenantState>,
     request: RequestId,
     since: Moment,
+    asked: Asked,
     cause: Cause,
 }
 
 impl Ticket {
-    pub(super) const fn new(pool: Pool, tenant: Rc<TenantState>, request: RequestId, since: Moment) -> Self {
-        Self { pool, tenant, request, since, cause: Cause::OwnServers }
+    pub(super) const fn new(
+        pool: Pool,
+        tenant: Rc<TenantState>,
+        request: RequestId,
+        (since, asked): (Moment, Asked),
+    ) -> Self {
+        Self { pool, tenant, request, since, asked, cause: Cause::OwnServers }
     }
 
     /// Whose servers it waits for.
@@ -210,11 +220,14 @@ impl Ticket {
             self.cause = cause.unwrap_or(self.cause);
             let mut server = match outcome {
                 Ok(server) => server,
-                Err(refusal) => return Poll::Ready(Err(refusal)),
+                Err(refusal) => {
+                    self.note_unserved();
+                    return Poll::Ready(Err(refusal));
+                }
             };
             let now = self.pool.shared.clock.now();
             if server.epoch == self.tenant.epoch() {
-                server.since = now;
+                (server.since, server.asked) = (now, self.asked_until(now));
                 return Poll::Ready(Ok(Lease::new(self.pool.clone(), self.tenant.clone(), server)));
             }
             // The tenant's login has changed since the server was granted: ask for one of the new login, in the time that
@@ -224,11 +237,25 @@ impl Ticket {
             match self.pool.acquire_exempt(&self.tenant, left) {
                 Acquired::Now(lease) => return Poll::Ready(Ok(lease)),
                 Acquired::Queued(again) => {
-                    let since = std::mem::replace(self, again).since;
-                    self.since = since;
+                    let Self { since, asked, .. } = std::mem::replace(self, again);
+                    (self.since, self.asked) = (since, asked);
                 }
                 Acquired::Refused(refusal) => return Poll::Ready(Err(refusal)),
             }
+        }
+    }
+
+    /// How it was asked for, and the wait.
+    fn asked_until(&self, now: Moment) -> Asked {
+        self.asked.after(now.micros_since(self.since))
+    }
+
+    /// Nothing came of it.
+    fn note_unserved(&self) {
+        let shared = &self.pool.shared;
+        if shared.tape.is_on() {
+            let now = shared.clock.now();
+            shared.tape.note_unserved(&self.tenant, self.asked_until(now), now);
         }
     }
 
@@ -260,10 +287,12 @@ impl Drop for Ticket {
         match waiting.outcome {
             None => {
                 desk.handle(&self.pool.shared, now, Input::Cancel { request: self.request });
+                self.note_unserved();
             }
-            Some((Ok(server), _)) => {
+            Some((Ok(mut server), _)) => {
                 // It was granted and never used.
                 drop(desk);
+                (server.since, server.asked) = (now, self.asked_until(now));
                 self.pool.shared.release(&self.tenant, server, Condition::Clean);
             }
             Some((Err(_), _)) => {}

@@ -19,6 +19,7 @@ use crate::budget::{Condition, Input, OpenFailure, Permit};
 use crate::error::ClientFacing;
 use crate::ids::{ClientId, ClusterId, ServerId};
 use crate::time::Moment;
+use crate::trace::Asked;
 use crate::track::{ClientState, Exchange, Params, ServerState, Settings, Sink, TxStatus};
 
 /// Logs a server in as this tenant.
@@ -60,6 +61,9 @@ fn opened(
         counters.server_logins = counters.server_logins.saturating_add(1);
         counters.server_login_us = counters.server_login_us.saturating_add(now.micros_since(started));
     }
+    if shared.tape.is_on() {
+        shared.tape.note_login(tenant, now.micros_since(started), now);
+    }
     let state = state_of(shared, tenant, login.parameters).on_replica(tenant.replayed());
     tenant.set_base(&state.settings.params);
     tenant.clear_login_error();
@@ -74,6 +78,7 @@ fn opened(
         epoch,
         opened_at: now,
         since: now,
+        asked: Asked::default(),
     });
     let Some(mut desk) = shared.desk(tenant.cluster()) else { return };
     desk.unavailable = None;
@@ -308,6 +313,7 @@ pub(super) async fn run(shared: Rc<Shared>) {
             () = tokio::time::sleep_until(shared.clock.instant(wake_at)) => tick(&shared),
             () = shared.timer.notified() => shared.look_at_needs(),
             _ = sweep.tick() => {
+                shared.tape.flush();
                 sweep_idle(&shared);
                 replicas::look_where_due(&shared);
                 forget_functions(&shared, sweeps);

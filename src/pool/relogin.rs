@@ -44,7 +44,7 @@ async fn relogin(
 ) -> Option<Result<Lease, LoginError>> {
     let server = lease.server.take()?;
     let (shared, tenant) = (lease.pool.shared.clone(), lease.tenant.clone());
-    let Server { id, stream, permit, epoch, .. } = *server;
+    let Server { id, stream, permit, epoch, asked, .. } = *server;
     backend::close_with(stream, Farewell::Terminate).await;
     if told.is_closed() {
         let_go(&shared, &lease, permit);
@@ -78,7 +78,7 @@ async fn relogin(
     // Nobody else may get it, whatever becomes of this lease: it was logged in for one client, with its wishes.
     state.condemned = true;
     let (stream, pid, carry) = (login.stream, login.pid, Vec::new());
-    let server = Server { id, stream, state, carry, pid, permit, epoch, opened_at: now, since: now };
+    let server = Server { id, stream, state, carry, pid, permit, epoch, opened_at: now, since: now, asked };
     lease.server = Some(Box::new(server));
     Some(Ok(lease))
 }

@@ -8,6 +8,7 @@ use crate::budget::Permit;
 use crate::ids::ServerId;
 use crate::net::Stream;
 use crate::time::Moment;
+use crate::trace::Asked;
 use crate::track::ServerState;
 
 /// A server. Belongs to one tenant until it is closed.
@@ -31,6 +32,8 @@ pub struct Server {
     pub(super) opened_at: Moment,
     /// When it was last leased or released.
     pub(super) since: Moment,
+    /// How its lease was asked for.
+    pub(super) asked: Asked,
 }
 
 impl Server {

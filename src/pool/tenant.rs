@@ -73,6 +73,8 @@ pub struct TenantState {
     crowded: Cell<bool>,
     /// At which step it is counted among those that are ranked.
     pub(super) rank: Cell<Option<u8>>,
+    /// The recording that knows its name.
+    pub(super) taped: Cell<u32>,
     /// Client logins.
     logins: Cell<Meter>,
     /// When the last slow wait was logged, and how many were not since.
@@ -124,6 +126,7 @@ impl TenantState {
             throttle: Cell::default(),
             crowded: Cell::default(),
             rank: Cell::default(),
+            taped: Cell::default(),
             logins: Cell::default(),
             slow_waits: Cell::default(),
             login_error: RefCell::default(),

@@ -81,6 +81,7 @@ pub(super) async fn report(inner: &Inner, front: &Front) -> ProxyReport {
         started_unix_ms: inner.started_unix_ms,
         config_reloads_ok: inner.reloads_ok.load(Ordering::Relaxed),
         config_reloads_failed: inner.reloads_failed.load(Ordering::Relaxed),
+        trace: inner.recorder.report(),
         draining: inner.draining.load(Ordering::Acquire),
     }
 }

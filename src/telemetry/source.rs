@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::why::Explained;
 use crate::budget::Command;
 use crate::config::settings::Settings;
-use crate::stats::WorkerReport;
+use crate::stats::{TraceReport, WorkerReport};
 use crate::tenant::Secret;
 
 /// The running proxy, as telemetry sees it.
@@ -51,6 +51,8 @@ pub struct ProxyReport {
     pub config_reloads_ok: u64,
     /// Reloads that were refused whole.
     pub config_reloads_failed: u64,
+    /// What has been recorded of requests.
+    pub trace: TraceReport,
     /// Whether the proxy is stopping.
     pub draining: bool,
 }

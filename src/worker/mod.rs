@@ -19,7 +19,7 @@ use crate::backend::Connector;
 use crate::budget::{Command, Explanation};
 use crate::config::settings::Settings;
 use crate::ids::{ClusterId, TenantId, WorkerId};
-use crate::pool::Note;
+use crate::pool::{Note, Recording};
 use crate::session::{CancelKeys, Newcomer};
 use crate::stats::WorkerReport;
 use crate::tenant::{Portion, Ranks, Tier};
@@ -100,6 +100,8 @@ pub struct Plan {
     pub capacities: Vec<u32>,
     /// Whether other workers share the budgets, so that what is lacking here is worth saying.
     pub shares_budgets: bool,
+    /// Where what is asked for is recorded, if it is.
+    pub recording: Option<Recording>,
 }
 
 /// Whoever sent a cancel request waits until all of these are dropped.

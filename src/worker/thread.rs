@@ -52,6 +52,8 @@ pub(super) fn spawn(
             let mut work = Work::new(id, plan, keys, notes);
             work.floor.pool.set_ranks(ranks);
             work.run(orders).await;
+            // What it has noted is sent, even if a task should keep the pool.
+            work.floor.pool.record(None);
         });
         // Tasks that are left (a server that does not go) die with the runtime; their sockets are closed.
         runtime.shutdown_background();
@@ -100,6 +102,7 @@ impl Work {
         let pool = Pool::new(Clock::start(), limits(&plan.settings), budgets, notes);
         pool.set_tiering(plan.settings.tiering);
         pool.set_replicas(readers::replicas(&plan.settings));
+        pool.record(plan.recording.clone());
         let registry = Registry::new(id, keys);
         let max_statements = plan.settings.servers.max_client_statements;
         let floor = Rc::new(Floor::new(pool, registry, max_statements));
@@ -242,6 +245,7 @@ impl Work {
         let pool = &self.floor.pool;
         pool.set_limits(limits(&self.plan.settings));
         pool.set_tiering(self.plan.settings.tiering);
+        pool.record(self.plan.recording.clone());
         self.floor.time.set_shortest(shortest_limit(&self.plan.settings));
         self.floor.max_client_statements.set(self.plan.settings.servers.max_client_statements);
         self.floor.slow_wait_us.set(slow_wait_us(&self.plan.settings));

@@ -253,6 +253,7 @@ fn settings() -> Settings {
         drain: Drain { timeout: Duration::from_secs(1), fast_timeout: Duration::from_secs(1) },
         log: Log { format: LogFormat::Text, filter: "off".to_owned(), slow_wait: None },
         metrics_top_tenants: 1,
+        trace: None,
     }
 }
 

@@ -11,7 +11,8 @@ use tenantry::budget::Command;
 use tenantry::config::{self, Settings};
 use tenantry::ids::{ClusterId, TenantId, WorkerId};
 use tenantry::stats::{
-    Cause, ClusterReport, TenantCounters, TenantGauges, TenantReport, WaitHistogram, WorkerReport,
+    Cause, ClusterReport, TenantCounters, TenantGauges, TenantReport, TraceReport, WaitHistogram,
+    WorkerReport,
 };
 use tenantry::telemetry::{ClusterHealth, Explained, Phase, ProxyReport, Readiness, Source};
 use tenantry::tenant::{Allowance, Catalog, PoolMode, Secret, ServerAuth, Tenant, Tier, TimeLimits};
@@ -147,6 +148,7 @@ pub(crate) fn report(tenants: Vec<Tenant>) -> ProxyReport {
         started_unix_ms: 1_770_000_000_123,
         config_reloads_ok: 4,
         config_reloads_failed: 1,
+        trace: TraceReport { recording: true, records: 90_000, bytes: 700_000, dropped: 12 },
         draining: false,
     }
 }

@@ -34,6 +34,10 @@ pub(super) fn write_proxy(text: &mut TextWriter, report: &ProxyReport) {
     text.family(&RELOADS);
     text.sample(RELOADS.name, &[("result", "ok")], Value::Count(report.config_reloads_ok));
     text.sample(RELOADS.name, &[("result", "failed")], Value::Count(report.config_reloads_failed));
+    text.single(&RECORDING, report.trace.recording.into());
+    text.single(&RECORDED, Value::Count(report.trace.records));
+    text.single(&RECORDED_BYTES, Value::Count(report.trace.bytes));
+    text.single(&UNRECORDED, Value::Count(report.trace.dropped));
     if let Some(not_after) = report.certificate_not_after {
         // Certificates that ended before 1970 do not happen; 0 says "long ago" well enough.
         text.single(&CERTIFICATE, Value::Count(u64::try_from(not_after).unwrap_or(0)));
@@ -177,6 +181,14 @@ const WORKER_BUSY: Family = Family::counter(
 );
 const RELOADS: Family =
     Family::counter("tenantry_config_reloads_total", "Reloads, applied or refused whole.");
+const RECORDING: Family = Family::gauge("tenantry_trace_recording", "1 while requests are recorded.");
+const RECORDED: Family = Family::counter("tenantry_trace_records_total", "Requests recorded.");
+const RECORDED_BYTES: Family =
+    Family::counter("tenantry_trace_written_bytes_total", "Bytes written to traces.");
+const UNRECORDED: Family = Family::counter(
+    "tenantry_trace_dropped_records_total",
+    "Requests that were not recorded because the disk was behind.",
+);
 const CERTIFICATE: Family = Family::gauge(
     "tenantry_certificate_not_after_timestamp_seconds",
     "When the listener's certificate ends, since 1970; absent without TLS.",
