@@ -8,7 +8,7 @@
 //! | 0 | `ids` `error` `time` |
 //! | 1 | `wire` `tenant` `stats` `trace` |
 //! | 2 | `auth` `track` `budget` `config` |
-//! | 3 | `net` |
+//! | 3 | `net` `replay` |
 //! | 4 | `backend` |
 //! | 5 | `pool` |
 //! | 6 | `session` |
@@ -29,6 +29,7 @@ pub mod ids;
 pub mod net;
 pub mod pool;
 pub mod proxy;
+pub mod replay;
 pub mod session;
 pub mod stats;
 pub mod telemetry;
