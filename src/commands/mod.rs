@@ -11,6 +11,7 @@ pub mod healthcheck;
 mod http;
 mod load;
 mod output;
+pub mod plan;
 pub mod serve;
 pub mod steer;
 pub mod tenant_sql;
@@ -38,6 +39,8 @@ pub enum Command {
     Serve(serve::ServeArgs),
     /// Check a configuration, offline or against its servers.
     Check(check::CheckArgs),
+    /// Show what another configuration changes, and try it out on a recorded trace.
+    Plan(plan::PlanArgs),
     /// Show it: a throwaway Postgres, fifty tenants, a load, and what became of it.
     Demo(demo::DemoArgs),
     /// Make a SCRAM-SHA-256 verifier from a password.
@@ -88,6 +91,7 @@ pub fn run(cli: &Cli) -> ExitCode {
     let result = match &cli.command {
         Command::Serve(args) => serve::run(args),
         Command::Check(args) => check::run(args),
+        Command::Plan(args) => plan::run(args),
         Command::Demo(args) => demo::run(args),
         Command::HashPassword(args) => hash_password::run(args),
         Command::Tenant(TenantCommand::Sql(args)) => tenant_sql::run(args),

@@ -24,6 +24,7 @@ mod meanings;
 mod modes;
 mod pins;
 mod placing;
+mod planning;
 mod process_ids;
 mod queries;
 mod reloading;

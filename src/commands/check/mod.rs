@@ -60,7 +60,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
 }
 
 /// The log filter has a syntax of its own, which the configuration takes as a text.
-fn check_filter(filter: &str) -> Result<(), Failure> {
+pub(super) fn check_filter(filter: &str) -> Result<(), Failure> {
     let parsed = tracing_subscriber::EnvFilter::try_new(filter);
     parsed
         .map(drop)
