@@ -101,6 +101,37 @@ fn a_damaged_block_ends_it_and_says_where() {
     assert_eq!((trace.requests.len(), trace.ending), (1, Ending::Damaged { at }));
 }
 
+/// Blocks that are whole, and say what cannot be: nothing of them counts.
+#[test]
+fn a_block_that_makes_no_sense_is_left_out_as_a_whole() {
+    let mut head = Vec::new();
+    let mut encoder = Encoder::begin(STARTED, &mut head);
+    encoder.names(&names(1), &mut head);
+    let record = |number: u8| [number << 5, 7, 3];
+    let requests = |records: &[[u8; 3]], count| [&[0, count], &*records.concat()].concat();
+    let read = |tag, payload: &[u8]| {
+        let mut out = head.clone();
+        block::put(&mut out, tag, payload);
+        parse(&out).unwrap()
+    };
+    assert_eq!(read(2, &requests(&[record(0), record(0)], 2)).requests.len(), 2);
+    let login = [3 << 1 | 1 << 4, 7, 3];
+    for (what, payload) in [
+        ("a tenant without a name", requests(&[record(0), record(1)], 2)),
+        ("more than is said", requests(&[record(0), record(0)], 1)),
+        ("less than is said", requests(&[record(0), login, record(0)], 4)),
+    ] {
+        let trace = read(2, &payload);
+        assert_eq!((trace.requests, trace.logins), (vec![], (0, 0)), "{what}");
+        assert_eq!(trace.ending, Ending::Damaged { at: head.len() }, "{what}");
+    }
+    let trace = read(1, &[1, b'a', 2, 0xff, 0xfe]);
+    assert_eq!((trace.names.len(), trace.ending), (1, Ending::Damaged { at: head.len() }));
+    for (tag, payload) in [(3, &[5, 5][..]), (4, &[0]), (9, &[])] {
+        assert_eq!(read(tag, payload).ending, Ending::Damaged { at: head.len() });
+    }
+}
+
 fn any_record() -> impl Strategy<Value = Record> {
     (0..4_u32, any::<u32>(), any::<u32>(), 0..4_000_000_000_u64, any::<[bool; 3]>()).prop_map(
         |(tenant, end_us, hold_us, wait_us, marks)| {
