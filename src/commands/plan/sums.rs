@@ -9,7 +9,7 @@ use comfy_table::{CellAlignment, Table};
 
 use super::Budgets;
 use crate::config::check;
-use crate::config::{Cluster, Settings};
+use crate::config::{Cluster, MaxConnections, Settings};
 use crate::tenant::{Allowance, Tenant};
 
 /// The sums of all clusters.
@@ -71,8 +71,11 @@ impl Sums {
         }
     }
 
-    /// What a budget that is not written in the file has to be told here, too.
+    /// A budget that is not written in the file was not looked at when that was read.
     fn warn(&mut self, new: &Settings, cluster: &Cluster, [_, budgets]: &[Budgets; 2]) {
+        if cluster.max_connections != MaxConnections::Auto {
+            return;
+        }
         let Some(budget) = budgets.get(&*cluster.name).copied() else {
             let _ = writeln!(
                 self.text,
