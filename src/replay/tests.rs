@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::config::load_text;
 use crate::ids::TenantId;
 use crate::tenant::{Tenant, Tiering};
-use crate::trace::{Asked, Ending, Mark, Request, Trace};
+use crate::trace::{Asked, Ending, LATEST_US, Mark, Request, Trace};
 
 fn tenants(lines: &[(&str, &str)]) -> BTreeMap<TenantId, Arc<Tenant>> {
     let mut text =
@@ -143,4 +145,36 @@ fn who_got_no_server_would_have_held_it_as_others_of_its_tenant_do() {
         [(0, 3_000, false), (0, 5_000, true), (0, 9_000_000, false), (0, 4_000, false), (1, 3_000, false)]
     );
     assert_eq!(others, 1);
+}
+
+/// Times as a trace may have them, from nothing to centuries.
+fn any_time() -> impl Strategy<Value = u64> {
+    prop_oneof![0..200_000_u64, 0..100_000_000_u64, 0..LATEST_US]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_a_trace_says_each_request_ends_once(
+        capacity in 1..6_u32,
+        mut times in prop::collection::vec((any_time(), 0..3_u32, any_time(), any::<bool>()), 0..60),
+    ) {
+        times.sort_unstable();
+        let visits: Vec<Visit> = times
+            .into_iter()
+            .map(|(at_us, tenant, hold_us, exempt)| {
+                let hold_us = u32::try_from(hold_us).unwrap_or(u32::MAX);
+                Visit { at_us, tenant: TenantId(tenant), hold_us, exempt }
+            })
+            .collect();
+        let rate = "limits = { transactions_per_second = 5 }";
+        let tenants = tenants(&[("acme", ""), ("bolt", "tier = \"hot\""), ("cobalt", rate)]);
+        for tiering in [Tiering::Demand, Tiering::Rank] {
+            let all = replay(&Stage { tiering, ..stage(capacity, &tenants) }, &visits).all;
+            prop_assert_eq!(all.arrivals, visits.len() as u64);
+            prop_assert_eq!(all.served + all.refused(), all.arrivals);
+            prop_assert!(!all.refusals.contains_key("left_waiting") && all.servers_max <= capacity);
+        }
+    }
 }

@@ -25,7 +25,7 @@ mod decode;
 mod encode;
 mod record;
 
-pub use decode::{Ending, Request, Trace, TraceError, parse};
+pub use decode::{Ending, LATEST_US, Request, Trace, TraceError, parse};
 pub use encode::{Encoder, HEAD_BYTES};
 pub use record::{Asked, Mark, Record};
 

@@ -116,7 +116,10 @@ fn a_block_that_makes_no_sense_is_left_out_as_a_whole() {
     };
     assert_eq!(read(2, &requests(&[record(0), record(0)], 2)).requests.len(), 2);
     let login = [3 << 1 | 1 << 4, 7, 3];
+    let mut late = vec![0xff; 7];
+    late.extend([0x7f, 1, 0, 7, 3]);
     for (what, payload) in [
+        ("a time that nobody lives to see", late),
         ("a tenant without a name", requests(&[record(0), record(1)], 2)),
         ("more than is said", requests(&[record(0), record(0)], 1)),
         ("less than is said", requests(&[record(0), login, record(0)], 4)),
