@@ -147,6 +147,12 @@ impl TenantState {
         self.readers.borrow().clone()
     }
 
+    /// Whether this is a tenant on a replica.
+    #[must_use]
+    pub const fn is_reader(&self) -> bool {
+        self.replayed.is_some()
+    }
+
     /// Whether there are such.
     #[must_use]
     pub fn has_readers(&self) -> bool {

@@ -39,6 +39,17 @@ pub enum ReplicaReads {
 }
 
 impl ReplicaReads {
+    /// The word in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Sessions => "sessions",
+            Self::Transactions => "transactions",
+            Self::Always => "always",
+        }
+    }
+
     /// Where the transactions of a session go that has asked for this, or for nothing.
     #[must_use]
     pub const fn of_session(self, asked: Target) -> Target {

@@ -39,7 +39,7 @@ fn clusters(text: &mut String, old: &Settings, new: &Settings) {
             lines.push(format!("{}  is new", cluster.name));
             continue;
         };
-        for (key, change) in changes(&listing::cluster(before), &listing::cluster(cluster)) {
+        for (key, change) in changes(&listing::cluster(old, before), &listing::cluster(new, cluster)) {
             lines.push(format!("{}  {key}  {change}", cluster.name));
         }
     }

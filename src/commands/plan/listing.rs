@@ -73,8 +73,8 @@ pub(super) fn process(settings: &Settings) -> Listing {
     list.0
 }
 
-/// One cluster.
-pub(super) fn cluster(cluster: &Cluster) -> Listing {
+/// One cluster of these settings.
+pub(super) fn cluster(settings: &Settings, cluster: &Cluster) -> Listing {
     let mut list = List::default();
     let endpoint = &cluster.endpoint;
     let host = |host: &Host| match host {
@@ -96,6 +96,9 @@ pub(super) fn cluster(cluster: &Cluster) -> Listing {
     };
     list.put("max_connections", budget);
     list.put("admin_reserve", cluster.admin_reserve);
+    let primary = cluster.replica_of.and_then(|of| settings.cluster(of.primary));
+    list.some("replica_of", primary.map(|primary| &primary.name));
+    list.limit("max_lag", cluster.replica_of.map(|of| of.max_lag));
     list.some("admin.user", cluster.admin.as_ref().map(|admin| &admin.user));
     list.some("admin.database", cluster.admin.as_ref().map(|admin| &admin.database));
     list.secret("admin.password", cluster.admin.as_ref().and_then(|admin| admin.password.as_ref()));
@@ -116,6 +119,7 @@ pub(super) fn tenant(settings: &Settings, tenant: &Tenant) -> Listing {
     }
     list.put("uses_lastval", tenant.uses_lastval);
     list.put("replication", tenant.replication);
+    list.put("replica_reads", tenant.replica_reads.as_str());
     for (name, value) in &tenant.settings {
         list.put(&format!("settings.{name}"), value);
     }
