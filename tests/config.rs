@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -271,6 +272,17 @@ fn a_small_file_is_enough() {
     let sources =
         [TenantSource::Option, TenantSource::UserSuffix, TenantSource::User, TenantSource::Database];
     assert_eq!(settings.tenant_sources, sources);
+}
+
+#[test]
+fn tenants_that_may_use_the_same_share_what_says_so() {
+    let text = file("", &["acme", "globex", "initech"], "")
+        .replace("schema = \"s_initech\"", "schema = \"s_initech\"\nlimits = { reserve = 1 }");
+    let catalog = settings(&text).catalog;
+    let [acme, globex, initech] =
+        ["acme", "globex", "initech"].map(|name| catalog.by_name(name).unwrap().tiers.clone().unwrap());
+    assert!(Arc::ptr_eq(&acme, &globex));
+    assert_eq!(initech.map(|allowance| allowance.reserve), [1; 3]);
 }
 
 #[test]

@@ -20,6 +20,7 @@ use super::settings::{
     Drain, Driver, Listen, ListenTls, Log, LogFormat, MaxConnections, Servers, TenantSource, Threads,
     TlsIdentity, TlsMode, TlsVersion, Trace,
 };
+use super::tenants::Allowances;
 use super::values::{Count, OneOrMany};
 use crate::tenant::Secret;
 
@@ -29,6 +30,15 @@ pub(super) struct Builder<'a> {
     pub(super) problems: &'a mut Problems,
     /// Whether the section at hand was not read completely: then what is missing was perhaps only not readable.
     pub(super) damaged: bool,
+    /// What the tenants so far may use.
+    pub(super) allowances: Allowances,
+}
+
+impl<'a> Builder<'a> {
+    /// One that has seen nothing yet.
+    pub(super) fn new(world: &'a World<'a>, problems: &'a mut Problems) -> Self {
+        Self { world, problems, damaged: false, allowances: Allowances::default() }
+    }
 }
 
 impl Builder<'_> {

@@ -186,7 +186,7 @@ impl<'a> Loading<'a> {
         unread: &Unread<'_>,
         defaults: &Defaults<'_>,
     ) -> Option<Vec<BuiltTenant>> {
-        let mut builder = Builder { world: self.world, problems: &mut self.problems, damaged: false };
+        let mut builder = Builder::new(self.world, &mut self.problems);
         let mut tenants: Vec<_> =
             first.iter().filter_map(|section| builder.tenant(section, defaults)).collect();
         let mut syntax = Problems::default();
@@ -212,7 +212,7 @@ impl<'a> Loading<'a> {
     fn build(&mut self, model: &Model, unread: &Unread<'_>) -> Option<Settings> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let clusters = self.clusters(&model.clusters);
-        let mut builder = Builder { world: self.world, problems: &mut self.problems, damaged: false };
+        let mut builder = Builder::new(self.world, &mut self.problems);
         let listen = builder.listen(&model.listen);
         let http = builder.http(&model.http);
         let http_token = builder.http_token(&model.http);
@@ -291,7 +291,7 @@ impl<'a> Loading<'a> {
                 .help("add `[cluster.main]` with `url = \"postgres://host:5432/database\"`");
             self.problems.error(problem);
         }
-        let mut builder = Builder { world: self.world, problems: &mut self.problems, damaged: false };
+        let mut builder = Builder::new(self.world, &mut self.problems);
         let mut clusters: Vec<_> = models
             .iter()
             .enumerate()

@@ -3,7 +3,7 @@
 //! Owns the defaults of a tenant. What tenants must not have in common is `wall`'s, what they need together is
 //! `check`'s.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +37,21 @@ pub(super) struct BuiltTenant {
     pub(super) token_span: Option<Span>,
     /// Where it is allowed to replicate.
     pub(super) replication_span: Option<Span>,
+}
+
+/// What tenants may use in each tier. Most of them differ in nothing but their names, and share it.
+#[derive(Debug, Default)]
+pub(super) struct Allowances(HashSet<Arc<[Allowance; 3]>>);
+
+impl Allowances {
+    fn shared(&mut self, tiers: [Allowance; 3]) -> Arc<[Allowance; 3]> {
+        if let Some(known) = self.0.get(&tiers) {
+            return known.clone();
+        }
+        let new = Arc::new(tiers);
+        self.0.insert(new.clone());
+        new
+    }
 }
 
 /// What a tenant takes from the rest of the file.
@@ -77,7 +92,6 @@ impl Builder<'_> {
         let schemas = self.schemas(name, model);
         let users = self.users(name, model);
         let chosen = chosen_tier(model, defaults.tiering);
-        let tier = chosen.unwrap_or(Tier::Cold);
         let built = cluster.zip(role).zip(schemas);
         let ((cluster, (role, role_span)), (schemas, schema_span)) = built?;
         let database = self.database(name, model, cluster)?;
@@ -91,9 +105,14 @@ impl Builder<'_> {
         let max_clients = limits.map(|limits| &limits.max_clients).unwrap_or(&None);
         let max_clients = self.positive("limits.max_clients", max_clients, defaults.max_clients);
         let mut of = |tier: Tier| self.allowance(name, model, tier, defaults, cluster);
-        let allowance = of(tier);
-        // Whoever goes from tier to tier is held to what all of them say.
-        let tiers = chosen.is_none().then(|| Arc::new(Tier::ALL.map(of)));
+        let (tier, allowance, tiers) = match chosen {
+            Some(tier) => (tier, of(tier), None),
+            None => {
+                // Whoever goes from tier to tier is held to what all of them say.
+                let all @ [_, _, cold] = Tier::ALL.map(of);
+                (Tier::Cold, cold, Some(self.allowances.shared(all)))
+            }
+        };
         // What has to do with its clients does not change with the tier that the proxy chooses.
         let shape = chosen.and_then(|tier| defaults.tiers.get(&tier));
         let tenant = Tenant {
@@ -293,19 +312,25 @@ impl Builder<'_> {
         defaults: &Defaults<'_>,
         cluster: &BuiltCluster,
     ) -> Allowance {
-        let own = model.limits.as_ref().map(|limits| limits.get_ref().clone()).unwrap_or_default();
-        let shape = defaults.tiers.get(&tier).cloned().unwrap_or_default();
-        let reserve = own.reserve.as_ref().map_or(0, |value| *value.get_ref());
-        let share = self.positive("share", &own.share.or(shape.share), default_share(tier));
-        let floor = own.floor.or(shape.floor);
+        let own = model.limits.as_ref().map(Spanned::get_ref);
+        let shape = defaults.tiers.get(&tier);
+        macro_rules! written {
+            ($key:ident) => {
+                own.and_then(|own| own.$key.clone()).or_else(|| shape.and_then(|shape| shape.$key.clone()))
+            };
+        }
+        let own_reserve = own.and_then(|own| own.reserve.clone());
+        let reserve = own_reserve.as_ref().map_or(0, |value| *value.get_ref());
+        let share = self.positive("share", &written!(share), default_share(tier));
+        let floor: Value<u32> = written!(floor);
         let floor_or_default = floor.as_ref().map_or(DEFAULT_FLOOR, |value| *value.get_ref());
-        let (ceiling, ceiling_span) = match own.ceiling.or(shape.ceiling) {
+        let (ceiling, ceiling_span) = match written!(ceiling) {
             Some(written) => (self.positive("ceiling", &Some(written.clone()), 1), written.span()),
             None => (default_ceiling(share, cluster).max(floor_or_default).max(reserve), tenant.span()),
         };
-        let weight = self.positive("weight", &own.weight.or(shape.weight), share);
-        let max_waiters = own.max_waiters.or(shape.max_waiters).map(Spanned::into_inner);
-        for (key, value, written) in [("floor", floor_or_default, &floor), ("reserve", reserve, &own.reserve)]
+        let weight = self.positive("weight", &written!(weight), share);
+        let max_waiters = written!(max_waiters).map(Spanned::into_inner);
+        for (key, value, written) in [("floor", floor_or_default, &floor), ("reserve", reserve, &own_reserve)]
         {
             if value > ceiling {
                 let span = written.as_ref().map_or_else(|| tenant.span(), Spanned::span);

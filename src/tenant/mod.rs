@@ -84,7 +84,7 @@ impl Tier {
 }
 
 /// What a tenant may use of its cluster's budget (`docs/budgets.md`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Allowance {
     /// Servers that are never taken away once open: a hard, bought reservation. Usually 0.
     pub reserve: u32,
