@@ -32,19 +32,22 @@ impl Scheduler {
     pub fn audit(&self) -> Result<(), String> {
         self.audit_slots()?;
         let mut parts = Part::default();
-        let (mut weights, mut waiting, mut patients, mut waiters) = (0_u64, 0_usize, 0_u32, 0_usize);
+        let (mut weights, mut shares, mut waiting, mut patients, mut waiters) =
+            (0_u64, 0_u64, 0_usize, 0_u32, 0_usize);
         let counts = self.recount();
         for (key, tenant) in self.tenants.table.iter() {
             let count = counts.get(&key).copied().unwrap_or_default();
             self.audit_tenant(key, tenant, count).map_err(|rule| format!("{:?}: {rule}", tenant.id))?;
             add(&mut parts, tenant.part);
             weights = weights.saturating_add(if tenant.active { tenant.allowance.weight.into() } else { 0 });
+            shares = shares.saturating_add(if tenant.active { tenant.allowance.share.into() } else { 0 });
             waiting = waiting.saturating_add(usize::from(!tenant.queue.is_empty()));
             patients = patients.saturating_add(u32::from(tenant.place == Place::Patient));
             waiters = waiters.saturating_add(tenant.queue.iter(&self.waiters.table).count());
         }
         rule(parts == self.totals.sum, "the sums are the sums of the parts")?;
         rule(weights == self.clock.weights(), "the sum of weights is that of active tenants")?;
+        rule(shares == self.clock.shares(), "the sum of shares is that of active tenants")?;
         rule(waiting == self.timers.len(), "exactly the tenants with waiters have a timer")?;
         rule(patients == self.patients.len(), "the patient tenants are in the list of patients")?;
         rule(waiters == self.waiters.len(), "every waiter is in its tenant's queue")?;
@@ -112,6 +115,9 @@ impl Scheduler {
             "no idle server beside a waiter that may be served",
         )?;
         rule(tenant.active == tenant.is_active(), "it is active while it works or waits")?;
+        let is_concerned = tenant.slots() > 0 || !tenant.queue.is_empty();
+        let share = self.scale.of(tenant.allowance.share);
+        rule(!is_concerned || tenant.share == share, "its share is what is left of it")?;
         rule(tenant.part == self.part(tenant), "its part of the sums is up to date")?;
         let leaving = tenant.standing == Standing::Leaving;
         rule(

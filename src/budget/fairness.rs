@@ -1,8 +1,8 @@
 //! Virtual time: what tenants used, by weight, and the clock it is compared with.
 //!
-//! Owns the unit, the clock `V` and the sum of weights. Virtual time is slot-microseconds divided by weight, in 1/256.
-//! `V` advances by K/Σw per microsecond of contention: as a tenant would that gets exactly its part. Must not know
-//! tenants one by one.
+//! Owns the unit, the clock `V` and the sums of weights and shares of those that take part. Virtual time is
+//! slot-microseconds divided by weight, in 1/256. `V` advances by K/Σw per microsecond of contention: as a tenant would
+//! that gets exactly its part. Must not know tenants one by one.
 
 use super::tenants::TenantState;
 use crate::time::Moment;
@@ -13,12 +13,13 @@ pub(super) struct VirtualClock {
     v: u64,
     at: Moment,
     weights: u64,
+    shares: u64,
     lag_max: u64,
 }
 
 impl VirtualClock {
     pub(super) fn new(lag_max_us: u64) -> Self {
-        Self { v: 0, at: Moment(0), weights: 0, lag_max: cost(lag_max_us, 1) }
+        Self { v: 0, at: Moment(0), weights: 0, shares: 0, lag_max: cost(lag_max_us, 1) }
     }
 
     pub(super) const fn now(&self) -> u64 {
@@ -33,6 +34,11 @@ impl VirtualClock {
     /// The sum of weights of active tenants.
     pub(super) const fn weights(&self) -> u64 {
         self.weights
+    }
+
+    /// The sum of shares of active tenants, as they are written.
+    pub(super) const fn shares(&self) -> u64 {
+        self.shares
     }
 
     /// Lets time pass; it counts only while there was contention.
@@ -51,13 +57,17 @@ impl VirtualClock {
     /// no more than a bounded debt from before.
     pub(super) fn follow(&mut self, tenant: &mut TenantState) {
         let active = tenant.is_active();
-        let weight = u64::from(tenant.allowance.weight);
+        let (weight, share) = (u64::from(tenant.allowance.weight), u64::from(tenant.allowance.share));
         match (tenant.active, active) {
             (false, true) => {
                 self.weights = self.weights.saturating_add(weight);
+                self.shares = self.shares.saturating_add(share);
                 tenant.virtual_time = tenant.virtual_time.clamp(self.v, self.latest());
             }
-            (true, false) => self.weights = self.weights.saturating_sub(weight),
+            (true, false) => {
+                self.weights = self.weights.saturating_sub(weight);
+                self.shares = self.shares.saturating_sub(share);
+            }
             (true, true) | (false, false) => {}
         }
         tenant.active = active;
@@ -68,10 +78,11 @@ impl VirtualClock {
         tenant.virtual_time = tenant.virtual_time.max(self.v.saturating_sub(self.lag_max));
     }
 
-    /// Takes an active tenant's weight out, before it changes.
+    /// Takes an active tenant's weight and share out, before they change.
     pub(super) fn forget(&mut self, tenant: &mut TenantState) {
         if std::mem::take(&mut tenant.active) {
             self.weights = self.weights.saturating_sub(u64::from(tenant.allowance.weight));
+            self.shares = self.shares.saturating_sub(u64::from(tenant.allowance.share));
         }
     }
 }

@@ -38,6 +38,7 @@ mod logins;
 mod output;
 mod permit;
 mod scheduler;
+mod shares;
 mod slots;
 mod stops;
 mod supply;

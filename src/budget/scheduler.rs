@@ -15,8 +15,9 @@ use super::lanes::{self, LANES, Lanes};
 use super::leases::Asked;
 use super::links::List;
 use super::output::Output;
+use super::shares::Scale;
 use super::slots::Slots;
-use super::tenants::{Patients, Tenants};
+use super::tenants::{Band, Patients, Tenants};
 use super::victims::Totals;
 use super::waiters::Waiters;
 use super::why::Blocked;
@@ -41,6 +42,7 @@ pub struct Scheduler {
     pub(super) totals: Totals,
 
     pub(super) clock: VirtualClock,
+    pub(super) scale: Scale,
     pub(super) reconnects: ReconnectBudget,
     pub(super) breaker: Breaker,
     pub(super) latency: OpenLatency,
@@ -76,6 +78,7 @@ impl Scheduler {
             timers: Heap::new(),
             totals: Totals::new(),
             clock: VirtualClock::new(config.lag_max_us),
+            scale: Scale::WHOLE,
             reconnects: ReconnectBudget::new(&config),
             breaker: Breaker::Closed,
             latency: config.open_latency,
@@ -184,6 +187,7 @@ impl Scheduler {
             Input::Resume { tenant } => self.resume(tenant, out),
             Input::RemoveTenant { tenant } => self.remove_tenant(tenant, out),
         };
+        self.rescale();
         self.shed(out);
         self.supply(out);
         self.note_newcomer();
@@ -235,9 +239,22 @@ impl Scheduler {
         let reason = self.blocked.get(usize::from(lane)).copied().flatten();
         let slots = u32::try_from(self.lanes.len(lane)).unwrap_or(u32::MAX);
         lacks(reason).then(|| Need {
-            band: lanes::band(lane),
+            band: self.written_band(lane),
             slots: slots.checked_next_power_of_two().unwrap_or(slots),
         })
+    }
+
+    /// The band of a lane's tenants as other workers see it: shares are scaled down for want of servers here, and somebody
+    /// else may have too many.
+    fn written_band(&self, lane: u8) -> Band {
+        let is_short = |lane| {
+            let first = self.lanes.first(lane, None).map(|(_, key)| &self.tenants.table[key]);
+            first.is_some_and(|tenant| tenant.servers() < tenant.allowance.share)
+        };
+        match lanes::band(lane) {
+            Band::Burst if self.scale.is_down() && (lane..LANES).any(is_short) => Band::Share,
+            band => band,
+        }
     }
 
     fn announce(&mut self, out: &mut Vec<Output>) {

@@ -22,6 +22,8 @@ use crate::time::Moment;
 pub(super) struct TenantState {
     pub(super) id: TenantId,
     pub(super) allowance: Allowance,
+    /// Its share as far as there are servers for the shares of all, as of when it was looked at last.
+    pub(super) share: u32,
     pub(super) standing: Standing,
 
     /// Servers logging in, promised ones included.
@@ -140,9 +142,11 @@ impl Band {
 
 impl TenantState {
     pub(super) fn new(id: TenantId, allowance: Allowance, now: Moment, virtual_time: u64) -> Self {
+        let allowance = coherent(allowance);
         Self {
             id,
-            allowance: coherent(allowance),
+            share: allowance.share,
+            allowance,
             standing: Standing::Active,
             opening: 0,
             promised: 0,
@@ -217,7 +221,7 @@ impl TenantState {
     pub(super) fn band(&self, servers: u32) -> Band {
         if servers < self.allowance.floor.max(self.allowance.reserve) {
             Band::Floor
-        } else if servers < self.allowance.share {
+        } else if servers < self.share {
             Band::Share
         } else {
             Band::Burst
@@ -226,7 +230,7 @@ impl TenantState {
 
     /// Whether it has borrowed servers that others may have back.
     pub(super) fn is_over_share(&self) -> bool {
-        self.servers() > self.allowance.share && self.is_above_reserve()
+        self.servers() > self.share && self.is_above_reserve()
     }
 
     /// Whether its servers may be taken for others at all. A slot that is only promised is no server yet.

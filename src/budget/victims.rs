@@ -52,7 +52,7 @@ impl Scheduler {
             part.idle_floor = if is_at_floor(tenant) { part.idle_within } else { 0 };
             return part;
         }
-        let excess = tenant.servers().saturating_sub(tenant.allowance.share);
+        let excess = tenant.servers().saturating_sub(tenant.share);
         part.idle_over = tenant.idle;
         match self.hold_class(tenant) {
             0 => part.returning = excess.min(tenant.busy),

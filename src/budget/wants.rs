@@ -78,7 +78,9 @@ impl Scheduler {
 
     /// Brings everything that is derived from a tenant's state up to date. To be called whenever it changed.
     pub(super) fn resync(&mut self, key: u32) {
-        self.clock.follow(&mut self.tenants.table[key]);
+        let tenant = &mut self.tenants.table[key];
+        self.clock.follow(tenant);
+        tenant.share = self.scale.of(tenant.allowance.share);
         self.resync_part(key);
         self.resync_place(key);
     }

@@ -78,6 +78,8 @@ pub struct TenantView {
     pub expected_hold_us: u64,
     /// What it may use.
     pub allowance: Allowance,
+    /// What is left of its share while those of all active tenants are more than there are servers.
+    pub share: u32,
     /// Whether it is being removed.
     pub leaving: bool,
     /// Whether Postgres rejects its logins at present.
@@ -154,6 +156,7 @@ impl Scheduler {
             hold_us: tenant.hold_us,
             expected_hold_us: tenant.expected_hold_us(self.now),
             allowance: tenant.allowance,
+            share: self.scale.of(tenant.allowance.share),
             leaving: tenant.standing == Standing::Leaving,
             rejected: !tenant.breaker.is_closed(),
             why: self.why(id)?,

@@ -89,6 +89,10 @@ impl Explained {
                 "listener": sum(|worker| worker.listeners),
                 "floor": limit(|allowance| allowance.floor),
                 "share": limit(|allowance| allowance.share),
+                "share_now": match self.workers.as_slice() {
+                    [] => self.tenant.allowance.share,
+                    _ => sum(|worker| worker.budget.tenant.share),
+                },
                 "ceiling": limit(|allowance| allowance.ceiling),
                 "needed": sum(|worker| worker.budget.tenant.need).div_ceil(256),
             },
@@ -138,8 +142,7 @@ impl Explained {
             ),
             Cause::Budget => format!(
                 "no server to be had on cluster {}: {} of {} busy, {} logging in, {} idle and too young to be taken or \
-                 reserved; {} tenants wait, and those with fewer servers than their share come first. It has {} of its \
-                 share of {}",
+                 reserved; {} tenants wait, and those with fewer servers than their share come first. It has {} of {}",
                 self.cluster,
                 budget.busy,
                 budget.working_capacity,
@@ -147,12 +150,12 @@ impl Explained {
                 budget.idle,
                 budget.waiting_tenants,
                 busy.saturating_add(view.idle).saturating_add(view.opening),
-                view.allowance.share
+                its_share(view)
             ),
             Cause::LongBorrowers => format!(
                 "{takes}, and tenants with such long ones hold all servers that they may hold together above their shares; \
-                 it has {busy}, and a share of {}",
-                view.allowance.share
+                 it has {busy} of {}",
+                its_share(view)
             ),
             Cause::Login => {
                 format!(
@@ -232,6 +235,17 @@ fn raising(budget: &Explanation) -> String {
             "raising the ceiling to {wanted} would need {more} {servers}; {free} are free and {idle} idle"
         ),
     }
+}
+
+/// Its share, and what is left of it.
+fn its_share(view: &TenantView) -> String {
+    let (now, written) = (view.share, view.allowance.share);
+    if now == written {
+        return format!("its share of {written}");
+    }
+    format!(
+        "its share of {now} ({written}, but those of all tenants that are active are more than the servers)"
+    )
 }
 
 fn waited_us(budget: &Explanation) -> u64 {

@@ -9,7 +9,7 @@ use super::world::allowance;
 const SECOND: u64 = 1_000_000;
 
 /// (Σx)² / (n Σx²): 1 if all are served alike.
-fn jain(services: &[f64]) -> f64 {
+pub(super) fn jain(services: &[f64]) -> f64 {
     let sum: f64 = services.iter().sum();
     let squares: f64 = services.iter().map(|x| x * x).sum();
     sum * sum / (services.len() as f64 * squares)

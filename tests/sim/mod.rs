@@ -11,5 +11,6 @@ mod long_holds;
 mod reference;
 mod rng;
 mod scenarios;
+mod shares;
 mod stops;
 mod world;

@@ -112,6 +112,8 @@ pub(super) struct Reference {
     counter: u64,
     v: u64,
     contended: bool,
+    /// By how much shares are scaled down, in 1/256.
+    scale: u64,
     tokens: u64,
     releases: u64,
     window: u64,
@@ -143,6 +145,7 @@ impl Reference {
             counter: 0,
             v: 0,
             contended: false,
+            scale: 256,
             tokens,
             releases: 0,
             window: 0,
@@ -183,6 +186,7 @@ impl Reference {
             }
             Event::RemoveTenant(tenant) => self.remove_tenant(tenant.0),
         }
+        self.rescale();
         self.shed();
         self.supply();
         self.sleep_inactive();

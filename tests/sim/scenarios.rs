@@ -108,6 +108,7 @@ fn waiters_do_not_each_get_a_login() {
 #[test]
 fn the_head_of_the_queue_gets_help_when_its_own_servers_take_too_long() {
     let mut world = world(3);
+    world.set_tenant(B, allowance(1, 1, 10));
     let own = lease(&mut world, A, 1);
     let both = lease(&mut world, B, 2);
     let other = &both[1..];
@@ -163,6 +164,7 @@ fn a_released_borrowed_server_goes_to_who_is_below_the_floor() {
 #[test]
 fn a_tenant_within_its_share_keeps_fresh_idle_servers() {
     let mut world = world(2);
+    world.set_tenant(B, allowance(1, 0, 10));
     let busy = lease(&mut world, A, 2);
     wait(&mut world, SECOND);
     world.release(busy[0], Condition::Clean);

@@ -56,11 +56,26 @@ impl Reference {
         let stale = |since: u64| self.now - since >= self.c.stale_us;
         self.free() > self.c.headroom || self.idle_servers().first().is_some_and(|oldest| stale(oldest.1))
     }
+    /// What is left of a tenant's share.
+    pub(super) fn share(&self, tenant: u32) -> u32 {
+        let share = self.tenants[&tenant].allowance.share;
+        ((u64::from(share) * 256 / self.scale) as u32).max(1).min(share)
+    }
+    /// Shares of active tenants that are more than there are servers are scaled down; by something else when that is a
+    /// quarter more or less, or when there are enough.
+    pub(super) fn rescale(&mut self) {
+        let active = self.tenants.iter().filter(|(id, _)| self.is_active(**id));
+        let sum: u64 = active.map(|(_, t)| u64::from(t.allowance.share)).sum();
+        let scale = (sum * 256 / u64::from(self.limit.max(1))).max(256);
+        if scale == 256 || scale * 4 >= self.scale * 5 || scale * 4 <= self.scale * 3 {
+            self.scale = scale;
+        }
+    }
     pub(super) fn band(&self, tenant: u32, n: u32) -> usize {
         let a = self.tenants[&tenant].allowance;
         if n < a.floor.max(a.reserve) {
             0
-        } else if n < a.share {
+        } else if n < self.share(tenant) {
             1
         } else {
             2
@@ -78,7 +93,7 @@ impl Reference {
         self.n(tenant) - self.promised(tenant) > self.tenants[&tenant].allowance.reserve
     }
     pub(super) fn over_share(&self, tenant: u32) -> bool {
-        self.n(tenant) > self.tenants[&tenant].allowance.share && self.above_reserve(tenant)
+        self.n(tenant) > self.share(tenant) && self.above_reserve(tenant)
     }
     pub(super) fn ages(&self, tenant: u32) -> u64 {
         let age = |server: &Server| match server.state {
@@ -131,7 +146,7 @@ impl Reference {
     pub(super) fn long_blocked(&self, class: usize) -> bool {
         let held = |from: usize| -> u32 {
             let long = self.tenants.keys().filter(|t| self.over_share(**t) && self.class(**t) >= from);
-            long.map(|t| (self.n(*t) - self.tenants[t].allowance.share).saturating_sub(self.idle(*t))).sum()
+            long.map(|t| (self.n(*t) - self.share(*t)).saturating_sub(self.idle(*t))).sum()
         };
         (1..=class).any(|class| held(class) >= (self.limit / self.c.long_hold_divisor[class - 1]).max(1))
     }

@@ -53,8 +53,7 @@ impl Reference {
         } else {
             let head = self.ready(borrower).unwrap_or(0);
             let borrowers = self.tenants.keys().filter(|t| self.over_share(**t) && self.class(**t) == 0);
-            let returning =
-                borrowers.map(|t| (self.n(*t) - self.tenants[t].allowance.share).min(self.busy(*t)));
+            let returning = borrowers.map(|t| (self.n(*t) - self.share(*t)).min(self.busy(*t)));
             if returning.sum::<u32>() >= self.c.releases_awaited
                 && self.now < head + self.c.release_patience_us
             {
