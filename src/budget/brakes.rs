@@ -14,26 +14,26 @@ pub(super) struct ReconnectBudget {
     at: Moment,
     releases: u64,
     window_from: Moment,
-    per_second: u64,
+    /// Tokens per second, which is also millionths of a token per microsecond. It changes with each window only, and is
+    /// looked at in each step.
+    rate: u64,
 }
 
 impl ReconnectBudget {
     pub(super) fn new(config: &BudgetConfig) -> Self {
-        let mut budget =
-            Self { tokens: 0, at: Moment(0), releases: 0, window_from: Moment(0), per_second: 0 };
-        budget.tokens = budget.limit(config);
-        budget
+        let rate = rate(0, config);
+        Self { tokens: limit(rate), at: Moment(0), releases: 0, window_from: Moment(0), rate }
     }
 
     /// Lets time pass.
     pub(super) fn advance(&mut self, now: Moment, config: &BudgetConfig) {
         let passed = now.micros_since(self.at);
         self.at = self.at.max(now);
-        let refill = passed.saturating_mul(self.rate(config));
-        self.tokens = self.tokens.saturating_add(refill).min(self.limit(config));
+        let refill = passed.saturating_mul(self.rate);
+        self.tokens = self.tokens.saturating_add(refill).min(limit(self.rate));
         let window = now.micros_since(self.window_from);
         if window >= SECOND {
-            self.per_second = self.releases.saturating_mul(SECOND) / window;
+            self.rate = rate(self.releases.saturating_mul(SECOND) / window, config);
             self.releases = 0;
             self.window_from = now;
         }
@@ -58,21 +58,21 @@ impl ReconnectBudget {
     }
 
     /// When there will be a token.
-    pub(super) fn next_token(&self, now: Moment, config: &BudgetConfig) -> Moment {
+    pub(super) const fn next_token(&self, now: Moment) -> Moment {
         let missing = TOKEN.saturating_sub(self.tokens);
-        Moment(now.0.saturating_add(missing.div_ceil(self.rate(config))))
+        Moment(now.0.saturating_add(missing.div_ceil(self.rate)))
     }
+}
 
-    /// Tokens per second, which is also millionths of a token per microsecond.
-    fn rate(&self, config: &BudgetConfig) -> u64 {
-        let part = self.per_second.saturating_mul(u64::from(config.reconnects_per_mille)) / 1_000;
-        part.max(u64::from(config.reconnects_per_second)).max(1)
-    }
+/// Tokens per second with so many transactions per second; at least one.
+fn rate(per_second: u64, config: &BudgetConfig) -> u64 {
+    let part = per_second.saturating_mul(u64::from(config.reconnects_per_mille)) / 1_000;
+    part.max(u64::from(config.reconnects_per_second)).max(1)
+}
 
-    /// A quarter of a second's worth, at least one.
-    fn limit(&self, config: &BudgetConfig) -> u64 {
-        (self.rate(config).saturating_mul(TOKEN) / 4).max(TOKEN)
-    }
+/// The most that the bucket holds: a quarter of a second's worth, at least one.
+fn limit(rate: u64) -> u64 {
+    (rate.saturating_mul(TOKEN) / 4).max(TOKEN)
 }
 
 const SECOND: u64 = 1_000_000;
@@ -89,7 +89,7 @@ mod tests {
         let burst = (0..100).filter(|_| budget.spend()).count();
         assert_eq!(burst, 12);
         budget.advance(Moment(1), &config);
-        let at = budget.next_token(Moment(1), &config);
+        let at = budget.next_token(Moment(1));
         budget.advance(Moment(at.0 - 1), &config);
         assert!(!budget.has_token());
         budget.advance(at, &config);
@@ -104,8 +104,8 @@ mod tests {
             budget.count_release();
         }
         budget.advance(Moment(SECOND), &config);
-        assert_eq!(budget.rate(&config), 1_000);
+        assert_eq!(budget.rate, 1_000);
         budget.advance(Moment(3 * SECOND), &config);
-        assert_eq!(budget.rate(&config), 50);
+        assert_eq!(budget.rate, 50);
     }
 }

@@ -21,10 +21,6 @@ impl<K: Copy + Ord> Heap<K> {
         self.entries.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     pub(super) fn first(&self) -> Option<(K, u32)> {
         self.entries.first().copied()
     }
@@ -62,8 +58,14 @@ impl<K: Copy + Ord> Heap<K> {
     }
 
     /// Takes an item out, if it is in.
+    #[inline]
     pub(super) fn remove(&mut self, item: u32) {
-        let Some(place) = self.place(item) else { return };
+        if let Some(place) = self.place(item) {
+            self.remove_at(place, item);
+        }
+    }
+
+    fn remove_at(&mut self, place: usize, item: u32) {
         self.entries.swap_remove(place);
         if let Some(slot) = self.places.get_mut(item as usize) {
             *slot = NONE;
@@ -152,7 +154,6 @@ mod tests {
                 list.sort_unstable();
                 prop_assert_eq!(heap.first(), list.first().copied());
                 prop_assert_eq!(heap.len(), list.len());
-                prop_assert_eq!(heap.is_empty(), list.is_empty());
                 for except in 0..20 {
                     prop_assert_eq!(heap.first_except(except), list.iter().find(|entry| entry.1 != except).copied());
                     prop_assert_eq!(heap.key(except), list.iter().find(|entry| entry.1 == except).map(|entry| entry.0));

@@ -13,6 +13,8 @@ use crate::ids::TenantId;
 #[derive(Clone, Debug)]
 pub(super) struct Lanes {
     heaps: [Heap<Key>; LANES as usize],
+    /// Tenants in all lanes: in most steps there is none, and each step asks.
+    tenants: usize,
 }
 
 /// The order inside a lane: virtual time, then id.
@@ -20,11 +22,11 @@ pub(super) type Key = (u64, TenantId);
 
 impl Lanes {
     pub(super) fn new() -> Self {
-        Self { heaps: std::array::from_fn(|_| Heap::new()) }
+        Self { heaps: std::array::from_fn(|_| Heap::new()), tenants: 0 }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.heaps.iter().all(Heap::is_empty)
+    pub(super) const fn is_empty(&self) -> bool {
+        self.tenants == 0
     }
 
     pub(super) fn len(&self, lane: u8) -> usize {
@@ -32,15 +34,11 @@ impl Lanes {
     }
 
     pub(super) fn set(&mut self, lane: u8, tenant: u32, key: Key) {
-        if let Some(heap) = self.heaps.get_mut(usize::from(lane)) {
-            heap.set(tenant, key);
-        }
+        self.change(lane, |heap| heap.set(tenant, key));
     }
 
     pub(super) fn remove(&mut self, lane: u8, tenant: u32) {
-        if let Some(heap) = self.heaps.get_mut(usize::from(lane)) {
-            heap.remove(tenant);
-        }
+        self.change(lane, |heap| heap.remove(tenant));
     }
 
     /// The first tenant of a lane, apart from one.
@@ -54,6 +52,14 @@ impl Lanes {
 
     pub(super) fn key(&self, lane: u8, tenant: u32) -> Option<Key> {
         self.heaps.get(usize::from(lane)).and_then(|heap| heap.key(tenant))
+    }
+
+    fn change(&mut self, lane: u8, change: impl FnOnce(&mut Heap<Key>)) {
+        if let Some(heap) = self.heaps.get_mut(usize::from(lane)) {
+            let others = self.tenants.saturating_sub(heap.len());
+            change(heap);
+            self.tenants = others.saturating_add(heap.len());
+        }
     }
 }
 

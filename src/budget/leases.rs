@@ -134,7 +134,7 @@ impl Scheduler {
         self.clock.follow(tenant);
         tenant.virtual_time = tenant.virtual_time.saturating_add(cost);
         out.push(Output::Grant { request, server: self.slots.table[slot].id, cause });
-        self.resync(key);
+        self.resync_active(key);
     }
 
     /// Gives an idle server to the tenant's next waiter, if there is one and nothing stops it.

@@ -264,8 +264,11 @@ impl Scheduler {
             self.settling = None;
             out.push(Output::CapacitySettled { capacity });
         }
+        if !self.config.announce_need {
+            return;
+        }
         let Standing { reserved, need, stuck, .. } = self.standing();
-        if self.config.announce_need && self.announced != (need, reserved, stuck) {
+        if self.announced != (need, reserved, stuck) {
             self.announced = (need, reserved, stuck);
             out.push(Output::StandingChanged);
         }

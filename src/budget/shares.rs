@@ -35,12 +35,13 @@ impl Scale {
     /// The scale for such a sum of shares, if it is another one by now. A quarter more or less is not worth a look at all
     /// tenants that it concerns, as long as there are too few servers.
     fn due(self, capacity: u32, shares: u64) -> Option<Self> {
+        if shares <= u64::from(capacity) {
+            return self.is_down().then_some(Self::WHOLE);
+        }
         let ratio =
             shares.saturating_mul(ONE).checked_div(u64::from(capacity.max(1))).unwrap_or(ONE).max(ONE);
         let quarters = ratio.saturating_mul(4);
-        let is_other = quarters >= self.ratio.saturating_mul(5)
-            || quarters <= self.ratio.saturating_mul(3)
-            || (ratio == ONE && self.ratio > ONE);
+        let is_other = quarters >= self.ratio.saturating_mul(5) || quarters <= self.ratio.saturating_mul(3);
         is_other.then_some(Self { ratio })
     }
 }

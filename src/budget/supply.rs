@@ -170,7 +170,7 @@ impl Scheduler {
         }
         let paid = band == Band::Burst && !self.slack();
         if paid && !self.reconnects.has_token() {
-            return Err((Blocked::ReconnectBudget, self.reconnects.next_token(self.now, &self.config)));
+            return Err((Blocked::ReconnectBudget, self.reconnects.next_token(self.now)));
         }
         let victim = self.victim(key, band)?;
         if paid {

@@ -385,6 +385,13 @@ mod tests {
         assert_eq!(tenant.virtual_time, 5_000);
     }
 
+    /// There may be a hundred thousand of them.
+    #[test]
+    fn what_is_known_of_a_tenant_stays_small() {
+        let bytes = size_of::<TenantState>();
+        assert!(bytes <= 384, "{bytes} bytes");
+    }
+
     #[test]
     fn a_contradictory_allowance_is_cut_to_its_ceiling() {
         let wild = Allowance { reserve: 9, floor: 8, share: 7, ceiling: 2, weight: 0, max_waiters: 1 };

@@ -295,6 +295,10 @@ impl Age {
 }
 
 fn replace(sum: &mut u32, before: u32, after: u32) {
+    // Of the many parts one or two change.
+    if before == after {
+        return;
+    }
     assert!(*sum >= before, "a sum holds each of its parts");
     *sum = sum.saturating_sub(before).saturating_add(after);
 }

@@ -78,8 +78,13 @@ impl Scheduler {
 
     /// Brings everything that is derived from a tenant's state up to date. To be called whenever it changed.
     pub(super) fn resync(&mut self, key: u32) {
+        self.clock.follow(&mut self.tenants.table[key]);
+        self.resync_active(key);
+    }
+
+    /// The same for a tenant whose activity the clock knows already.
+    pub(super) fn resync_active(&mut self, key: u32) {
         let tenant = &mut self.tenants.table[key];
-        self.clock.follow(tenant);
         tenant.share = self.scale.of(tenant.allowance.share);
         self.resync_part(key);
         self.resync_place(key);
@@ -87,14 +92,16 @@ impl Scheduler {
 
     /// Puts the tenant where it belongs among those that wait.
     pub(super) fn resync_place(&mut self, key: u32) {
-        let slack = self.slack();
         let tenant = &self.tenants.table[key];
+        let before = tenant.place;
         if tenant.queue.is_empty() {
             self.timers.remove(key);
-            self.set_place(key, Place::Nowhere);
+            if before != Place::Nowhere {
+                self.set_place(key, Place::Nowhere);
+            }
             return;
         }
-        let before = tenant.place;
+        let slack = self.slack();
         let (place, until) = match self.desire(tenant, slack) {
             Desire::Nothing { until } => (Place::Nowhere, until),
             Desire::Patience { until } if tenant.opening == 0 => (Place::Patient, until),
