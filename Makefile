@@ -43,6 +43,10 @@ hot: ## instructions of the hot functions against those committed; HOT_WRITE=1 c
 	tests/setup.sh hot
 	cargo bench --locked --profile hot --bench hot
 
+.PHONY: hot-times
+hot-times: ## nanoseconds and bytes of the scheduler, on this machine; holds them against nothing
+	cargo bench --locked --profile hot --bench hot -- --times
+
 .PHONY: test-long
 test-long: ## the isolation, differential and budget tests at full length, with the binary built for speed
 	tests/setup.sh test

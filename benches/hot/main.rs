@@ -7,6 +7,7 @@
 
 mod relayed;
 mod scheduled;
+mod timed;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -49,6 +50,7 @@ fn run() -> Result<()> {
             let case = CASES.get(case.parse::<usize>()?).context("no such case")?;
             (case.run)(count.parse()?)
         }
+        words if words.contains(&"--times") => timed::run(),
         words if words.contains(&"--bench") => compare(),
         _ => say("A measurement, not a test: run `make hot`.\n"),
     }
