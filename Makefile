@@ -79,7 +79,7 @@ bench-full: ## the same with more repetitions and pgbench, half an hour; writes 
 	BENCH_LENGTH=full $(MAKE) bench
 
 .PHONY: bench-fairness
-bench-fairness: ## quiet tenants beside noisy ones, on a hard number of servers; ten minutes; writes docs/performance.md
+bench-fairness: ## quiet tenants beside noisy ones, on a hard number of servers; a quarter of an hour; writes docs/performance.md
 	tests/setup.sh bench
 	cargo build --release --locked
 	source $(DRIVERS)/env.bench && BENCH_LENGTH=full BENCH_ONLY=fairness cargo bench --locked --bench relay

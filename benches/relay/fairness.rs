@@ -29,7 +29,7 @@ struct Experiment {
     seconds: u64,
 }
 
-const fn experiments() -> [Experiment; 6] {
+const fn experiments() -> [Experiment; 7] {
     [
         Experiment {
             title: "a noisy tenant (200 clients, 5 ms) beside 20 quiet ones (a query every 20 ms), 20 servers",
@@ -54,6 +54,14 @@ const fn experiments() -> [Experiment; 6] {
             quiet: Group { tenants: 190, clients: 1, habit: Habit::Every { pause_ms: 250, work_ms: 2 } },
             noisy: Group { tenants: 10, clients: 50, habit: Habit::Always { work_ms: 10 } },
             seconds: 12,
+        },
+        Experiment {
+            title: "300 tenants that always ask (a client each, 5 ms), 60 servers",
+            cap: 60,
+            pools: &[60, 1],
+            quiet: Group { tenants: 300, clients: 1, habit: Habit::Always { work_ms: 5 } },
+            noisy: Group { tenants: 0, clients: 0, habit: Habit::Always { work_ms: 5 } },
+            seconds: 20,
         },
         Experiment {
             title: "2,000 tenants that always ask (a client each, 5 ms), 60 servers",

@@ -3,6 +3,7 @@
 //! Owns the defaults of a cluster. Whether its budget is enough is `check`'s.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use toml::Spanned;
 
@@ -52,11 +53,20 @@ impl Builder<'_> {
         let admin_reserve =
             model.admin_reserve.as_ref().map_or(DEFAULT_ADMIN_RESERVE, |value| *value.get_ref());
         let name = Arc::from(name.get_ref().as_str());
+        if let (Some(of), [_, _, ..]) = (&model.replica_of, &*endpoint.hosts) {
+            let problem = Problem::at(of.span(), format!("replica `{name}` is several hosts"), "");
+            self.problems
+                .error(problem.help("how far one is behind says nothing of another: make a cluster of each"));
+        }
         let max_lag = self.positive_duration("max_lag", &model.max_lag, DEFAULT_MAX_LAG_S);
         if let (Some(lag), None) = (&model.max_lag, &model.replica_of) {
             let problem =
                 Problem::at(lag.span(), format!("cluster `{name}` is no replica: nothing can be behind"), "");
             self.problems.error(problem.help("`replica_of` names the cluster that it replays"));
+        }
+        if let Some(lag) = model.max_lag.as_ref().filter(|_| max_lag < LEAST_MAX_LAG && !max_lag.is_zero()) {
+            let title = format!("`max_lag` must be at least {}s", LEAST_MAX_LAG.as_secs());
+            self.problems.error(Problem::at(lag.span(), title, "it is looked at four times within"));
         }
         // Which number that is comes out when all are there.
         let replica_of = model.replica_of.as_ref().map(|_| ReplicaOf { primary: id, max_lag });
@@ -189,5 +199,6 @@ fn unknown_endpoint() -> Endpoint {
 
 /// How far a replica may be behind that says nothing of it, in seconds.
 const DEFAULT_MAX_LAG_S: u64 = 10;
+const LEAST_MAX_LAG: Duration = Duration::from_secs(1);
 /// Connections left to operators, monitoring and migrations.
 const DEFAULT_ADMIN_RESERVE: u32 = 20;

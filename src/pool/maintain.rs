@@ -306,16 +306,18 @@ fn end_cancel(shared: &Rc<Shared>, cluster: ClusterId, id: ServerId, delivered: 
 pub(super) async fn run(shared: Rc<Shared>) {
     let mut sweep = tokio::time::interval(SWEEP);
     let mut sweeps = 0_u32;
+    let mut looks = tokio::time::interval(LOOKS);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let wake_at = shared.desks.borrow().iter().map(|desk| desk.wake_at).min().unwrap_or(Moment::NEVER);
         tokio::select! {
             () = tokio::time::sleep_until(shared.clock.instant(wake_at)) => tick(&shared),
             () = shared.timer.notified() => shared.look_at_needs(),
+            _ = looks.tick(), if !shared.replicas.borrow().is_empty() => replicas::look_where_due(&shared),
             _ = sweep.tick() => {
                 shared.tape.flush();
                 sweep_idle(&shared);
-                replicas::look_where_due(&shared);
                 forget_functions(&shared, sweeps);
                 if sweeps.is_multiple_of(TIERS_ARE_LOOKED_AT) {
                     tiers::look_around(&shared);
@@ -399,6 +401,8 @@ const CANCEL_PAUSES: [u32; 4] = [5, 10, 20, 50];
 const CANCEL_LOOK: Duration = Duration::from_millis(5);
 /// A login that was ended by `pg_terminate_backend` is tried again so often.
 const RETRIES_OF_SHOT_LOGINS: u32 = 2;
+/// How often it is asked whether a replica is due to be looked at.
+const LOOKS: Duration = Duration::from_millis(250);
 const SWEEP: Duration = Duration::from_secs(1);
 /// In [`SWEEP`]s.
 const TIERS_ARE_LOOKED_AT: u32 = 10;

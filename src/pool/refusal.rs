@@ -56,10 +56,12 @@ impl Refusal {
         Self::Rejected { reason, held: there.saturating_add(opening), ceiling, workers, login }
     }
 
-    /// Whether Postgres could not be reached, or did not let the tenant in.
+    /// Whether it is about this cluster only: Postgres cannot be reached, does not let the tenant in, or the tenant reads
+    /// there no longer.
     #[must_use]
-    pub const fn is_servers_fault(&self) -> bool {
-        matches!(self, Self::Rejected { reason: RejectReason::Unavailable | RejectReason::Rejected, .. })
+    pub const fn is_of_one_cluster(&self) -> bool {
+        use RejectReason::{Rejected, TenantRemoved, Unavailable, UnknownTenant};
+        matches!(self, Self::Rejected { reason: Unavailable | Rejected | TenantRemoved | UnknownTenant, .. })
     }
 
     /// A stable word for metrics and logs.

@@ -33,8 +33,16 @@ pub struct ReplicaSpec {
     pub primary: ClusterId,
     /// Its name.
     pub name: Arc<str>,
+    /// Where both are, in words: with other words it is another replica.
+    pub endpoints: Arc<str>,
     /// How far it may be behind.
     pub max_lag: Duration,
+}
+
+impl ReplicaSpec {
+    fn is_same(&self, other: &Self) -> bool {
+        (self.cluster, self.primary, &self.endpoints) == (other.cluster, other.primary, &other.endpoints)
+    }
 }
 
 /// A replica as a worker sees it.
@@ -45,8 +53,12 @@ pub(super) struct Replica {
     written: VecDeque<(Moment, u64)>,
     /// It has replayed all that was written by then.
     replayed: Option<Moment>,
-    /// Who wanted to read there last, and when.
-    wanted: Option<(Rc<TenantState>, Moment)>,
+    /// How far it had replayed at the last look.
+    position: u64,
+    /// On whose servers it is looked at: somebody's who reads there.
+    wanted: Option<Rc<TenantState>>,
+    /// When somebody wanted to read there last.
+    wanted_at: Moment,
     looked: Option<Moment>,
     is_looked_at: bool,
     /// What was said of it last.
@@ -59,7 +71,9 @@ impl Replica {
             spec,
             written: VecDeque::new(),
             replayed: None,
+            position: 0,
             wanted: None,
+            wanted_at: Moment(0),
             looked: None,
             is_looked_at: false,
             said_fit: None,
@@ -76,10 +90,15 @@ impl Replica {
 
     /// How often it is looked at while it is read from: a lag is known as exactly as that.
     fn pause(&self) -> Duration {
-        (self.spec.max_lag / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+        (self.spec.max_lag / 4).min(LONGEST_PAUSE)
     }
 
     fn note_written(&mut self, asked: Moment, position: u64) {
+        if position < self.position {
+            // It has replayed what the primary has not written: they went different ways.
+            self.forget();
+            return;
+        }
         // One look in a row of many that were not replayed may go: the lag is then taken for a little more than it is.
         if self.written.len() >= MAX_WRITTEN {
             self.written.remove(MAX_WRITTEN / 2);
@@ -88,6 +107,7 @@ impl Replica {
     }
 
     fn note_replayed(&mut self, position: u64) {
+        self.position = position;
         while let Some((asked, written)) = self.written.front().copied()
             && written <= position
         {
@@ -108,9 +128,7 @@ impl Pool {
         let mut replicas = self.shared.replicas.borrow_mut();
         let mut known = std::mem::take(&mut *replicas);
         replicas.extend(specs.into_iter().map(|spec| {
-            let same = known
-                .iter()
-                .position(|one| (one.spec.cluster, one.spec.primary) == (spec.cluster, spec.primary));
+            let same = known.iter().position(|one| one.spec.is_same(&spec));
             match same {
                 Some(at) => Replica { spec, ..known.swap_remove(at) },
                 None => Replica::new(spec),
@@ -135,6 +153,10 @@ impl Pool {
             return None;
         }
         let now = self.clock().now();
+        // A look must not stand in a long queue, if somebody else's does not.
+        let view = self.view(state);
+        let is_halted = view.as_ref().is_none_or(|view| view.halted.is_some());
+        let is_crowded = view.as_ref().is_none_or(|view| view.waiters > 0);
         let best = {
             let mut replicas = self.shared.replicas.borrow_mut();
             let mut best: Option<(Rc<TenantState>, (u32, u32))> = None;
@@ -143,12 +165,17 @@ impl Pool {
                 else {
                     continue;
                 };
-                replica.wanted = Some((state.clone(), now));
+                replica.wanted_at = now;
                 let Some(desk) = self.shared.desk(replica.spec.cluster) else { continue };
                 let Some(view) = desk.scheduler.tenant(reader.id) else { continue };
                 let serves =
                     !desk.scheduler.breaker_open() && desk.scheduler.capacity() > 0 && !view.rejected;
                 let crowd = (view.waiters, view.busy);
+                let can_look = serves && view.halted.is_none() && !is_halted;
+                let at_once = !is_crowded && view.waiters == 0;
+                if can_look && (at_once || replica.wanted.is_none()) {
+                    replica.wanted = Some(state.clone());
+                }
                 if serves && replica.is_fit(now) && best.as_ref().is_none_or(|(_, least)| crowd < *least) {
                     best = Some((reader, crowd));
                 }
@@ -162,25 +189,35 @@ impl Pool {
         best
     }
 
+    /// Whether the replica where this is the tenant is still fit to be read from: the wait for a server may have been long.
+    #[must_use]
+    pub fn is_fit(&self, reader: &TenantState) -> bool {
+        let now = self.clock().now();
+        let replicas = self.shared.replicas.borrow();
+        replicas.iter().any(|replica| replica.spec.cluster == reader.cluster() && replica.is_fit(now))
+    }
+
     /// A transaction that could be a replica's goes to the primary.
     pub fn count_fallback(&self, state: &TenantState) {
         let mut counters = state.counters.borrow_mut();
         counters.replica_fallbacks = counters.replica_fallbacks.saturating_add(1);
     }
 
-    /// The tenant reads from these from now on, each with its login there.
+    /// The tenant reads from these from now on, each with its login there. Returns from which it does no longer.
     pub fn set_readers(
         &self,
         state: &Rc<TenantState>,
         wanted: Vec<(Arc<Tenant>, Profile)>,
         login_changed: bool,
-    ) {
+    ) -> Vec<ClusterId> {
         let before = state.readers();
         let mut readers = Vec::with_capacity(wanted.len());
         for (tenant, profile) in wanted {
             let reader = match before.iter().find(|reader| reader.cluster() == tenant.cluster) {
                 Some(reader) => {
-                    reader.update(tenant, login_changed.then_some(profile));
+                    reader.update(tenant, login_changed.then(|| profile.clone()));
+                    // Its certificates and time limits may have changed without the login.
+                    reader.connect_with(profile);
                     reader.clone()
                 }
                 None => TenantState::reader(state, tenant, profile, self.clock().now()),
@@ -188,10 +225,11 @@ impl Pool {
             self.introduce(&reader);
             readers.push(reader);
         }
-        for gone in before.iter().filter(|one| !readers.iter().any(|reader| Rc::ptr_eq(reader, one))) {
-            self.remove_reader(gone);
-        }
+        let gone: Vec<_> =
+            before.into_iter().filter(|one| !readers.iter().any(|reader| Rc::ptr_eq(reader, one))).collect();
+        gone.iter().for_each(|gone| self.remove_reader(gone));
         state.set_readers(readers);
+        gone.iter().map(|gone| gone.cluster()).collect()
     }
 
     pub(super) fn remove_reader(&self, reader: &Rc<TenantState>) {
@@ -212,8 +250,8 @@ impl Pool {
 pub(super) fn look_where_due(shared: &Rc<Shared>) {
     let now = shared.clock.now();
     for replica in shared.replicas.borrow_mut().iter_mut() {
-        let Some((tenant, wanted)) = &replica.wanted else { continue };
-        if tenant.is_removed() || now.since(*wanted) > LOOKED_AT_FOR {
+        let Some(tenant) = &replica.wanted else { continue };
+        if tenant.is_removed() || now.since(replica.wanted_at) > LOOKED_AT_FOR {
             replica.wanted = None;
             continue;
         }
@@ -228,14 +266,13 @@ pub(super) fn look_where_due(shared: &Rc<Shared>) {
 
 async fn look(shared: &Rc<Shared>, spec: &ReplicaSpec, tenant: &Rc<TenantState>) {
     let pool = Pool { shared: shared.clone() };
-    let asked = shared.clock.now();
     let written = position(&pool, tenant, WRITTEN).await;
-    if let (Some(Some(written)), Some(replica)) = (written, find(shared, spec).as_deref_mut()) {
-        replica.note_written(asked, before_page_header(written));
+    if let (Some((asked, Some(written))), Some(replica)) = (written, find(shared, spec).as_deref_mut()) {
+        replica.note_written(asked, written);
     }
     let reader = tenant.readers().into_iter().find(|reader| reader.cluster() == spec.cluster);
     let replayed = match &reader {
-        Some(reader) => position(&pool, reader, REPLAYED).await,
+        Some(reader) => position(&pool, reader, REPLAYED).await.map(|(_, replayed)| replayed),
         None => None,
     };
     let now = shared.clock.now();
@@ -267,7 +304,7 @@ async fn look(shared: &Rc<Shared>, spec: &ReplicaSpec, tenant: &Rc<TenantState>)
 
 fn find<'s>(shared: &'s Shared, spec: &ReplicaSpec) -> Option<std::cell::RefMut<'s, Replica>> {
     std::cell::RefMut::filter_map(shared.replicas.borrow_mut(), |replicas| {
-        replicas.iter_mut().find(|replica| replica.spec.cluster == spec.cluster)
+        replicas.iter_mut().find(|replica| replica.spec.is_same(spec))
     })
     .ok()
 }
@@ -285,18 +322,23 @@ fn say(spec: &ReplicaSpec, is_fit: bool, lag: Option<Duration>, is_primary: bool
     }
 }
 
-/// Asks a server of this tenant for a position in the WAL. `None` if none could be asked in time, `Some(None)` if it has no
-/// such position.
-async fn position(pool: &Pool, tenant: &Rc<TenantState>, sql: &str) -> Option<Option<u64>> {
-    let mut lease = match pool.acquire_exempt(tenant, PATIENCE) {
+/// Asks a server of this tenant for a position in the WAL, and says when it did. `None` if none could be asked, an inner
+/// `None` if it has no such position.
+async fn position(pool: &Pool, tenant: &Rc<TenantState>, sql: &str) -> Option<(Moment, Option<u64>)> {
+    let mut lease = match pool.acquire_exempt(tenant, tenant.patience()) {
         Acquired::Now(lease) => lease,
-        Acquired::Queued(mut ticket) => poll_fn(|cx| ticket.poll(cx)).await.ok()?,
+        // A halt may stop the clock of its queue.
+        Acquired::Queued(mut ticket) => {
+            timeout(tenant.patience(), poll_fn(|cx| ticket.poll(cx))).await.ok()?.ok()?
+        }
         Acquired::Refused(_) => return None,
     };
+    // How long it waited for the server does not make the answer older.
+    let asked = pool.clock().now();
     // Who does not answer in time is closed with the lease.
     let answer = timeout(PATIENCE, ask(&mut lease, sql)).await.ok()??;
     lease.give_back(Leftover::Nothing);
-    Some(answer.as_deref().and_then(parse_position))
+    Some((asked, answer.as_deref().and_then(parse_position)))
 }
 
 /// The one value that this query gives. Not cancel-safe: a server whose answer was dropped halfway must be closed.
@@ -333,29 +375,19 @@ fn parse_position(text: &str) -> Option<u64> {
     Some(half(high)? << 32 | half(low)?)
 }
 
-/// Where nothing has been written on a page yet but its header, there is nothing to replay up to there.
-const fn before_page_header(position: u64) -> u64 {
-    let on_page = position % PAGE_BYTES;
-    if on_page <= LONG_PAGE_HEADER_BYTES { position - on_page } else { position }
-}
-
-/// Also what is not flushed yet: it is replayed when it was.
+/// What is flushed: more is not sent to a replica. Commits that do not wait for that are younger, by less than a second.
 const WRITTEN: &str = "SELECT CASE WHEN NOT pg_catalog.pg_is_in_recovery() \
-                       THEN pg_catalog.pg_current_wal_insert_lsn() END";
+                       THEN pg_catalog.pg_current_wal_flush_lsn() END";
 const REPLAYED: &str = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() \
                         THEN pg_catalog.pg_last_wal_replay_lsn() END";
 /// How often a replica is looked at.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// For how long behind the last wish to read from it.
 const LOOKED_AT_FOR: Duration = Duration::from_secs(60);
-/// For a server, and for its answer.
+/// For an answer.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Positions that are remembered until they are replayed.
 const MAX_WRITTEN: usize = 64;
-/// Postgres' `XLOG_BLCKSZ`, unless it was built otherwise.
-const PAGE_BYTES: u64 = 8_192;
-const LONG_PAGE_HEADER_BYTES: u64 = 40;
 
 #[cfg(test)]
 mod tests {
@@ -370,18 +402,12 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_page_that_was_only_begun_needs_no_replay() {
-        assert_eq!(before_page_header(3 * PAGE_BYTES + 40), 3 * PAGE_BYTES);
-        assert_eq!(before_page_header(3 * PAGE_BYTES), 3 * PAGE_BYTES);
-        assert_eq!(before_page_header(3 * PAGE_BYTES + 41), 3 * PAGE_BYTES + 41);
-    }
-
     fn replica(max_lag_s: u64) -> Replica {
         Replica::new(ReplicaSpec {
             cluster: ClusterId(1),
             primary: ClusterId(0),
             name: "east".into(),
+            endpoints: "".into(),
             max_lag: Duration::from_secs(max_lag_s),
         })
     }
@@ -407,6 +433,21 @@ mod tests {
         assert_eq!(replica.lag(at(5)), Some(Duration::from_secs(1)));
         replica.forget();
         assert!(!replica.is_fit(at(5)));
+    }
+
+    #[test]
+    fn a_replica_that_has_replayed_what_nobody_has_written_is_none() {
+        let mut replica = replica(3);
+        replica.note_written(at(1), 100);
+        replica.note_replayed(500);
+        assert!(replica.is_fit(at(1)), "something may have been written in between");
+        replica.note_written(at(2), 499);
+        assert!(!replica.is_fit(at(2)));
+        replica.note_replayed(500);
+        assert!(!replica.is_fit(at(2)));
+        replica.note_written(at(3), 500);
+        replica.note_replayed(500);
+        assert!(replica.is_fit(at(3)));
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub struct TenantState {
     /// Itself on the replicas where it reads.
     readers: RefCell<Vec<Rc<Self>>>,
     replica_reads: Cell<ReplicaReads>,
+    /// Whether a client has ever asked for a replica.
+    reads: Cell<bool>,
     /// How far that replica has replayed the tenant's functions, if this is the tenant on a replica.
     replayed: Option<Replayed>,
     tenant: RefCell<Arc<Tenant>>,
@@ -115,6 +117,7 @@ impl TenantState {
             functions: Functions::watched(tenant.uses_lastval),
             readers: RefCell::default(),
             replica_reads: Cell::new(tenant.replica_reads),
+            reads: Cell::new(false),
             replayed: None,
             statements: RefCell::default(),
             bounds: RefCell::new(Rc::new(bounds_of(&tenant))),
@@ -139,6 +142,17 @@ impl TenantState {
     #[must_use]
     pub fn replica_reads(&self) -> ReplicaReads {
         self.replica_reads.get()
+    }
+
+    /// A client asks for a replica.
+    pub fn note_wish_to_read(&self) {
+        self.reads.set(true);
+    }
+
+    /// Whether one ever has.
+    #[must_use]
+    pub const fn is_asked_to_read(&self) -> bool {
+        self.reads.get()
     }
 
     /// Itself on the replicas where it reads.
@@ -166,7 +180,7 @@ impl TenantState {
     /// Whether it is hot, needs more than its ceiling, and could read from a replica.
     #[must_use]
     pub fn is_crowded(&self) -> bool {
-        self.crowded.get() && !self.has_readers()
+        self.crowded.get() && !self.has_readers() && !self.is_reader()
     }
 
     /// It needs this much, in 1/256 servers. Whether it has just become crowded.
@@ -306,6 +320,11 @@ impl TenantState {
             self.epoch.set(self.epoch.get().wrapping_add(1));
             *self.greetings.borrow_mut() = Greetings::default();
             *self.base.borrow_mut() = None;
+            if let Some(replayed) = &self.replayed {
+                // It may be another machine.
+                replayed.upto.set(None);
+                replayed.seen.set((self.functions.changes().wrapping_sub(1), Moment(0)));
+            }
             self.functions.forget();
             self.clear_login_error();
             self.listening.changed();
@@ -338,6 +357,11 @@ impl TenantState {
     /// Server logins go by this connector from now on: its certificates and time limits may have changed without the login.
     pub fn connect_by(&self, connector: &Connector) {
         let profile = self.profile.borrow().connecting_by(connector);
+        *self.profile.borrow_mut() = profile;
+    }
+
+    /// The same, with all that goes into a login.
+    pub(super) fn connect_with(&self, profile: Profile) {
         *self.profile.borrow_mut() = profile;
     }
 

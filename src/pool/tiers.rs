@@ -43,8 +43,8 @@ pub(super) fn look_around(shared: &Rc<Shared>) {
         .tenants
         .borrow()
         .values()
-        .filter(|state| is_worth_it(state))
         .flat_map(|state| std::iter::once(state.clone()).chain(state.readers()))
+        .filter(|state| is_worth_it(state))
         .collect();
     for state in tenants {
         let view = shared.desk(state.cluster()).and_then(|desk| desk.scheduler.tenant(state.id));

@@ -81,14 +81,14 @@ pub(super) enum NotGreeted {
 pub async fn greet(admission: Admission, stream: Stream, wishes: SessionWishes) -> Option<Session> {
     let SessionWishes { mode, replication, target, ends_at, protocol_minor, mut parameters, unread, unsent } =
         wishes;
-    let target = admission.cell.tenant.replica_reads().of_session(target);
-    if target == Target::Replica && replication.is_none() {
+    let goes_to = admission.cell.tenant.replica_reads().of_session(target);
+    if goes_to == Target::Replica && replication.is_none() {
         read_only(&mut parameters);
     }
     if let Some(at) = ends_at {
         admission.floor.registry.ends_at(&admission.cell, admission.floor.pool.clock().moment(at));
     }
-    let mut arrival = Arrival { stream, admission, mode, target, unread };
+    let mut arrival = Arrival { stream, admission, mode, target: goes_to, unread };
     let ((settings, startup), mut lease) = match settle_in(&mut arrival, replication, parameters).await {
         Ok(found) => found,
         Err(why) => {
@@ -157,6 +157,8 @@ async fn settle_in(
         return Ok((greeting.clone(), None));
     }
     let mut lease = arrival.lease().await?;
+    // A replica's servers report other things.
+    let known = if lease.tenant().is_reader() { lease.tenant().greeting(&wishes) } else { known };
     let greeting = match known {
         Some(greeting) => greeting,
         None => match learn_in_time(&cell, wishes, &mut lease).await {
@@ -224,13 +226,14 @@ fn greeting(mut words: Vec<u8>, settings: &Settings, (pid, secret): &(u32, Vec<u
 /// What a server makes of the wishes, remembered for the next client that has the same. A server that does not answer keeps
 /// a newcomer no longer than a queue would.
 async fn learn_in_time(cell: &ClientCell, wishes: Extras, lease: &mut Lease) -> Result<Greeting, NotGreeted> {
-    let before = cell.tenant.base();
-    let learned = tokio::time::timeout(cell.tenant.patience(), learn(cell, &wishes, lease)).await;
+    let tenant = lease.tenant().clone();
+    let before = tenant.base();
+    let learned = tokio::time::timeout(tenant.patience(), learn(cell, &wishes, lease)).await;
     let settings = learned.unwrap_or_else(|_| Err(NotGreeted::Told(Box::new(cannot_learn()))))?;
     let greeting = (settings.clone(), startup(&wishes, &settings));
     // Defaults may have changed meanwhile.
-    if before == cell.tenant.base() {
-        cell.tenant.remember_greeting(wishes, greeting.clone());
+    if before == tenant.base() {
+        tenant.remember_greeting(wishes, greeting.clone());
     }
     Ok(greeting)
 }
@@ -297,9 +300,10 @@ fn same_path(a: &str, b: &str) -> bool {
 
 /// Applies the wishes on a server and reads what it makes of them.
 async fn learn(cell: &ClientCell, wishes: &Extras, lease: &mut Lease) -> Result<Settings, NotGreeted> {
+    let tenant = lease.tenant().clone();
     let Some(server) = lease.server() else { return Err(NotGreeted::Gone) };
     let mut client = ClientState::nobody(cell.id);
-    let base = cell.tenant.base().unwrap_or_else(|| server.state.settings.params.clone());
+    let base = tenant.base().unwrap_or_else(|| server.state.settings.params.clone());
     client.settings = desired(&base, wishes);
     let mut exchange = Exchange::default();
     let mut out = Vec::new();
@@ -323,7 +327,7 @@ async fn learn(cell: &ClientCell, wishes: &Extras, lease: &mut Lease) -> Result<
     }
     // Half a message that nobody asked for: whoever reads on needs its beginning.
     server.carry = input;
-    cell.tenant.intern(&mut server.state.settings.params);
+    tenant.intern(&mut server.state.settings.params);
     server.state.settings_changed = false;
     client.settings.params = server.state.settings.params.clone();
     Ok(client.settings)

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::clocks::Keeps;
-use super::life::{Phase, Session, Step};
+use super::life::{MAX_WAITING_BYTES, Phase, Session, Step};
 use super::outbox::Outbox;
 use super::registry::{Whereabouts, Wish};
 use crate::error::{ClientError, ClientFacing};
@@ -349,9 +349,11 @@ impl Session {
             || self.to_client.len() > MAX_UNREAD_BYTES
             || *leaving
             || talk.exchange.is_full()
-            || is_single && talk.exchange.is_between_requests()
         {
             return Ok(Moved::Nothing);
+        }
+        if is_single && talk.exchange.is_between_requests() {
+            return self.read_ahead(cx, scratch);
         }
         if std::mem::take(paused) {
             self.feed_carry(cx, &[])?;
@@ -380,6 +382,23 @@ impl Session {
         Ok(Moved::Some)
     }
 
+    /// Notices a client that goes away while its request is answered. What else it says is for later, up to a limit.
+    fn read_ahead(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Result<Moved, Stop> {
+        let Phase::Leased(Leased { paused, .. }) = &mut self.phase else { return Ok(Moved::Nothing) };
+        if self.carry.len() >= MAX_WAITING_BYTES {
+            return Ok(Moved::Nothing);
+        }
+        let read = match self.stream.poll_read(cx, scratch) {
+            Poll::Pending => return Ok(Moved::Nothing),
+            Poll::Ready(Ok(0) | Err(_)) => return Err(Stop::ClientGone),
+            Poll::Ready(Ok(read)) => scratch.get(..read).unwrap_or_default(),
+        };
+        self.carry.extend_from_slice(read);
+        *paused = true;
+        self.count_in(read.len());
+        Ok(Moved::Some)
+    }
+
     /// Forwards what was kept of the client's bytes, and `read` behind it.
     fn feed_carry(&mut self, cx: &mut Context<'_>, read: &[u8]) -> Result<(), Stop> {
         let mut bytes = std::mem::take(&mut self.carry);
@@ -402,7 +421,10 @@ impl Session {
             return Ok(input.len());
         };
         if self.mode == PoolMode::Transaction {
-            talk.exchange.pins_left = Some(self.floor.pool.pins_left(lease.tenant()));
+            // Behind its transaction the client goes elsewhere: nothing may keep it here.
+            let none = crate::track::PinsLeft::new(0, 0);
+            let left = if is_single { none } else { self.floor.pool.pins_left(lease.tenant()) };
+            talk.exchange.pins_left = Some(left);
         }
         if is_single {
             // What comes behind its end is another lease's.

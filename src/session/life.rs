@@ -42,7 +42,7 @@ pub struct Session {
     pub(super) cell: Rc<ClientCell>,
     pub(super) client: ClientState,
     pub(super) mode: PoolMode,
-    /// Where its transactions go, unless they say otherwise.
+    /// Where it has asked its transactions to go.
     pub(super) target: Target,
     /// Bytes of the client that could not be dealt with yet: the beginning of a message, or what waits for a server.
     pub(super) carry: Vec<u8>,
@@ -281,8 +281,12 @@ impl Session {
             self.park();
             return match outcome {
                 Ok(lease) => {
+                    let acquired = self.check_fitness(lease, since);
                     let input = std::mem::take(&mut self.carry);
-                    self.begin_lease(cx, lease, &input)
+                    match acquired {
+                        Acquired::Now(lease) => self.begin_lease(cx, lease, &input),
+                        other => self.take_up(cx, other, &input),
+                    }
                 }
                 Err(refusal) => {
                     let Some(acquired) = self.acquire_instead(&tenant, &refusal, since) else {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::leased::Leased;
 use super::life::{Phase, Session};
-use crate::pool::{Acquired, Refusal, TenantState};
+use crate::pool::{Acquired, Lease, Leftover, Refusal, TenantState};
 use crate::tenant::{PoolMode, ReplicaReads, Target};
 use crate::time::Moment;
 use crate::track::begins_read_only;
@@ -16,9 +16,9 @@ impl Session {
     /// primary.
     pub(super) fn acquire(&self, input: &[u8]) -> Acquired {
         let (pool, home) = (&self.floor.pool, self.tenant());
-        if let Some(reader) = self.reader(input) {
+        if let Some(reader) = pool.reader(home, self.goes_to(input)) {
             match pool.acquire(&reader, None, home.patience()) {
-                Acquired::Refused(refusal) if refusal.is_servers_fault() => pool.count_fallback(home),
+                Acquired::Refused(refusal) if refusal.is_of_one_cluster() => pool.count_fallback(home),
                 acquired => return acquired,
             }
         }
@@ -32,29 +32,60 @@ impl Session {
         refusal: &Refusal,
         since: Moment,
     ) -> Option<Acquired> {
-        let (pool, home) = (&self.floor.pool, self.tenant());
-        if Rc::ptr_eq(asked, home) || !refusal.is_servers_fault() {
+        if Rc::ptr_eq(asked, self.tenant()) || !refusal.is_of_one_cluster() {
             return None;
         }
-        pool.count_fallback(home);
-        let left = (since + home.patience()).since(pool.clock().now());
-        Some(pool.acquire(home, self.last_server, left))
+        Some(self.acquire_at_home(since))
     }
 
-    fn reader(&self, input: &[u8]) -> Option<Rc<TenantState>> {
-        let home = self.tenant();
-        let may_read =
-            || home.replica_reads() == ReplicaReads::Transactions && self.mode == PoolMode::Transaction;
-        let target = match self.target {
-            Target::Primary if may_read() && begins_read_only(input) => Target::Replica,
+    /// This server was waited for. Its replica may have fallen behind meanwhile: then it goes back.
+    pub(super) fn check_fitness(&self, lease: Lease, since: Moment) -> Acquired {
+        if Rc::ptr_eq(lease.tenant(), self.tenant()) || self.floor.pool.is_fit(lease.tenant()) {
+            return Acquired::Now(lease);
+        }
+        lease.give_back(Leftover::Nothing);
+        self.acquire_at_home(since)
+    }
+
+    /// In the time that is left of a wait.
+    fn acquire_at_home(&self, since: Moment) -> Acquired {
+        let (pool, home) = (&self.floor.pool, self.tenant());
+        pool.count_fallback(home);
+        let left = (since + home.patience()).since(pool.clock().now());
+        pool.acquire(home, self.last_server, left)
+    }
+
+    /// Where a transaction goes that begins with this.
+    fn goes_to(&self, input: &[u8]) -> Target {
+        let reads = self.tenant().replica_reads();
+        match reads.of_session(self.target) {
+            Target::Primary
+                if reads == ReplicaReads::Transactions
+                    && self.mode == PoolMode::Transaction
+                    && begins_read_only(input)
+                    && !self.is_serializable() =>
+            {
+                Target::Replica
+            }
             target => target,
+        }
+    }
+
+    /// Whether its transactions are serializable unless they say otherwise: a hot standby has no such ones.
+    fn is_serializable(&self) -> bool {
+        let is = |name: &str, value: &str| {
+            name.eq_ignore_ascii_case("default_transaction_isolation")
+                && value.eq_ignore_ascii_case("serializable")
         };
-        self.floor.pool.reader(home, target)
+        self.client.settings.extras.iter().any(|(name, value)| is(name, value))
+            || self.tenant().tenant().settings.iter().any(|(name, value)| is(name, value))
     }
 
     /// Whether the lease is a replica's for this one transaction: what the client says behind it is not for that server.
     pub(super) fn is_for_one_transaction(&self) -> bool {
         let Phase::Leased(Leased { lease, .. }) = &self.phase else { return false };
-        self.target == Target::Primary && !Rc::ptr_eq(lease.tenant(), self.tenant())
+        lease.tenant().is_reader()
+            && self.tenant().replica_reads().of_session(self.target) == Target::Primary
+            && self.mode == PoolMode::Transaction
     }
 }

@@ -164,6 +164,10 @@ impl PinsLeft {
     /// What the limit is and who has reached it, for an error.
     #[must_use]
     pub fn detail(self) -> String {
+        if self.of == 0 {
+            let text = "A transaction that begins with READ ONLY is served by a replica, what comes behind it is not.";
+            return text.to_owned();
+        }
         let (servers, all) = if self.of == 1 { ("server", "it is") } else { ("servers", "all of them are") };
         format!(
             "Clients may keep {} {servers} (one less than the tenant's ceiling, for all tenants half of the cluster's \

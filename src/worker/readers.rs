@@ -16,8 +16,9 @@ use crate::tenant::{ReplicaReads, Target, Tenant};
 pub(super) fn replicas(settings: &Settings) -> Vec<ReplicaSpec> {
     let spec = |cluster: &Arc<crate::config::settings::Cluster>| {
         let of = cluster.replica_of?;
-        let (cluster, name) = (cluster.id, cluster.name.clone());
-        Some(ReplicaSpec { cluster, primary: of.primary, name, max_lag: of.max_lag })
+        let (number, name) = (cluster.id, cluster.name.clone());
+        let endpoints = format!("{:?} {:?}", settings.cluster(of.primary)?.endpoint, cluster.endpoint).into();
+        Some(ReplicaSpec { cluster: number, primary: of.primary, name, endpoints, max_lag: of.max_lag })
     };
     settings.clusters.iter().filter_map(spec).collect()
 }
@@ -32,10 +33,13 @@ pub(super) fn set(
     relogin: bool,
 ) {
     let Some(tenant) = plan.settings.catalog.get(state.id) else { return };
+    if asked == Target::Replica {
+        state.note_wish_to_read();
+    }
     let reads = match tenant.replica_reads {
         ReplicaReads::Never => false,
         // Most tenants never do: those that do are met when their first such client comes.
-        ReplicaReads::Sessions => asked == Target::Replica || state.has_readers(),
+        ReplicaReads::Sessions => state.is_asked_to_read(),
         ReplicaReads::Transactions | ReplicaReads::Always => true,
     };
     if !reads && !state.has_readers() {

@@ -306,6 +306,7 @@ impl Work {
                     Target::Primary,
                     relogin || replicas_differ,
                 );
+                self.steering.apply(&self.floor.pool, state, self.allotments.portion(state.id));
                 if !after.replication && state.clients.replicating.get() > 0 {
                     let may_not =
                         |cell: &ClientCell| Rc::ptr_eq(&cell.tenant, state) && cell.is_replicating();
@@ -438,18 +439,20 @@ async fn kept_to(floor: Rc<Floor>, tenant: TenantId, done: CancelDone) {
     let slots_of = |view: TenantView| -> u32 {
         [view.opening, view.idle, view.busy, view.closing].into_iter().fold(0, u32::saturating_add)
     };
-    let slots = || match floor.pool.tenant(tenant) {
-        Some(state) => floor.pool.view(&state).map_or(0, slots_of),
-        None => {
-            let views = floor.pool.inspect(|_, scheduler, _| scheduler.tenant(tenant));
-            views.into_iter().flatten().map(slots_of).fold(0, u32::saturating_add)
-        }
+    // With what it has on replicas: there it may have as much.
+    let excess_of = |state: &Rc<TenantState>| {
+        let all = floor.pool.everywhere(state);
+        let over = all.iter().map(|(one, view)| view.map_or(0, slots_of).saturating_sub(one.ceiling()));
+        over.fold(0, u32::saturating_add)
+    };
+    let left = || {
+        let views = floor.pool.inspect(|_, scheduler, _| scheduler.tenant(tenant));
+        views.into_iter().flatten().map(slots_of).fold(0, u32::saturating_add)
     };
     let (mut pause, mut said) = (LOOK, false);
     loop {
         let state = floor.pool.tenant(tenant);
-        let ceiling = state.as_ref().map_or(0, |state| state.ceiling());
-        let excess = slots().saturating_sub(ceiling);
+        let excess = state.as_ref().map_or_else(left, excess_of);
         if excess == 0 {
             return drop(done);
         }
@@ -460,7 +463,7 @@ async fn kept_to(floor: Rc<Floor>, tenant: TenantId, done: CancelDone) {
                 let customer_id = &state.tenant().name;
                 let reason = "workers_change_waits";
                 let text = "the tenant's change of workers waits for transactions to end";
-                tracing::warn!(%customer_id, reason, servers = slots(), may_have = ceiling, "{text}");
+                tracing::warn!(%customer_id, reason, excess, "{text}");
             }
             said |= is_slow;
         }

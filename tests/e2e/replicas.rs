@@ -2,6 +2,7 @@
 
 use tenantry::throwaway::{Cluster, Hba};
 
+use crate::steering::order;
 use crate::support::{Batch, PATIENCE, Plan, Stage, TenantPlan, Wire, eventually};
 
 /// A primary, a standby, and the proxy before both.
@@ -319,4 +320,116 @@ async fn a_pause_holds_readers_too_and_a_replica_comes_with_a_reload() {
     let mut late = stage.connect().await.logged_in(&login).await;
     goes_to(&mut late, "the replica").await;
     goes_to(&mut reader, "the replica").await;
+}
+
+#[tokio::test]
+async fn a_transaction_on_a_replica_keeps_nothing_and_ends_with_its_client() {
+    let scene = Scene::start("transactions").await;
+    let mut client = scene.stage.client("acme").await;
+    let begin = async |client: &mut Wire| {
+        eventually("a transaction on the replica", PATIENCE, async || {
+            assert!(client.query("BEGIN READ ONLY").await.errors.is_empty());
+            if is_on_replica(client).await {
+                return Some(());
+            }
+            client.query("COMMIT").await;
+            None
+        })
+        .await;
+    };
+    begin(&mut client).await;
+    for keeps in
+        ["SELECT pg_advisory_lock(1)", "PREPARE p AS SELECT 1", "DECLARE c CURSOR WITH HOLD FOR SELECT 1"]
+    {
+        assert_eq!(client.query(keeps).await.code(), "53400", "{keeps}");
+        assert!(client.query("ROLLBACK").await.errors.is_empty());
+        begin(&mut client).await;
+    }
+    // Its driver gives up in the middle of a query: so does the replica.
+    client.send(&Batch::new().query("SELECT pg_sleep(600)").0).await;
+    let running =
+        "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' AND state = 'active'";
+    let count = async || scene.standby.psql(running).await.unwrap()[0][0].clone().unwrap();
+    eventually("it runs", PATIENCE, async || (count().await == "1").then_some(())).await;
+    drop(client);
+    eventually("it is cancelled", PATIENCE, async || (count().await == "0").then_some(())).await;
+    // No standby has serializable transactions.
+    let mut strict = scene.stage.client("acme").await;
+    assert!(strict.query("SET default_transaction_isolation = 'serializable'").await.errors.is_empty());
+    assert!(strict.query("BEGIN READ ONLY").await.errors.is_empty());
+    assert!(!is_on_replica(&mut strict).await);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_replica_that_is_taken_away_is_served_by_the_primary() {
+    let mut scene = Scene::start("sessions").await;
+    let mut first = scene.reader().await;
+    goes_to(&mut first, "the replica").await;
+    let mut holders = Vec::new();
+    for _ in 0..6 {
+        let mut holder = scene.reader().await;
+        assert!(holder.query("BEGIN; SELECT 1").await.errors.is_empty());
+        holders.push(holder);
+    }
+    first.send(&Batch::new().query("SELECT pg_is_in_recovery()").0).await;
+    let page = async || scene.stage.proxy().metrics().await;
+    eventually("it waits", PATIENCE, async || {
+        let waiting =
+            page().await.sum("tenantry_tenant_clients", &[("tenant", "acme"), ("state", "waiting")]);
+        (waiting == 1.0).then_some(())
+    })
+    .await;
+    scene
+        .stage
+        .reload(|mut plan| {
+            plan.tenants
+                .iter_mut()
+                .for_each(|tenant| tenant.lines = vec!["replica_reads = \"never\"".to_owned()]);
+            plan
+        })
+        .await;
+    assert_eq!(first.until_ready().await.value(), "f");
+    for mut holder in holders {
+        assert!(holder.query("COMMIT").await.errors.is_empty(), "a transaction is not cut off");
+        assert!(!is_on_replica(&mut holder).await);
+    }
+}
+
+#[tokio::test]
+async fn a_session_of_session_mode_that_finds_no_replica_begins_at_the_primary() {
+    let mut scene = Scene::start_with("sessions", |plan| plan.set("pool", "mode", "\"session\"")).await;
+    let mut on_replica = eventually("a session on the replica", PATIENCE, async || {
+        let mut reader = scene.reader().await;
+        is_on_replica(&mut reader).await.then_some(reader)
+    })
+    .await;
+    let hot = |wire: &Wire| wire.parameters.get("in_hot_standby").cloned();
+    let writer = scene.stage.client("acme").await;
+    // PostgreSQL 14 and later say so.
+    if hot(&writer).is_some() {
+        assert_eq!((hot(&on_replica), hot(&writer)), (Some("on".to_owned()), Some("off".to_owned())));
+    }
+    assert!(is_on_replica(&mut on_replica).await);
+    scene.standby.stop().unwrap();
+    let mut reader = scene.reader().await;
+    assert!(!is_on_replica(&mut reader).await);
+}
+
+#[tokio::test]
+async fn a_tenant_that_is_paused_is_paused_on_a_replica_that_comes_later() {
+    let mut stage =
+        Stage::start(plan("always").set("http", "token", "\"0123456789abcdef0123456789abcdef\"")).await;
+    let standby = stage.postgres.standby().await.unwrap_or_else(|error| panic!("{error}"));
+    let mut client = stage.client("acme").await;
+    assert!(!is_on_replica(&mut client).await);
+    order(&stage, &["pause", "acme", "--for", "1m"]).await;
+    stage.reload(|plan| plan.replica(&standby)).await;
+    client.send(&Batch::new().query("SELECT 1").0).await;
+    // Others read there: the replica is fit.
+    let mut other = stage.client("globex").await;
+    goes_to(&mut other, "the replica").await;
+    let page = stage.proxy().metrics().await;
+    assert_eq!(page.sum("tenantry_tenant_clients", &[("tenant", "acme"), ("state", "waiting")]), 1.0);
+    order(&stage, &["resume", "acme"]).await;
+    assert_eq!(client.until_ready().await.value(), "1");
 }

@@ -17,7 +17,7 @@ fn plan(tenants: &[&str]) -> Plan {
 }
 
 /// Types a command, and expects it to succeed.
-async fn order(stage: &Stage, arguments: &[&str]) -> String {
+pub(crate) async fn order(stage: &Stage, arguments: &[&str]) -> String {
     let (ok, said) = stage.proxy().command(arguments).await;
     assert!(ok, "{arguments:?}: {said}");
     said
