@@ -28,6 +28,8 @@ pub(super) enum Expect {
     AskAllSettings,
     /// A question of the proxy's own: whether something keeps the client at this server.
     AskPins,
+    /// A question of the proxy's own: whether there are functions but Postgres' own.
+    AskNewest,
     /// A question of the proxy's own: which functions leave something behind.
     AskFunctions,
     /// A question of the proxy's own: what runs those functions without naming them.
@@ -139,6 +141,7 @@ impl Expect {
             Self::AskSettings
                 | Self::AskAllSettings
                 | Self::AskPins
+                | Self::AskNewest
                 | Self::AskFunctions
                 | Self::AskReach
                 | Self::AskMade
@@ -166,6 +169,7 @@ impl Expect {
             | Self::AskSettings
             | Self::AskAllSettings
             | Self::AskPins
+            | Self::AskNewest
             | Self::AskFunctions
             | Self::AskReach
             | Self::AskMade

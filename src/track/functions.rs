@@ -3,7 +3,8 @@
 //! A text that calls `login(5)` does not show that it sets `app.user`. So the catalog is asked, once per tenant and now and
 //! then again, which functions there are in its schemas and what their bodies do (`lexer::left_by_body`). Where some set
 //! settings for longer than the transaction, or take what keeps a client, the texts that may run functions are treated as
-//! if they did that themselves: the server is asked behind the answer (`settle`).
+//! if they did that themselves: the server is asked behind the answer (`settle`). Where nobody has made any, a much shorter
+//! question in front tells that, and is the last.
 //!
 //! What else runs such functions (a view, a policy, a default, an operator) is asked next, and only where there are some.
 //!
@@ -55,8 +56,8 @@ pub struct Functions {
     hidden: RefCell<Option<Arc<Hidden>>>,
     /// The numbers of the newest, when they were asked for last.
     newest: RefCell<Newest>,
-    /// Those that were found, until it is known what else runs them.
-    found: RefCell<Option<Found>>,
+    /// What is asked next, until they are known.
+    due: RefCell<Due>,
     /// Servers of which it is not known yet whether they have just made some.
     makers: RefCell<Arc<Makers>>,
     /// The same as all workers of the tenant know it, if it has several.
@@ -75,7 +76,19 @@ struct Hidden {
     changing: Option<Reach>,
 }
 
-/// The answer to the first question.
+/// The questions, in their order.
+#[derive(Debug, Default)]
+enum Due {
+    /// Whether there are any but Postgres' own.
+    #[default]
+    Newest,
+    /// Which of them the tenant's texts may run. These were the newest just before that is asked.
+    Functions(Newest),
+    /// What else runs those that were found.
+    Reach(Box<Found>),
+}
+
+/// The answer to the second question.
 #[derive(Debug)]
 struct Found {
     hidden: Hidden,
@@ -101,7 +114,7 @@ impl Functions {
         self.is_known.set(false);
         self.changes.set(self.changes.get().wrapping_add(1));
         self.version.set(self.version.get().wrapping_add(1));
-        *self.found.borrow_mut() = None;
+        self.due.take();
     }
 
     /// What a question has told that was asked behind the last change is known from here on: `told` says it. Whether it was.
@@ -120,6 +133,12 @@ impl Functions {
         *self.hidden.borrow_mut() = hidden.map(Arc::new);
         self.is_known.set(true);
         self.version.set(self.version.get().wrapping_add(1));
+    }
+
+    /// In doubt every text may do anything.
+    fn know_nothing(&self) {
+        self.reads_sequences.set(true);
+        self.know(Some(Hidden::anything()));
     }
 
     /// The question has failed; or they have changed since, or somebody else was faster.
@@ -332,10 +351,12 @@ impl Exchange {
             return self.ask(server, (Expect::AskFunctions, &sql), Vec::new(), out);
         }
         if is_blind && client.functions.are_unknown() {
-            let reach = client.functions.found.borrow().as_ref().map(|found| questions::reach(&found.oids));
-            let (question, sql) = match reach {
-                Some(sql) => (Expect::AskReach, sql),
-                None => (Expect::AskFunctions, questions::functions(client.bounds.schemas.as_deref())),
+            let (question, sql) = match &*client.functions.due.borrow() {
+                Due::Newest => (Expect::AskNewest, questions::newest()),
+                Due::Functions(_) => {
+                    (Expect::AskFunctions, questions::functions(client.bounds.schemas.as_deref()))
+                }
+                Due::Reach(found) => (Expect::AskReach, questions::reach(&found.oids)),
             };
             self.ask(server, (question, &sql), Vec::new(), out);
             server.asked_behind = client.functions.changes.get();
@@ -346,6 +367,37 @@ impl Exchange {
             self.ask(server, (Expect::AskMade, &questions::made()), Vec::new(), out);
             server.made_behind = before;
         }
+    }
+}
+
+/// The row that tells whether there are functions but Postgres' own; `None` if the question has failed.
+///
+/// What is made between it and the next answer is newer than it says, even if that answer has it already.
+pub(super) fn take_newest(rows: Option<&[Row]>, client: &ClientState, server: &mut ServerState) {
+    let functions = &client.functions;
+    if server.is_outdated {
+        return functions.are_not_told(client, server);
+    }
+    let newest = rows.and_then(newest_of);
+    let are_there = newest.as_deref().map(questions::are_there);
+    let is_told = functions.learn(server.asked_behind, |functions| {
+        let is_next = matches!(*functions.due.borrow(), Due::Newest);
+        match are_there {
+            Some(false) => {
+                functions.newest.replace(newest);
+                functions.know(None);
+            }
+            Some(true) if is_next => drop(functions.due.replace(Due::Functions(newest))),
+            // Another lease is further, and what it finds may be older than this.
+            Some(true) => {}
+            None => functions.know_nothing(),
+        }
+    });
+    if is_told && functions.are_unknown() {
+        // There is a second question.
+        server.blind = true;
+    } else {
+        functions.have_told(is_told, client, server);
     }
 }
 
@@ -363,24 +415,22 @@ pub(super) fn take_functions(rows: Option<Vec<Row>>, client: &ClientState, serve
     if server.is_outdated || !functions.are_unknown() || server.asked_behind != functions.changes.get() {
         return functions.are_not_told(client, server);
     }
-    let newest = rows.as_deref().and_then(newest_of);
     let found = rows.map(|rows| found_among(&rows));
     let is_told = functions.learn(server.asked_behind, |functions| {
-        if newest.is_some() {
+        if let Due::Functions(newest) = functions.due.take() {
             functions.newest.replace(newest);
         }
-        if found.as_ref().is_none_or(|found| found.reads_sequences) {
+        if found.as_ref().is_some_and(|found| found.reads_sequences) {
             functions.reads_sequences.set(true);
         }
         match found {
             Some(found) if found.hidden.left.is_nothing() => functions.know(None),
-            Some(found) => *functions.found.borrow_mut() = Some(found),
-            // In doubt every text may do anything.
-            None => functions.know(Some(Hidden::anything())),
+            Some(found) => drop(functions.due.replace(Due::Reach(Box::new(found)))),
+            None => functions.know_nothing(),
         }
     });
-    if is_told && functions.found.borrow().is_some() {
-        // There is a second question.
+    if is_told && functions.are_unknown() {
+        // There is a third question.
         server.blind = true;
     } else {
         functions.have_told(is_told, client, server);
@@ -392,8 +442,9 @@ pub(super) fn take_reach(rows: Option<Vec<Row>>, client: &ClientState, server: &
     let functions = &client.functions;
     functions.hear();
     let is_late = server.is_outdated || server.asked_behind != functions.changes.get();
-    let found = if is_late { None } else { functions.found.take() };
-    let Some(Found { mut hidden, .. }) = found else { return functions.are_not_told(client, server) };
+    let due = if is_late { Due::Newest } else { functions.due.take() };
+    let Due::Reach(found) = due else { return functions.are_not_told(client, server) };
+    let mut hidden = found.hidden;
     match rows {
         Some(rows) => rows.iter().for_each(|row| extend(&mut hidden.reach, row)),
         None => hidden.reach = Reach::anything(),
@@ -420,10 +471,9 @@ pub(super) fn take_made(rows: Option<&[Row]>, client: &ClientState, server: &mut
     server.making = None;
 }
 
-/// What stands in the last row, behind the functions if there are any.
 fn newest_of(rows: &[Row]) -> Newest {
-    match rows.last()?.as_slice() {
-        [newest] | [None, newest, ..] => newest.as_deref().map(Arc::from),
+    match rows {
+        [row] => row.first()?.as_deref().map(Arc::from),
         _ => None,
     }
 }

@@ -19,7 +19,7 @@ use super::answers::{Row, bytes, hex_of, row, text_of};
 use super::exchange::Exchange;
 use super::expect::Expect;
 use super::forbid::allows_path;
-use super::functions::{take_functions, take_made, take_reach};
+use super::functions::{take_functions, take_made, take_newest, take_reach};
 use super::hearing::Channel;
 use super::lexer::{Changes, Names, StateKind};
 use super::params::{self, Extras, is_settable_reported};
@@ -216,9 +216,12 @@ impl Exchange {
                 server.may_set(&asked.names.into_iter().filter(|name| is_custom(name)).collect());
             }
             // It may be this server's or this moment's fault. Who may not read the catalog will never know.
-            Expect::AskFunctions | Expect::AskReach if error.is_some_and(|error| !is_forbidden(error)) => {
+            Expect::AskNewest | Expect::AskFunctions | Expect::AskReach
+                if error.is_some_and(|error| !is_forbidden(error)) =>
+            {
                 client.functions.are_not_told(client, server);
             }
+            Expect::AskNewest => take_newest((!failed).then_some(asked.rows.as_slice()), client, server),
             Expect::AskFunctions => {
                 take_functions((!failed).then_some(asked.rows), client, server);
             }
@@ -261,7 +264,7 @@ fn ask_again(question: Expect, asked: Asked, server: &mut ServerState) {
             server.touch_any();
             server.may_set(&asked.names.into_iter().collect());
         }
-        Expect::AskFunctions | Expect::AskReach => server.blind = true,
+        Expect::AskNewest | Expect::AskFunctions | Expect::AskReach => server.blind = true,
         Expect::AskMade => server.may_have_made = Some(server.made_behind.take()),
         _ => server.doubted = true,
     }

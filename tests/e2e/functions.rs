@@ -1,5 +1,7 @@
 //! What functions set or take out of sight follows the client that ran them, and reaches nobody else.
 
+mod first;
+
 use crate::support::{Batch, PATIENCE, Plan, Stage, Wire, eventually};
 
 const USER: &str = "SELECT coalesce(current_setting('app.user', true), '')";

@@ -10,19 +10,86 @@ pub(super) fn settled(talk: &mut Talk) -> Vec<u8> {
     out
 }
 
+/// How the question begins that is the last if there are no functions.
+const FIRST: &[u8] = b"lock_timeout=0;SELECT pg_catalog.concat_ws";
+
+fn count(asked: &[u8], what: &[u8]) -> usize {
+    memchr::memmem::find_iter(asked, what).count()
+}
+
+/// Another lease of the same tenant's.
+fn lease(functions: &Rc<Functions>) -> Talk {
+    let mut talk = Talk::new(9);
+    talk.client.functions = functions.clone();
+    talk.say(&messages(&[(b'Q', b"SELECT 1\0")]));
+    talk.answer(&messages(&[DONE, READY]));
+    talk
+}
+
+fn told(talk: &mut Talk, row: &[Option<&str>]) {
+    talk.answer(&messages(&[(b'D', &data_row(row)), DONE, READY]));
+}
+
+#[test]
+fn where_nobody_has_made_any_one_short_question_is_all() {
+    for (newest, are_there) in
+        [("16383,7,7,7", false), ("16384", true), ("4294967295,16384", true), ("", true)]
+    {
+        let mut talk = lease(&Functions::watched(false));
+        let asked = settled(&mut talk);
+        assert_eq!((count(&asked, FIRST), count(&asked, b"RECURSIVE")), (1, 0));
+        told(&mut talk, &[Some(newest)]);
+        assert_eq!(talk.client.functions.are_unknown(), are_there, "{newest}");
+        let asked = settled(&mut talk);
+        assert_eq!((count(&asked, FIRST), count(&asked, b"RECURSIVE")), (0, usize::from(are_there)));
+        if are_there {
+            talk.answer(&messages(&[DONE, READY]));
+            assert_eq!(settled(&mut talk), b"");
+        }
+        assert!(!talk.client.functions.are_unknown() && !talk.server.is_unsettled());
+        assert_eq!(talk.client.functions.newest().as_deref(), Some(newest.as_bytes()));
+        // Somebody makes the first one, and it begins again.
+        talk.client.functions.forget();
+        assert_eq!(count(&settled(&mut lease(&talk.client.functions)), FIRST), 1);
+    }
+}
+
+#[test]
+fn who_is_told_late_that_there_are_some_sets_nobody_back() {
+    let functions = Functions::watched(false);
+    let [mut here, mut there] = [(); 2].map(|()| lease(&functions));
+    for talk in [&mut here, &mut there] {
+        assert_eq!(count(&settled(talk), FIRST), 1);
+    }
+    told(&mut here, &[Some("16384")]);
+    assert_eq!(count(&settled(&mut here), b"RECURSIVE"), 1);
+    // The name and the body of one that sets something.
+    told(
+        &mut here,
+        &[Some("16384"), Some("66"), Some("f"), Some("t"), Some("f"), Some("53455420612e623d31")],
+    );
+    assert!(functions.are_unknown());
+    // What has been made since is not among those that were found.
+    told(&mut there, &[Some("16385")]);
+    assert_eq!(functions.newest().as_deref(), Some(b"16384".as_slice()));
+    assert_eq!(count(&settled(&mut there), b"pg_catalog.unnest('{16384}'"), 1, "what runs them");
+    assert_eq!(count(&settled(&mut here), b"pg_catalog.unnest('{16384}'"), 1);
+    here.answer(&messages(&[DONE, READY]));
+    assert!(!functions.are_unknown() && functions.hidden().is_some());
+}
+
 #[test]
 fn texts_that_may_make_functions_ask_no_more_than_once() {
     let mut talk = Talk::new(9);
     talk.client.functions = Functions::watched(false);
     let newest = |number: &str| data_row(&[Some(number)]);
-    let functions = data_row(&[None, Some("7"), Some("f"), Some("f"), Some("f"), None]);
     talk.say(&messages(&[(b'Q', b"CALL p()\0")]));
     talk.answer(&messages(&[DONE, READY]));
     // Everything at once: nobody knows anything yet.
     let asked = settled(&mut talk);
-    let asks = |asked: &[u8], what: &[u8]| memchr::memmem::find_iter(asked, what).count();
-    assert_eq!((asks(&asked, b"RECURSIVE"), asks(&asked, b"SELECT pg_catalog.concat_ws")), (1, 1));
-    talk.answer(&messages(&[(b'D', &functions), DONE, READY]));
+    let asks = |asked: &[u8]| (count(asked, FIRST), count(asked, b"SELECT pg_catalog.concat_ws"));
+    assert_eq!(asks(&asked), (1, 2));
+    talk.answer(&messages(&[(b'D', &newest("7")), DONE, READY]));
     for row in [newest("7"), Vec::new()] {
         // The last of the questions is about pins.
         talk.answer(&messages(&[(b'D', &row), DONE, READY]));
@@ -31,15 +98,15 @@ fn texts_that_may_make_functions_ask_no_more_than_once() {
         talk.answer(&messages(&[DONE, READY]));
     }
     // It was not known before the text was run: once more, and no further.
-    assert_eq!(asks(&settled(&mut talk), b"RECURSIVE"), 1);
-    talk.answer(&messages(&[(b'D', &functions), DONE, READY]));
+    assert_eq!(asks(&settled(&mut talk)), (1, 1));
+    talk.answer(&messages(&[(b'D', &newest("7")), DONE, READY]));
     assert_eq!(settled(&mut talk), b"");
     assert!(!talk.server.is_unsettled() && !talk.client.functions.are_unknown());
     for (number, is_new) in [("7", false), ("8", true)] {
         talk.say(&messages(&[(b'Q', b"CALL p()\0")]));
         talk.answer(&messages(&[DONE, READY]));
         let asked = settled(&mut talk);
-        assert_eq!((asks(&asked, b"RECURSIVE"), asks(&asked, b"SELECT pg_catalog.concat_ws")), (0, 1));
+        assert_eq!(asks(&asked), (0, 1));
         talk.answer(&messages(&[(b'D', &newest(number)), DONE, READY]));
         while talk.server.asking {
             talk.answer(&messages(&[DONE, READY]));
@@ -105,12 +172,12 @@ fn what_a_server_ran_blind_may_have_made_functions_that_are_asked_for() {
 fn what_was_asked_before_functions_changed_is_no_answer() {
     let mut talk = Talk::new(9);
     talk.client.functions = Functions::watched(false);
-    let no_functions = data_row(&[None, Some("7"), Some("f"), Some("f"), Some("f"), None]);
+    let no_functions = data_row(&[Some("7")]);
     for is_changed in [true, false] {
         talk.say(&messages(&[(b'Q', b"SELECT 1\0")]));
         talk.answer(&messages(&[DONE, READY]));
         let asked = settled(&mut talk);
-        assert!(memchr::memmem::find(&asked, b"RECURSIVE").is_some(), "it is asked");
+        assert_eq!(count(&asked, FIRST), 1, "it is asked");
         if is_changed {
             // On another server of the tenant's.
             talk.client.functions.forget();
@@ -119,7 +186,7 @@ fn what_was_asked_before_functions_changed_is_no_answer() {
         assert_eq!(talk.client.functions.are_unknown(), is_changed);
         // Not about functions again, which may change for ever: about all that they can have left.
         let asked = settled(&mut talk);
-        assert!(memchr::memmem::find(&asked, b"RECURSIVE").is_none());
+        assert_eq!(count(&asked, FIRST), 0);
         assert_eq!(memchr::memmem::find(&asked, b"pg_settings").is_some(), is_changed);
         while talk.server.asking {
             talk.answer(&messages(&[DONE, READY]));
