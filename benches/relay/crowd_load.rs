@@ -103,7 +103,7 @@ pub(crate) async fn run(
         let count = clients.len() as u64;
         for (number, (name, tenant, is_quiet, habit)) in (0_u64..).zip(clients) {
             let (shared, peer) = (shared.clone(), peer.clone());
-            let ask = Asking { name, tenant, is_quiet, habit, offset: (number, count) };
+            let ask = Asking { name, tenant, is_quiet, habit, number };
             tasks.spawn_local(async move {
                 let client = {
                     let _turn = shared.logins.acquire().await?;
@@ -155,8 +155,7 @@ struct Asking {
     tenant: usize,
     is_quiet: bool,
     habit: Habit,
-    /// Its number, and how many there are.
-    offset: (u64, u64),
+    number: u64,
 }
 
 impl Asking {
@@ -172,8 +171,9 @@ impl Asking {
         let mut pace = match self.habit {
             Habit::Every { pause_ms, .. } => {
                 let pause = Duration::from_millis(pause_ms);
-                let (number, count) = self.offset;
-                let first = Instant::now() + pause.mul_f64(number as f64 / count as f64);
+                let number = self.number;
+                // Everybody at another moment, in no order.
+                let first = Instant::now() + pause.mul_f64((number as f64 * GOLDEN).fract());
                 let mut pace = interval_at(first, pause);
                 // Whoever waits for an answer does not ask meanwhile.
                 pace.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -181,7 +181,7 @@ impl Asking {
             }
             Habit::Always { .. } => None,
         };
-        let mut nonce = self.offset.0 + 1_000_000;
+        let mut nonce = self.number + 1_000_000;
         while !shared.ends.get() {
             if let Some(pace) = &mut pace {
                 pace.tick().await;
@@ -230,6 +230,8 @@ async fn log_in(peer: &Peer, name: &str, nonce: u64) -> Result<Client> {
     }
 }
 
+/// Multiples of the golden ratio spread evenly, however many there are.
+const GOLDEN: f64 = 0.618_033_988_749_895;
 /// Time that does not count.
 const WARM_UP: Duration = Duration::from_secs(3);
 const SAMPLE: Duration = Duration::from_millis(40);

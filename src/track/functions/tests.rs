@@ -195,3 +195,21 @@ fn what_was_asked_before_functions_changed_is_no_answer() {
         assert!(!talk.server.is_unsettled());
     }
 }
+
+/// What was found before a change is not what runs things now.
+#[test]
+fn a_change_in_between_begins_with_the_first_question_again() {
+    let functions = Functions::watched(false);
+    let mut talk = lease(&functions);
+    settled(&mut talk);
+    told(&mut talk, &[Some("16384")]);
+    settled(&mut talk);
+    told(
+        &mut talk,
+        &[Some("16384"), Some("66"), Some("f"), Some("t"), Some("f"), Some("53455420612e623d31")],
+    );
+    assert!(functions.are_unknown(), "it is asked next what runs them");
+    functions.forget();
+    let asked = settled(&mut talk);
+    assert_eq!((count(&asked, FIRST), count(&asked, b"unnest")), (1, 0), "{}", asked.escape_ascii());
+}
