@@ -87,7 +87,12 @@ pub fn halt(order: &str, args: &HaltArgs) -> Result<(), Failure> {
     let Some(patience) = args.wait else { return say(&args.tenant, &answer) };
     let mut patience = patience;
     loop {
-        let servers = |state: &str| answer["servers"][state].as_u64().unwrap_or(0);
+        // Where it reads as where it writes.
+        let servers = |state: &str| {
+            let [home, replicas] =
+                ["servers", "replicas"].map(|place| answer[place][state].as_u64().unwrap_or(0));
+            home.saturating_add(replicas)
+        };
         let left = match order {
             "drain" => ["login", "idle", "busy", "closing"].map(servers).iter().sum(),
             // The tenant's listener is in no transaction.

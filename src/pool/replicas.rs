@@ -168,10 +168,10 @@ impl Pool {
                 replica.wanted_at = now;
                 let Some(desk) = self.shared.desk(replica.spec.cluster) else { continue };
                 let Some(view) = desk.scheduler.tenant(reader.id) else { continue };
-                let serves =
-                    !desk.scheduler.breaker_open() && desk.scheduler.capacity() > 0 && !view.rejected;
+                // Whether Postgres is there and lets the tenant in, only asking tells: who is refused goes home.
+                let serves = desk.scheduler.capacity() > 0;
                 let crowd = (view.waiters, view.busy);
-                let can_look = serves && view.halted.is_none() && !is_halted;
+                let can_look = serves && !view.rejected && view.halted.is_none() && !is_halted;
                 let at_once = !is_crowded && view.waiters == 0;
                 if can_look && (at_once || replica.wanted.is_none()) {
                     replica.wanted = Some(state.clone());

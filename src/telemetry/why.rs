@@ -11,7 +11,7 @@ use crate::budget::{Explanation, Halt, Halted, TenantView};
 use crate::stats::Cause;
 use crate::tenant::{Allowance, Tenant};
 use crate::time::Moment;
-use crate::worker::TenantExplanation;
+use crate::worker::{OnReplicas, TenantExplanation};
 
 /// A tenant, and what each of its workers says.
 #[derive(Clone, Debug)]
@@ -30,9 +30,23 @@ impl Explained {
         self.workers.iter().max_by_key(|worker| waited_us(&worker.budget))
     }
 
-    /// One or two sentences for people.
+    /// One or two sentences for people, and one for replicas.
     #[must_use]
     pub fn sentence(&self) -> String {
+        let [busy, waiters] =
+            [|on: &OnReplicas| on.busy, |on: &OnReplicas| on.waiters].map(|of| self.on_replicas(of));
+        let home = self.sentence_of_home();
+        match (busy, waiters) {
+            (0, 0) => home,
+            _ => format!("{home} On replicas: {busy} busy, {waiters} waiting."),
+        }
+    }
+
+    fn on_replicas(&self, of: fn(&OnReplicas) -> u32) -> u32 {
+        self.workers.iter().map(|worker| of(&worker.replicas)).fold(0, u32::saturating_add)
+    }
+
+    fn sentence_of_home(&self) -> String {
         let name = &self.tenant.name;
         let Some(worst) = self.worst() else {
             return format!("{name} does not wait: none of its clients has connected since the start.");
@@ -95,6 +109,13 @@ impl Explained {
                 },
                 "ceiling": limit(|allowance| allowance.ceiling),
                 "needed": sum(|worker| worker.budget.tenant.need).div_ceil(256),
+            },
+            "replicas": {
+                "login": self.on_replicas(|on| on.opening),
+                "idle": self.on_replicas(|on| on.idle),
+                "busy": self.on_replicas(|on| on.busy),
+                "closing": self.on_replicas(|on| on.closing),
+                "waiting": self.on_replicas(|on| on.waiters),
             },
             "transaction_us": view.map(|view| view.expected_hold_us),
             "usual_transaction_us": view.and_then(|view| view.usual_hold_us),

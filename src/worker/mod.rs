@@ -71,11 +71,28 @@ pub struct Allotment {
     pub done: Arc<oneshot::Sender<()>>,
 }
 
+/// What a tenant has on all its read replicas together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OnReplicas {
+    /// Servers logging in.
+    pub opening: u32,
+    /// Idle servers.
+    pub idle: u32,
+    /// Leased servers.
+    pub busy: u32,
+    /// Servers on their way out.
+    pub closing: u32,
+    /// Requests that wait for one.
+    pub waiters: u32,
+}
+
 /// Why a tenant's clients wait on a worker.
 #[derive(Clone, Debug)]
 pub struct TenantExplanation {
     /// What the budget says.
     pub budget: Explanation,
+    /// Its servers and waiters on read replicas.
+    pub replicas: OnReplicas,
     /// Its tier there.
     pub tier: Tier,
     /// Clients.

@@ -11,7 +11,7 @@ use tokio::task::spawn_local;
 
 use super::allotments::Allotments;
 use super::steering::Steering;
-use super::{Allotment, CancelDone, Order, Plan, TenantExplanation, floor_report, readers};
+use super::{Allotment, CancelDone, OnReplicas, Order, Plan, TenantExplanation, floor_report, readers};
 use crate::backend::Profile;
 use crate::budget::{BudgetConfig, TenantView};
 use crate::config::settings::{Driver, Settings};
@@ -371,7 +371,17 @@ fn slow_wait_us(settings: &Settings) -> u64 {
 
 fn explain(floor: &Floor, tenant: TenantId) -> Option<TenantExplanation> {
     let state = floor.pool.tenant(tenant)?;
+    let mut replicas = OnReplicas::default();
+    let add = |sum: &mut u32, count: u32| *sum = sum.saturating_add(count);
+    for view in state.readers().iter().filter_map(|reader| floor.pool.view(reader)) {
+        add(&mut replicas.opening, view.opening);
+        add(&mut replicas.idle, view.idle);
+        add(&mut replicas.busy, view.busy);
+        add(&mut replicas.closing, view.closing);
+        add(&mut replicas.waiters, view.waiters);
+    }
     Some(TenantExplanation {
+        replicas,
         budget: floor.pool.explain(&state)?,
         tier: state.tier(),
         clients: state.clients.connected.get(),

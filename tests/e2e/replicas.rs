@@ -433,3 +433,42 @@ async fn a_tenant_that_is_paused_is_paused_on_a_replica_that_comes_later() {
     order(&stage, &["resume", "acme"]).await;
     assert_eq!(client.until_ready().await.value(), "1");
 }
+
+#[tokio::test]
+async fn a_tenant_that_a_replica_has_rejected_once_is_let_in_again() {
+    let scene = Scene::start("sessions").await;
+    let (mut acme, mut login) = (scene.reader().await, scene.stage.login("globex"));
+    login.user.push_str("+replica");
+    let mut globex = scene.stage.connect().await.logged_in(&login).await;
+    goes_to(&mut acme, "the replica").await;
+    goes_to(&mut globex, "the replica").await;
+    scene.write("ALTER ROLE role_acme NOLOGIN").await;
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'role_acme'";
+    scene.standby.psql(end).await.unwrap();
+    goes_to(&mut acme, "the primary").await;
+    scene.write("ALTER ROLE role_acme LOGIN").await;
+    // The other one keeps the replica fit.
+    eventually("acme on the replica again", PATIENCE, async || {
+        assert!(is_on_replica(&mut globex).await);
+        is_on_replica(&mut acme).await.then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_drain_that_is_waited_for_waits_for_replicas_too() {
+    let token = "\"0123456789abcdef0123456789abcdef\"";
+    let scene = Scene::start_with("sessions", |plan| plan.set("http", "token", token)).await;
+    let mut reader = scene.reader().await;
+    goes_to(&mut reader, "the replica").await;
+    assert!(reader.query("BEGIN; SELECT 1").await.errors.is_empty());
+    let drain = ["drain", "acme", "--for", "1m", "--wait", "100ms"];
+    let (ok, said) = scene.stage.proxy().command(&drain).await;
+    assert!(!ok && said.contains("still in use"), "{said}");
+    let why = order(&scene.stage, &["why", "acme"]).await;
+    assert!(why.contains("On replicas: 1 busy"), "{why}");
+    assert!(reader.query("COMMIT").await.errors.is_empty());
+    order(&scene.stage, &["drain", "acme", "--for", "1m", "--wait", "10s"]).await;
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'role_acme'";
+    assert_eq!(scene.standby.psql(sql).await.unwrap()[0][0].as_deref(), Some("0"));
+}
