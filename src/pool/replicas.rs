@@ -88,6 +88,11 @@ impl Replica {
         self.lag(now).is_some_and(|lag| lag <= self.spec.max_lag)
     }
 
+    /// Whether it is time for another look.
+    fn is_due(&self, now: Moment) -> bool {
+        !self.is_looked_at && self.looked.is_none_or(|looked| now.since(looked) >= self.pause())
+    }
+
     /// How often it is looked at while it is read from: a lag is known as exactly as that.
     fn pause(&self) -> Duration {
         (self.spec.max_lag / 4).min(LONGEST_PAUSE)
@@ -153,28 +158,32 @@ impl Pool {
             return None;
         }
         let now = self.clock().now();
-        // A look must not stand in a long queue, if somebody else's does not.
-        let view = self.view(state);
-        let is_halted = view.as_ref().is_none_or(|view| view.halted.is_some());
-        let is_crowded = view.as_ref().is_none_or(|view| view.waiters > 0);
         let best = {
             let mut replicas = self.shared.replicas.borrow_mut();
             let mut best: Option<(Rc<TenantState>, (u32, u32))> = None;
+            let mut home = None;
             for reader in state.readers() {
                 let Some(replica) = replicas.iter_mut().find(|one| one.spec.cluster == reader.cluster())
                 else {
                     continue;
                 };
                 replica.wanted_at = now;
-                let Some(desk) = self.shared.desk(replica.spec.cluster) else { continue };
-                let Some(view) = desk.scheduler.tenant(reader.id) else { continue };
+                let here = self.shared.desk(replica.spec.cluster);
+                let here = here
+                    .and_then(|desk| Some((desk.scheduler.tenant(reader.id)?, desk.scheduler.capacity())));
+                let Some((view, capacity)) = here else { continue };
                 // Whether Postgres is there and lets the tenant in, only asking tells: who is refused goes home.
-                let serves = desk.scheduler.capacity() > 0;
+                let serves = capacity > 0;
                 let crowd = (view.waiters, view.busy);
-                let can_look = serves && !view.rejected && view.halted.is_none() && !is_halted;
-                let at_once = !is_crowded && view.waiters == 0;
-                if can_look && (at_once || replica.wanted.is_none()) {
-                    replica.wanted = Some(state.clone());
+                if replica.wanted.is_none() || replica.is_due(now) {
+                    // A look must not stand in a long queue, if somebody else's does not.
+                    let home = home.get_or_insert_with(|| self.view(state));
+                    let is_halted = home.as_ref().is_none_or(|home| home.halted.is_some());
+                    let is_crowded = home.as_ref().is_none_or(|home| home.waiters > 0) || view.waiters > 0;
+                    let can_look = serves && !view.rejected && view.halted.is_none() && !is_halted;
+                    if can_look && (!is_crowded || replica.wanted.is_none()) {
+                        replica.wanted = Some(state.clone());
+                    }
                 }
                 if serves && replica.is_fit(now) && best.as_ref().is_none_or(|(_, least)| crowd < *least) {
                     best = Some((reader, crowd));
@@ -255,8 +264,7 @@ pub(super) fn look_where_due(shared: &Rc<Shared>) {
             replica.wanted = None;
             continue;
         }
-        let is_due = replica.looked.is_none_or(|looked| now.since(looked) >= replica.pause());
-        if is_due && !replica.is_looked_at {
+        if replica.is_due(now) {
             (replica.is_looked_at, replica.looked) = (true, Some(now));
             let (shared, spec, tenant) = (shared.clone(), replica.spec.clone(), tenant.clone());
             spawn_local(async move { look(&shared, &spec, &tenant).await });
