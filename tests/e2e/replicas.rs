@@ -424,12 +424,16 @@ async fn a_tenant_that_is_paused_is_paused_on_a_replica_that_comes_later() {
     assert!(!is_on_replica(&mut client).await);
     order(&stage, &["pause", "acme", "--for", "1m"]).await;
     stage.reload(|plan| plan.replica(&standby)).await;
-    client.send(&Batch::new().query("SELECT 1").0).await;
     // Others read there: the replica is fit.
     let mut other = stage.client("globex").await;
     goes_to(&mut other, "the replica").await;
-    let page = stage.proxy().metrics().await;
-    assert_eq!(page.sum("tenantry_tenant_clients", &[("tenant", "acme"), ("state", "waiting")]), 1.0);
+    client.send(&Batch::new().query("SELECT 1").0).await;
+    eventually("it waits", PATIENCE, async || {
+        let page = stage.proxy().metrics().await;
+        let waiting = page.sum("tenantry_tenant_clients", &[("tenant", "acme"), ("state", "waiting")]);
+        (waiting == 1.0).then_some(())
+    })
+    .await;
     order(&stage, &["resume", "acme"]).await;
     assert_eq!(client.until_ready().await.value(), "1");
 }
