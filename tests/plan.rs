@@ -155,6 +155,8 @@ fn what_cannot_be_planned_is_said_by_the_exit_code() {
     assert!(code == 2 && text.contains("say how many that is with --budget second=N"), "{code}: {text}");
     let (code, text) = said(&place.plan("new.toml", &["--budget", "third=1"]));
     assert!(code == 2 && text.contains("there is no cluster `third`"), "{code}: {text}");
+    let (code, text) = said(&place.plan("new.toml", &["--budget", "main=7"]));
+    assert!(code == 2 && text.contains("`main` has `max_connections = "), "{code}: {text}");
     let (code, text) = said(&place.plan("new.toml", &["--trace", "new.toml"]));
     assert!(code == 1 && text.contains("this is not a trace"), "{code}: {text}");
     let (code, text) = said(&place.plan("new.toml", &["--trace", "nowhere"]));

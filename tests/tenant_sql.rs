@@ -10,7 +10,7 @@ use tenantry::config::{self, Settings};
 use tenantry::tenant::Tenant;
 use tenantry::tenants_ops::sql::provision;
 use tenantry::tenants_ops::wall::{Finding, Inspection, Severity};
-use tenantry::throwaway::{Cluster, ClusterOptions};
+use tenantry::throwaway::{Cluster, ClusterOptions, Hba};
 use tokio_postgres::{Client, NoTls};
 
 const PASSWORD: &str = "it's a \\ secret";
@@ -330,6 +330,78 @@ async fn a_live_check_logs_in_as_each_tenant() {
     cluster.psql_in("app", &sql(&gone)).await.unwrap();
     let (code, report) = check_live(&text.replace("\"another\"", &toml_string(PASSWORD)));
     assert_eq!((code, report.as_str()), (Some(0), ""), "quiet where nothing is wrong");
+}
+
+/// On a replica it is asked who may read there, and whether it is one. A primary that is named as its own replica is none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_live_check_looks_at_replicas_too() {
+    let settings = [("wal_level", "replica"), ("max_wal_senders", "3")];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let rules = [
+        "local replication postgres trust",
+        "local all all scram-sha-256",
+        "host all all 127.0.0.1/32 scram-sha-256",
+    ];
+    let hba = Hba::Lines(rules.map(str::to_owned).to_vec());
+    let cluster =
+        Cluster::start(ClusterOptions { settings, hba, ..ClusterOptions::default() }).await.unwrap();
+    cluster.psql("CREATE DATABASE app").await.unwrap();
+    let verifier = Verifier::from_password(PASSWORD, b"0123456789abcdef", DEFAULT_ITERATIONS).to_string();
+    let admin = format!("admin = {{ user = \"inspector\", password = {} }}", toml_string(PASSWORD));
+    let at = |name: &str, port: u16, more: &str| {
+        format!(
+            "[cluster.{name}]\nurl = \"postgres://127.0.0.1:{port}/app?sslmode=disable\"\nmax_connections = 20\n\
+             {admin}\n{more}\n"
+        )
+    };
+    let mut tenants = String::new();
+    for (name, reads) in [("acme", "sessions"), ("globex", "never")] {
+        tenants += &format!(
+            "[[tenant]]\nname = \"{name}\"\nrole = \"r_{name}\"\nschema = \"s_{name}\"\nlimits.ceiling = 1\n\
+             cluster = \"main\"\nreplica_reads = \"{reads}\"\nserver_auth = {{ password = {} }}\n\
+             client_auth = {{ scram = \"{verifier}\" }}\n",
+            toml_string(PASSWORD)
+        );
+    }
+    let main = at("main", cluster.port(), "");
+    let text = |port: u16| main.clone() + &at("copy", port, "replica_of = \"main\"") + &tenants;
+    let settings = config::load_text(&text(cluster.port()), Path::new(""), &|_| None, None).unwrap().settings;
+    for name in ["acme", "globex"] {
+        cluster.psql_in("app", &sql(&tenant(&settings, name))).await.unwrap();
+    }
+    let inspector = format!("CREATE ROLE inspector LOGIN PASSWORD '{verifier}'");
+    cluster.psql(&format!("{inspector}; GRANT CONNECT ON DATABASE app TO inspector")).await.unwrap();
+    let standby = cluster.standby().await.unwrap();
+
+    let (code, report) = check_live(&text(cluster.port()));
+    assert_eq!(code, Some(1), "{report}");
+    assert!(report.contains("cluster `copy` replays nothing"), "{report}");
+    let is_there = "SELECT count(*) FROM pg_roles WHERE rolname = 'inspector'";
+    eventually(async || standby.psql(is_there).await.unwrap()[0][0].as_deref() == Some("1")).await;
+    let (code, report) = check_live(&text(standby.port()));
+    assert_eq!((code, report.as_str()), (Some(0), ""), "both, and the one tenant that reads there");
+
+    // What its logins meet there is seen: the standby lets in nobody but its admin.
+    let hba = standby.psql("SHOW hba_file").await.unwrap()[0][0].clone().unwrap();
+    let rules = std::fs::read_to_string(&hba).unwrap();
+    std::fs::write(&hba, format!("host all r_acme,r_globex all reject\n{rules}")).unwrap();
+    standby.psql("SELECT pg_reload_conf()").await.unwrap();
+    eventually(async || check_live(&text(standby.port())).0 == Some(1)).await;
+    let (_, report) = check_live(&text(standby.port()));
+    assert!(report.contains("tenant `acme` cannot log in"), "{report}");
+    assert!(report.contains("cluster `copy`: logged in as 0 of 1 tenants"), "{report}");
+}
+
+/// Asks again for at most a minute.
+async fn eventually(holds: impl AsyncFn() -> bool) {
+    let mut again = tokio::time::interval(std::time::Duration::from_millis(50));
+    for _ in 0..1_200 {
+        again.tick().await;
+        if holds().await {
+            return;
+        }
+    }
+    panic!("it never was");
 }
 
 /// What makes a hole, what closes it, how bad it is, and words of what is said.

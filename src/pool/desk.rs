@@ -363,7 +363,7 @@ impl Shared {
         if state.cluster() == cluster {
             return Some(state);
         }
-        state.readers().into_iter().find(|reader| reader.cluster() == cluster)
+        state.reader_at(cluster)
     }
 
     /// Looks at the tenants whose need has changed.

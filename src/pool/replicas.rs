@@ -162,7 +162,7 @@ impl Pool {
             let mut replicas = self.shared.replicas.borrow_mut();
             let mut best: Option<(Rc<TenantState>, (u32, u32))> = None;
             let mut home = None;
-            for reader in state.readers() {
+            for reader in state.readers().iter() {
                 let Some(replica) = replicas.iter_mut().find(|one| one.spec.cluster == reader.cluster())
                 else {
                     continue;
@@ -186,7 +186,7 @@ impl Pool {
                     }
                 }
                 if serves && replica.is_fit(now) && best.as_ref().is_none_or(|(_, least)| crowd < *least) {
-                    best = Some((reader, crowd));
+                    best = Some((reader.clone(), crowd));
                 }
             }
             best.map(|(reader, _)| reader)
@@ -234,8 +234,8 @@ impl Pool {
             self.introduce(&reader);
             readers.push(reader);
         }
-        let gone: Vec<_> =
-            before.into_iter().filter(|one| !readers.iter().any(|reader| Rc::ptr_eq(reader, one))).collect();
+        let is_gone = |one: &&Rc<TenantState>| !readers.iter().any(|reader| Rc::ptr_eq(reader, one));
+        let gone: Vec<_> = before.iter().filter(is_gone).cloned().collect();
         gone.iter().for_each(|gone| self.remove_reader(gone));
         state.set_readers(readers);
         gone.iter().map(|gone| gone.cluster()).collect()
@@ -250,8 +250,9 @@ impl Pool {
     /// The tenant everywhere: where it writes, and where it reads.
     #[must_use]
     pub fn everywhere(&self, state: &Rc<TenantState>) -> Vec<(Rc<TenantState>, Option<TenantView>)> {
-        let all = std::iter::once(state.clone()).chain(state.readers());
-        all.map(|one| (one.clone(), self.view(&one))).collect()
+        let readers = state.readers();
+        let all = std::iter::once(state).chain(readers.iter());
+        all.map(|one| (one.clone(), self.view(one))).collect()
     }
 }
 
@@ -278,7 +279,7 @@ async fn look(shared: &Rc<Shared>, spec: &ReplicaSpec, tenant: &Rc<TenantState>)
     if let (Some((asked, Some(written))), Some(replica)) = (written, find(shared, spec).as_deref_mut()) {
         replica.note_written(asked, written);
     }
-    let reader = tenant.readers().into_iter().find(|reader| reader.cluster() == spec.cluster);
+    let reader = tenant.reader_at(spec.cluster);
     let replayed = match &reader {
         Some(reader) => position(&pool, reader, REPLAYED).await.map(|(_, replayed)| replayed),
         None => None,
@@ -301,10 +302,7 @@ async fn look(shared: &Rc<Shared>, spec: &ReplicaSpec, tenant: &Rc<TenantState>)
         replica.replayed
     };
     if let Some(as_of) = as_of {
-        let tenants: Vec<_> =
-            shared.tenants.borrow().values().filter(|one| one.has_readers()).cloned().collect();
-        let readers = tenants.iter().flat_map(|one| one.readers());
-        for reader in readers.filter(|reader| reader.cluster() == spec.cluster) {
+        for reader in shared.tenants.borrow().values().filter_map(|one| one.reader_at(spec.cluster)) {
             reader.note_replayed(now, as_of);
         }
     }

@@ -55,7 +55,7 @@ pub struct TenantState {
     /// Texts of prepared statements.
     pub statements: RefCell<StatementCache>,
     /// Itself on the replicas where it reads.
-    readers: RefCell<Vec<Rc<Self>>>,
+    readers: RefCell<Rc<[Rc<Self>]>>,
     replica_reads: Cell<ReplicaReads>,
     /// Whether a client has ever asked for a replica.
     reads: Cell<bool>,
@@ -157,8 +157,14 @@ impl TenantState {
 
     /// Itself on the replicas where it reads.
     #[must_use]
-    pub fn readers(&self) -> Vec<Rc<Self>> {
+    pub fn readers(&self) -> Rc<[Rc<Self>]> {
         self.readers.borrow().clone()
+    }
+
+    /// Itself on this replica.
+    #[must_use]
+    pub fn reader_at(&self, replica: ClusterId) -> Option<Rc<Self>> {
+        self.readers.borrow().iter().find(|reader| reader.cluster() == replica).cloned()
     }
 
     /// Whether this is a tenant on a replica.
@@ -174,7 +180,7 @@ impl TenantState {
     }
 
     pub(super) fn set_readers(&self, readers: Vec<Rc<Self>>) {
-        *self.readers.borrow_mut() = readers;
+        *self.readers.borrow_mut() = readers.into();
     }
 
     /// Whether it is hot, needs more than its ceiling, and could read from a replica.

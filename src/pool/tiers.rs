@@ -43,7 +43,7 @@ pub(super) fn look_around(shared: &Rc<Shared>) {
         .tenants
         .borrow()
         .values()
-        .flat_map(|state| std::iter::once(state.clone()).chain(state.readers()))
+        .flat_map(|state| std::iter::once(state.clone()).chain(state.readers().to_vec()))
         .filter(|state| is_worth_it(state))
         .collect();
     for state in tenants {

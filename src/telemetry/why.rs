@@ -57,7 +57,11 @@ impl Explained {
             let (busy, idle, ceiling) = (view.busy, view.idle, view.allowance.ceiling);
             let halted = view.halted.map(|halted| format!(" {}", self.halted(&halted, budget)));
             let halted = halted.unwrap_or_default();
-            return format!("{name} does not wait: {busy} of {ceiling} servers busy, {idle} idle.{halted}");
+            let rate = self.rate().map(|rate| format!(" It may begin {rate} transactions a second."));
+            let rate = rate.unwrap_or_default();
+            return format!(
+                "{name} does not wait: {busy} of {ceiling} servers busy, {idle} idle.{rate}{halted}"
+            );
         };
         let mut text = format!("{name} waits: {}.", self.because(cause, worst));
         let (waiters, first) = (view.waiters, span(waited_us(budget)));

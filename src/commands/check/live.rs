@@ -14,7 +14,7 @@ use crate::backend::admin::{AdminError, AdminSession, server_limits};
 use crate::commands::Failure;
 use crate::config::check::{self, ServerNumbers};
 use crate::config::{AdminLogin, Cluster, Settings};
-use crate::tenant::Tenant;
+use crate::tenant::{ReplicaReads, Tenant};
 use crate::tenants_ops::wall::{Finding, Inspection, Severity};
 
 /// What was found.
@@ -61,13 +61,15 @@ async fn one_cluster(settings: &Settings, cluster: &Cluster, report: &mut Report
         superuser_reserved: limits.superuser_reserved,
         reserved: limits.reserved,
     };
-    let tenants: Vec<&Tenant> = settings
-        .catalog
-        .iter()
-        .map(|tenant| &**tenant)
-        .filter(|tenant| tenant.cluster == cluster.id)
-        .collect();
+    let tenants = tenants_of(settings, cluster);
+    let tenants: Vec<&Tenant> = tenants.iter().map(|tenant| &**tenant).collect();
     sums(settings, cluster, numbers, &tenants, report);
+    if cluster.replica_of.is_some() {
+        // What it holds is what its primary holds, walls and all.
+        replays(&connector, cluster, admin, report).await.map_err(|error| error.to_string())?;
+        logins::try_all(&connector, cluster, &tenants, settings.servers.cleanup_timeout, report).await;
+        return Ok(());
+    }
     let mut databases: BTreeMap<&Arc<str>, Vec<&Tenant>> = BTreeMap::new();
     for tenant in &tenants {
         databases.entry(&tenant.database).or_default().push(tenant);
@@ -83,6 +85,35 @@ async fn one_cluster(settings: &Settings, cluster: &Cluster, report: &mut Report
     }
     logins::try_all(&connector, cluster, &tenants, settings.servers.cleanup_timeout, report).await;
     Ok(())
+}
+
+/// Whether the cluster is the replica that it is said to be.
+async fn replays(
+    connector: &Connector,
+    cluster: &Cluster,
+    login: &AdminLogin,
+    report: &mut Report,
+) -> Result<(), AdminError> {
+    let mut session = AdminSession::open(connector, login).await?;
+    let rows = session.rows("SELECT pg_catalog.pg_is_in_recovery()").await;
+    session.close().await;
+    if rows?.first().and_then(|row| row.first()).and_then(Option::as_deref) != Some("t") {
+        report.wrong(format_args!(
+            "cluster `{}` replays nothing: it is a primary, and is not read from as a replica",
+            cluster.name
+        ));
+    }
+    Ok(())
+}
+
+/// The tenants that have servers there: those of the cluster, or those of its primary that may read from it.
+fn tenants_of(settings: &Settings, cluster: &Cluster) -> Vec<Arc<Tenant>> {
+    let Some(of) = cluster.replica_of else {
+        return settings.catalog.iter().filter(|tenant| tenant.cluster == cluster.id).cloned().collect();
+    };
+    let may_read =
+        |tenant: &&Arc<Tenant>| tenant.cluster == of.primary && tenant.replica_reads != ReplicaReads::Never;
+    settings.catalog.iter().filter(may_read).map(|tenant| Arc::new(tenant.on_replica(cluster.id))).collect()
 }
 
 /// The budget with the server's own numbers.

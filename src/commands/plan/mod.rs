@@ -55,7 +55,7 @@ pub fn run(args: &PlanArgs) -> Result<(), Failure> {
     }
     let new = loaded.settings;
     super::check::check_filter(&new.log.filter)?;
-    known_clusters(&args.budget, &new)?;
+    may_be_given(&args.budget, [&old, &new])?;
     let trace = args.trace.as_deref().map(read).transpose()?;
     output::to_stdout(&difference::text(&old, &new, args.top))?;
     let budgets = [&old, &new].map(|settings| budgets(settings, &args.budget));
@@ -96,12 +96,23 @@ fn budgets(settings: &Settings, given: &[(String, u32)]) -> Budgets {
         .collect()
 }
 
-fn known_clusters(given: &[(String, u32)], settings: &Settings) -> Result<(), Failure> {
-    let is_known = |name: &str| settings.clusters.iter().any(|cluster| *cluster.name == *name);
-    match given.iter().find(|(name, _)| !is_known(name)) {
-        Some((name, _)) => Err(Failure::usage(format_args!("--budget: there is no cluster `{name}`"))),
-        None => Ok(()),
+/// Budgets are given for clusters that there will be, and whose number is not written already.
+fn may_be_given(given: &[(String, u32)], [old, new]: [&Settings; 2]) -> Result<(), Failure> {
+    let of = |settings: &Settings, name: &str| {
+        settings.clusters.iter().find(|cluster| *cluster.name == *name).map(|cluster| cluster.max_connections)
+    };
+    for (name, _) in given {
+        match of(new, name) {
+            None => return Err(Failure::usage(format_args!("--budget: there is no cluster `{name}`"))),
+            Some(MaxConnections::Fixed(number)) if of(old, name) != Some(MaxConnections::Auto) => {
+                return Err(Failure::usage(format_args!(
+                    "--budget: cluster `{name}` has `max_connections = {number}`; try another number in the file"
+                )));
+            }
+            Some(MaxConnections::Fixed(_) | MaxConnections::Auto) => {}
+        }
     }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Trace, Failure> {
