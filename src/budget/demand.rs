@@ -4,6 +4,7 @@
 //! by the time that has passed since. The load that is offered (Little's law: arrivals per second times mean hold) does not
 //! depend on how long requests had to wait, so that a brake does not hide the need for servers.
 
+use super::rhythm::Rhythm;
 use crate::time::Moment;
 
 /// What is remembered of one tenant.
@@ -14,9 +15,8 @@ pub(super) struct Demand {
     arrivals: u32,
     finished: u32,
     held_us: u64,
-    /// When the last request came, and the mean time between two.
-    last: Moment,
-    gap_us: u32,
+    /// When requests come.
+    pub(super) rhythm: Rhythm,
     /// The highest load of past windows, decayed, in 1/256 servers, as of then.
     peak: u32,
     peak_at: Moment,
@@ -32,8 +32,7 @@ impl Demand {
             arrivals: 0,
             finished: 0,
             held_us: 0,
-            last: now,
-            gap_us: LONG_GAP_US,
+            rhythm: Rhythm::new(now),
             peak: 0,
             peak_at: now,
             usual_us: 0,
@@ -49,9 +48,7 @@ impl Demand {
             self.end_window(now, expected_us, busy);
         }
         self.arrivals = self.arrivals.saturating_add(1);
-        let gap_us = u32::try_from(now.micros_since(self.last)).unwrap_or(u32::MAX).min(LONG_GAP_US);
-        self.gap_us = self.gap_us.saturating_mul(3).saturating_add(gap_us) / 4;
-        self.last = now;
+        self.rhythm.count(now);
         ended
     }
 
@@ -71,18 +68,6 @@ impl Demand {
         let load = u64::from(decayed(self.peak, now.micros_since(self.peak_at)));
         let swing = (load << 8).isqrt();
         u32::try_from(load.saturating_add(swing.saturating_mul(3) / 2)).unwrap_or(u32::MAX)
-    }
-
-    /// How long from now on the one that was used longest ago of so many idle servers will probably lie idle: they are used
-    /// one after the other, each as long behind the one before as requests come. `None` if no more requests seem to come;
-    /// nothing is known of tenants that ask rarely, and they have the benefit of the doubt.
-    pub(super) fn idles_for_us(&self, now: Moment, idle: u32) -> Option<u64> {
-        if self.gap_us >= RARE_US {
-            return Some(0);
-        }
-        let span_us = u64::from(self.gap_us).saturating_mul(u64::from(idle.max(1)));
-        let passed_us = now.micros_since(self.last);
-        (passed_us < span_us.saturating_mul(4).max(1)).then(|| span_us.saturating_sub(passed_us))
     }
 
     /// What a hold usually takes; `None` as long as few are known.
@@ -129,9 +114,6 @@ fn decayed(peak: u32, passed_us: u64) -> u32 {
 
 /// A window of the load.
 const WINDOW_US: u64 = 5_000_000;
-/// Longer pauses between two requests all count the same, and from this mean on nothing is known of the next one.
-const LONG_GAP_US: u32 = 1_000_000;
-const RARE_US: u32 = 250_000;
 /// After so long a peak counts half.
 const HALF_LIFE_US: u64 = 6 * 60 * 1_000_000;
 /// What is usual is learnt from so many holds at first, and used from so many on.
@@ -179,19 +161,6 @@ mod tests {
         assert!(demand.is_slow(212_000) && !demand.is_slow(28_000));
         run(&mut demand, now, 60, 50, 212_000);
         assert!(demand.is_slow(212_000), "a minute does not make it usual: {:?}", demand.usual_us());
-    }
-
-    #[test]
-    fn who_asks_in_time_is_expected_and_who_has_stopped_is_not() {
-        let mut demand = Demand::new(Moment(0));
-        demand.count_arrival(Moment(60 * SECOND), 0, 0);
-        assert_eq!(demand.idles_for_us(Moment(60 * SECOND + 9), 1), Some(0), "nothing is known of it");
-        let now = run(&mut demand, 61 * SECOND, 1, 50, 1_000) - 20_000;
-        let idles = demand.idles_for_us(Moment(now + 5_000), 1).unwrap();
-        assert!((14_000..=16_000).contains(&idles), "{idles}");
-        assert!(demand.idles_for_us(Moment(now + 5_000), 3).unwrap() > 50_000, "the third of three");
-        assert_eq!(demand.idles_for_us(Moment(now + 30_000), 1), Some(0), "it is late");
-        assert_eq!(demand.idles_for_us(Moment(now + 90_000), 1), None, "it has stopped");
     }
 
     #[test]

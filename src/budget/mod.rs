@@ -37,6 +37,7 @@ mod links;
 mod logins;
 mod output;
 mod permit;
+mod rhythm;
 mod scheduler;
 mod shares;
 mod slots;

@@ -1,8 +1,8 @@
 //! Whose idle server is taken when another tenant needs a slot.
 //!
 //! Owns rule 4.4 b to d: first what others borrowed, longest idle first; then, rather than breaking into a share, the
-//! next release of a borrower; then, of servers within their owners' shares, by SIEVE one that has long been unused, or
-//! else the one that will be used again last. Servers under a reserve are never taken for others. Each answer "none"
+//! next release of a borrower; then, of servers within their owners' shares, by SIEVE one that has long been unused and is
+//! not expected to be used, or else the one that will be used again last. Servers under a reserve are never taken for others. Each answer "none"
 //! says when to ask again. Also owns the sums over tenants that these questions need.
 
 use super::links::List;
@@ -101,18 +101,18 @@ impl Scheduler {
                     return Err((Blocked::AwaitingRelease, Moment(patience)));
                 }
                 let stale = self.config.stale_us.max(self.config.idle_age_us);
-                if let Ok(slot) = self.sieve(Age::at_least(stale), Band::Floor) {
+                if let Ok(slot) = self.sieve(Age::at_least(stale), Band::Floor, Whose::Unexpected) {
                     return Ok(slot);
                 }
                 return self.needed_last(band).map_err(|at| (Blocked::NoIdleServer, at.min(later)));
             }
             Band::Burst => self.collateral_age(tenant),
         };
-        self.sieve(age, band).map_err(|at| (Blocked::NoIdleServer, at.min(later)))
+        self.sieve(age, band, Whose::Anyones).map_err(|at| (Blocked::NoIdleServer, at.min(later)))
     }
 
-    /// Of idle servers within their owners' shares that were all used a moment ago, the one that will be used again last.
-    /// With one server too few for tenants that ask in turns, the one that was used longest ago is the very next to be
+    /// Of idle servers within their owners' shares that are all expected to be used again, the one that will be last.
+    /// With too few servers for tenants that ask in turns, the one that was used longest ago is the very next to be
     /// used: whoever takes that makes all of them log in again, one after the other.
     fn needed_last(&self, band: Band) -> Result<u32, Moment> {
         if let Some(later) = self.none_within(band) {
@@ -138,7 +138,7 @@ impl Scheduler {
                 soonest = soonest.min(ripe);
                 continue;
             }
-            let idles_us = owner.demand.idles_for_us(self.now, owner.idle).unwrap_or(u64::MAX);
+            let idles_us = owner.demand.rhythm.idles_for_us(self.now, owner.idle);
             if best.is_none_or(|(most_us, _)| idles_us > most_us) {
                 best = Some((idles_us, key));
             }
@@ -196,7 +196,7 @@ impl Scheduler {
         if let Some((_, _, slot)) = lenders.filter_map(|key| oldest(self, key)).min() {
             return Some(slot);
         }
-        self.sieve(Age::at_least(0), Band::Floor)
+        self.sieve(Age::at_least(0), Band::Floor, Whose::Anyones)
             .ok()
             .or_else(|| self.slots.by_age.front().filter(|_| self.is_overreserved()))
     }
@@ -239,7 +239,7 @@ impl Scheduler {
 
     /// SIEVE over idle servers within their owners' shares that have been idle for long enough: the hand passes servers
     /// in the order of their birth, spares once those that were used since it came by, and takes the first other one.
-    fn sieve(&mut self, age: Age, band: Band) -> Result<u32, Moment> {
+    fn sieve(&mut self, age: Age, band: Band, whose: Whose) -> Result<u32, Moment> {
         if let Some(later) = self.none_within(band) {
             return Err(later);
         }
@@ -257,6 +257,9 @@ impl Scheduler {
             if owner.is_over_share() || !owner.is_above_reserve() {
                 continue;
             }
+            if whose == Whose::Unexpected && owner.demand.rhythm.is_expected(self.now, owner.idle) {
+                continue;
+            }
             let ripe = age.ripe(since).max(self.spared_until(owner, since, band));
             if ripe > self.now {
                 soonest = soonest.min(ripe);
@@ -271,6 +274,14 @@ impl Scheduler {
 /// Whether the tenant has no more than its floor.
 fn is_at_floor(tenant: &TenantState) -> bool {
     tenant.band(tenant.servers().saturating_sub(1)) == Band::Floor
+}
+
+/// Whose servers SIEVE chooses among.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    Anyones,
+    /// Of tenants whose next request cannot be foreseen, or that have stopped.
+    Unexpected,
 }
 
 /// How long a server must have been idle before it is taken.

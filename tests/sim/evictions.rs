@@ -1,10 +1,10 @@
 //! Stories of whose server is taken: not that of who comes back at once (docs/adr/0018).
 
 use tenantry::budget::{BudgetConfig, Condition};
-use tenantry::ids::TenantId;
+use tenantry::ids::{ServerId, TenantId};
 
 use super::scenarios::{A, B, C, MS, SECOND, lease, wait, world};
-use super::world::{Phase, World, allowance};
+use super::world::{Phase, Server, World, allowance};
 
 /// What is below a floor would be wanted back at once, before anybody else's wish: so it is taken for another floor only, or
 /// when its owner does not seem to need it any more.
@@ -21,11 +21,10 @@ fn nobody_above_the_floor_takes_a_fresh_server_from_below_one() {
     assert_eq!(world.of_phase(other[0]), Phase::Closing, "for another floor, at once");
 }
 
-/// Twenty tenants ask in turns, and there are nineteen servers: each miss is one miss, and not the first of twenty.
-#[test]
-fn one_server_too_few_for_tenants_that_ask_in_turns_is_one_login_now_and_then() {
-    let mut world = World::new(BudgetConfig::new(19));
-    for tenant in 0..20 {
+/// Tenants that ask in turns, each with a floor of one: logins and requests of the second half.
+fn in_turns(servers: u32, tenants: u32, turn_us: u64) -> (u64, u64) {
+    let mut world = World::new(BudgetConfig::new(servers));
+    for tenant in 0..tenants {
         world.set_tenant(TenantId(tenant), allowance(1, 1, 2));
     }
     let (mut opens, mut asked) = (0, 0);
@@ -33,19 +32,60 @@ fn one_server_too_few_for_tenants_that_ask_in_turns_is_one_login_now_and_then() 
         if turn == 2_000 {
             (opens, asked) = (world.opens, 0);
         }
-        let (_, mut notes) = world.acquire(TenantId(turn % 20), SECOND, None);
+        ask_once(&mut world, TenantId(turn % tenants));
         asked += 1;
-        notes.extend(wait(&mut world, 1_000));
-        for server in world.servers_in(Phase::Closing) {
-            notes.extend(world.closed(server));
-        }
-        for server in world.servers_in(Phase::Opening) {
-            notes.extend(world.opened(server));
-        }
-        for server in world.servers_in(Phase::Busy) {
-            world.release(server, Condition::Clean);
-        }
+        wait(&mut world, turn_us.saturating_sub(1_000));
     }
-    let logins = world.opens - opens;
+    (world.opens - opens, asked)
+}
+
+/// A request that is served, with as many closings and logins as it takes.
+fn ask_once(world: &mut World, tenant: TenantId) {
+    world.acquire(tenant, SECOND, None);
+    wait(world, 1_000);
+    for server in world.servers_in(Phase::Closing) {
+        world.closed(server);
+    }
+    for server in world.servers_in(Phase::Opening) {
+        world.opened(server);
+    }
+    for server in world.servers_in(Phase::Busy) {
+        world.release(server, Condition::Clean);
+    }
+}
+
+/// Twenty tenants ask in turns, and there are nineteen servers: each miss is one miss, and not the first of twenty.
+#[test]
+fn one_server_too_few_for_tenants_that_ask_in_turns_is_one_login_now_and_then() {
+    let (logins, asked) = in_turns(19, 20, 1_000);
     assert!(logins * 8 < asked, "{logins} logins for {asked} requests");
+}
+
+/// The same however slow they are: with half as many servers as tenants, half of the requests find one.
+#[test]
+fn servers_that_are_too_few_by_half_serve_half_of_the_requests_without_a_login() {
+    for turn_us in [25_000, 250_000] {
+        let (logins, asked) = in_turns(10, 20, turn_us);
+        assert!(logins * 16 < asked * 9, "{logins} logins for {asked} requests, one each {turn_us} us");
+    }
+}
+
+/// Who has stopped does not come back in turn: its server goes before those of the others, who do.
+#[test]
+fn the_server_of_a_tenant_that_has_stopped_goes_first() {
+    let mut world = world(2);
+    for _ in 0..10 {
+        ask_once(&mut world, A);
+        wait(&mut world, 10 * MS);
+    }
+    for _ in 0..10 {
+        ask_once(&mut world, B);
+        wait(&mut world, 300 * MS);
+    }
+    let [first, second] = [A, B].map(|tenant| {
+        let of = |(id, server): (&ServerId, &Server)| (server.tenant == tenant).then_some(*id);
+        world.servers.iter().find_map(of).expect("it has one")
+    });
+    world.acquire(C, SECOND, None);
+    assert_eq!([first, second].map(|server| world.of_phase(server)), [Phase::Closing, Phase::Idle]);
 }

@@ -83,7 +83,7 @@ struct Tenant {
     /// When the next transaction would be due if they came evenly, in 1/256 us.
     due: u64,
     /// When the last request came, and the mean time between two.
-    rhythm: (u64, u64),
+    rhythm: (u64, Option<u64>),
     /// When those were served that waited in the present queue.
     gaps: Vec<u64>,
 }
@@ -232,7 +232,13 @@ impl Reference {
             return self.reject(request, RejectReason::UnknownTenant);
         };
         let (last, gap) = t.rhythm;
-        t.rhythm = (now, (gap * 3 + (now - last).min(1_000_000)) / 4);
+        let since = (now - last).min(10_000_000);
+        let mean = match gap {
+            None => 10_000_000,
+            Some(gap @ 10_000_000..) => since.min(gap),
+            Some(gap) => (gap * 3 + since.min(gap * 4 + 1_000)) / 4,
+        };
+        t.rhythm = (now, Some(mean));
         let t = &self.tenants[&tenant];
         let own = |number: &usize| self.servers[*number].tenant == tenant;
         let idle: Vec<usize> =
@@ -449,7 +455,7 @@ impl Reference {
             rate: None,
             due: 0,
             gaps: Vec::new(),
-            rhythm: (self.now, 1_000_000),
+            rhythm: (self.now, None),
         };
         let t = self.tenants.entry(tenant).or_insert(new);
         (t.allowance, t.leaving) = (allowance, false);

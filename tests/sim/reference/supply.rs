@@ -49,7 +49,7 @@ impl Reference {
         }
         if band == 2 {
             let need = self.c.burst_idle_age_us.max(self.hold(borrower).min(self.c.collateral_max_us));
-            return self.sieve(need, band);
+            return self.sieve(need, band, |_| true);
         } else {
             let head = self.ready(borrower).unwrap_or(0);
             let borrowers = self.tenants.keys().filter(|t| self.over_share(**t) && self.class(**t) == 0);
@@ -60,7 +60,16 @@ impl Reference {
                 return None;
             }
         }
-        self.sieve(self.c.stale_us.max(self.c.idle_age_us), 0).or_else(|| self.needed_last(band))
+        let unexpected: Vec<u32> = self.tenants.keys().copied().filter(|t| !self.expected(*t)).collect();
+        let stale = self.c.stale_us.max(self.c.idle_age_us);
+        self.sieve(stale, 0, |owner| unexpected.contains(&owner)).or_else(|| self.needed_last(band))
+    }
+
+    /// Whether a request of the tenant is to be expected: it has a rhythm and is not four times late.
+    fn expected(&self, tenant: u32) -> bool {
+        let (last, gap) = self.tenants[&tenant].rhythm;
+        let span = gap.map(|gap| gap * u64::from(self.idle(tenant).max(1)));
+        gap.is_some_and(|gap| gap < 10_000_000) && span.is_some_and(|span| self.now - last < 4 * span)
     }
 
     /// How long a server must have been idle before somebody of that band takes it: what is below a floor must be stale.
@@ -83,12 +92,12 @@ impl Reference {
             if !is_ripe || self.over_share(owner) || !self.above_reserve(owner) {
                 continue;
             }
-            let (last, gap) = self.tenants[&owner].rhythm;
-            let span = gap * u64::from(self.idle(owner));
-            let idles = match self.now - last {
-                _ if gap >= 250_000 => 0,
-                passed if passed >= (4 * span).max(1) => u64::MAX,
-                passed => span.saturating_sub(passed),
+            let idles = match self.tenants[&owner].rhythm {
+                (last, Some(gap)) if self.expected(owner) => {
+                    (gap * u64::from(self.idle(owner))).abs_diff(self.now - last)
+                }
+                (_, None | Some(10_000_000..)) => 0,
+                _ => u64::MAX,
             };
             if best.is_none_or(|(most, _)| idles > most) {
                 best = Some((idles, number));
@@ -107,12 +116,12 @@ impl Reference {
         ripe.min().map(|(_, _, number)| number)
     }
 
-    pub(super) fn sieve(&mut self, need: u64, band: usize) -> Option<usize> {
+    pub(super) fn sieve(&mut self, need: u64, band: usize, of: impl Fn(u32) -> bool) -> Option<usize> {
         let ripe = |number: usize| match self.servers[number].state {
             State::Idle { since, .. } => {
                 let owner = self.servers[number].tenant;
                 let need = self.need(owner, band, need);
-                since + need <= self.now && !self.over_share(owner) && self.above_reserve(owner)
+                since + need <= self.now && !self.over_share(owner) && self.above_reserve(owner) && of(owner)
             }
             _ => false,
         };
@@ -142,7 +151,8 @@ impl Reference {
         while self.staying() > self.working {
             let first = self.idle_servers().first().map(|(_, _, number)| *number);
             let oldest = first.filter(|_| self.overreserved());
-            let Some(victim) = self.borrowed(|_, _| true).or_else(|| self.sieve(0, 0)).or(oldest) else {
+            let Some(victim) = self.borrowed(|_, _| true).or_else(|| self.sieve(0, 0, |_| true)).or(oldest)
+            else {
                 return;
             };
             self.close(victim, CloseReason::Capacity, None);
