@@ -27,6 +27,10 @@ pub struct BudgetConfig {
     pub reconnects_per_mille: u32,
     /// An idle server of a tenant within its share is safe from others below their share for so long.
     pub idle_age_us: u64,
+    /// The same if its tenant's next request is not expected for [`Self::idle_gain_us`] from then on.
+    pub idle_age_min_us: u64,
+    /// A server that will lie idle for so long is of more use to somebody else, a login there and a login back.
+    pub idle_gain_us: u64,
     /// An idle server is safe from others above their share for at least so long.
     pub burst_idle_age_us: u64,
     /// An idle server older than this costs nobody anything: the brakes are off while there is one.
@@ -77,6 +81,8 @@ impl BudgetConfig {
             reconnects_per_second: 50,
             reconnects_per_mille: 20,
             idle_age_us: 5 * MS,
+            idle_age_min_us: MS,
+            idle_gain_us: 10 * MS,
             burst_idle_age_us: 20 * MS,
             stale_us: 250 * MS,
             collateral_max_us: 5 * SECOND,

@@ -33,22 +33,27 @@ impl Rhythm {
         self.last = now;
     }
 
-    /// Whether the one that was used longest ago of so many idle servers has a next use that can be foreseen: its tenant
-    /// has a rhythm, and has not stopped.
-    pub(super) fn is_expected(self, now: Moment, idle: u32) -> bool {
-        self.gap_us < RARE_US && now.micros_since(self.last) < self.span_us(idle).saturating_mul(LATE.into())
+    /// Whether a server that is idle since then, of so many, has a next use that can be foreseen: its tenant has a
+    /// rhythm, and has not stopped.
+    pub(super) fn is_expected(self, now: Moment, idle: u32, since: Moment) -> bool {
+        self.gap_us < RARE_US && now.micros_since(since) < self.span_us(idle).saturating_mul(LATE.into())
     }
 
-    /// How long from now on that server will probably lie idle: they are used one after the other, each as long behind the one
-    /// before as requests come. Who is late will probably be as much later still. Nothing is known of tenants that ask
-    /// rarely, and they have the benefit of the doubt; who has stopped needs none.
-    pub(super) fn idles_for_us(self, now: Moment, idle: u32) -> u64 {
+    /// How long from now on the one that was used longest ago of so many idle servers will probably lie idle: they are
+    /// used one after the other, each as long behind the one before as requests come. Who is late will probably be as much
+    /// later still, but no more than it has been idle: its last transaction may have been a long one. Nothing is known of
+    /// tenants that ask rarely, and they have the benefit of the doubt; who has stopped needs none.
+    pub(super) fn idles_for_us(self, now: Moment, idle: u32, since: Moment) -> u64 {
         if self.gap_us >= RARE_US {
-            0
-        } else if self.is_expected(now, idle) {
-            self.span_us(idle).abs_diff(now.micros_since(self.last))
-        } else {
-            u64::MAX
+            return 0;
+        }
+        if !self.is_expected(now, idle, since) {
+            return u64::MAX;
+        }
+        let (passed_us, span_us) = (now.micros_since(self.last), self.span_us(idle));
+        match passed_us.checked_sub(span_us) {
+            None | Some(0) => span_us.saturating_sub(passed_us),
+            Some(late_us) => late_us.min(now.micros_since(since)),
         }
     }
 
@@ -82,24 +87,39 @@ mod tests {
         (rhythm, times * gap_us)
     }
 
+    /// How long it will be idle whose one server is idle since its last request, at this time behind it.
+    fn idles_for(rhythm: Rhythm, passed_us: u64) -> u64 {
+        let Moment(last) = rhythm.last;
+        rhythm.idles_for_us(Moment(last + passed_us), 1, rhythm.last)
+    }
+
     #[test]
     fn two_requests_make_a_rhythm_and_one_does_not() {
         let (rhythm, now) = asked(1, 20 * MS);
-        assert!(!rhythm.is_expected(Moment(now), 1));
-        assert_eq!(rhythm.idles_for_us(Moment(now + 9), 1), 0, "nothing is known of it");
+        assert!(!rhythm.is_expected(Moment(now), 1, Moment(now)));
+        assert_eq!(idles_for(rhythm, 9), 0, "nothing is known of it");
         let (rhythm, now) = asked(2, 500 * MS);
-        assert!(rhythm.is_expected(Moment(now + SECOND), 1));
-        assert_eq!(rhythm.idles_for_us(Moment(now + 100 * MS), 1), 400 * MS);
-        assert_eq!(rhythm.idles_for_us(Moment(now + 100 * MS), 3), 1_400 * MS, "the third of three");
+        assert!(rhythm.is_expected(Moment(now + SECOND), 1, Moment(now)));
+        assert_eq!(idles_for(rhythm, 100 * MS), 400 * MS);
+        let third = rhythm.idles_for_us(Moment(now + 100 * MS), 3, Moment(now));
+        assert_eq!(third, 1_400 * MS, "the third of three");
     }
 
     #[test]
     fn who_is_late_is_expected_later_and_who_has_stopped_is_not() {
         let (rhythm, now) = asked(20, 20 * MS);
-        assert_eq!(rhythm.idles_for_us(Moment(now + 30 * MS), 1), 10 * MS);
-        assert!(rhythm.is_expected(Moment(now + 79 * MS), 1));
-        assert!(!rhythm.is_expected(Moment(now + 80 * MS), 1));
-        assert_eq!(rhythm.idles_for_us(Moment(now + 80 * MS), 1), u64::MAX);
+        assert_eq!(idles_for(rhythm, 30 * MS), 10 * MS);
+        assert!(rhythm.is_expected(Moment(now + 79 * MS), 1, Moment(now)));
+        assert!(!rhythm.is_expected(Moment(now + 80 * MS), 1, Moment(now)));
+        assert_eq!(idles_for(rhythm, 80 * MS), u64::MAX);
+    }
+
+    #[test]
+    fn who_worked_for_long_is_not_late() {
+        let (rhythm, now) = asked(20, 20 * MS);
+        let (now, since) = (Moment(now + 90 * MS), Moment(now + 89 * MS));
+        assert!(rhythm.is_expected(now, 1, since));
+        assert_eq!(rhythm.idles_for_us(now, 1, since), MS);
     }
 
     #[test]
@@ -116,7 +136,7 @@ mod tests {
     #[test]
     fn who_asks_rarely_has_none() {
         let (rhythm, now) = asked(9, 60 * SECOND);
-        assert!(!rhythm.is_expected(Moment(now), 1));
-        assert_eq!(rhythm.idles_for_us(Moment(now + SECOND), 1), 0);
+        assert!(!rhythm.is_expected(Moment(now), 1, Moment(now)));
+        assert_eq!(idles_for(rhythm, SECOND), 0);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Owns rule 4.4 b to d: first what others borrowed, longest idle first; then, rather than breaking into a share, the
 //! next release of a borrower; then, of servers within their owners' shares, by SIEVE one that has long been unused and is
-//! not expected to be used, or else the one that will be used again last. Servers under a reserve are never taken for others. Each answer "none"
-//! says when to ask again. Also owns the sums over tenants that these questions need.
+//! not expected to be used, or else the one that will be used again last. Servers under a reserve are never taken for
+//! others. Each answer "none" says when to ask again. Also owns the sums over tenants that these questions need.
 
 use super::links::List;
 use super::scheduler::Scheduler;
@@ -123,7 +123,7 @@ impl Scheduler {
         for key in self.slots.by_age.iter(&self.slots.table) {
             let slot = &self.slots.table[key];
             let State::Idle { since } = slot.state else { continue };
-            let fresh_until = Age::at_least(self.config.idle_age_us).ripe(since);
+            let fresh_until = Moment(since.0.saturating_add(self.config.idle_age_min_us));
             if fresh_until > self.now {
                 // So are all that follow.
                 soonest = soonest.min(fresh_until);
@@ -133,17 +133,29 @@ impl Scheduler {
             if owner.is_over_share() || !owner.is_above_reserve() || owner.resting.back() != Some(key) {
                 continue;
             }
-            let ripe = fresh_until.max(self.spared_until(owner, since, band));
+            let ripe = self.ripe_among_fresh(owner, since).max(self.spared_until(owner, since, band));
             if ripe > self.now {
                 soonest = soonest.min(ripe);
                 continue;
             }
-            let idles_us = owner.demand.rhythm.idles_for_us(self.now, owner.idle);
+            let idles_us = owner.demand.rhythm.idles_for_us(self.now, owner.idle, since);
             if best.is_none_or(|(most_us, _)| idles_us > most_us) {
                 best = Some((idles_us, key));
             }
         }
         best.map(|(_, key)| key).ok_or(soonest)
+    }
+
+    /// From when on a tenant's longest idle server may be the one that is needed last: soon if it would lie idle for long.
+    fn ripe_among_fresh(&self, owner: &TenantState, since: Moment) -> Moment {
+        let soon = Moment(since.0.saturating_add(self.config.idle_age_min_us));
+        let rhythm = owner.demand.rhythm;
+        let is_foreseen = rhythm.is_expected(soon, owner.idle, since);
+        if is_foreseen && rhythm.idles_for_us(soon, owner.idle, since) >= self.config.idle_gain_us {
+            soon
+        } else {
+            Moment(since.0.saturating_add(self.config.idle_age_us.max(self.config.idle_age_min_us)))
+        }
     }
 
     /// If nobody of that band can have an idle server within its owner's share: from when on perhaps.
@@ -257,7 +269,7 @@ impl Scheduler {
             if owner.is_over_share() || !owner.is_above_reserve() {
                 continue;
             }
-            if whose == Whose::Unexpected && owner.demand.rhythm.is_expected(self.now, owner.idle) {
+            if whose == Whose::Unexpected && owner.demand.rhythm.is_expected(self.now, owner.idle, since) {
                 continue;
             }
             let ripe = age.ripe(since).max(self.spared_until(owner, since, band));

@@ -70,6 +70,25 @@ fn servers_that_are_too_few_by_half_serve_half_of_the_requests_without_a_login()
     }
 }
 
+/// A server that will lie idle for long is not kept for its owner: the sooner it is taken, the longer until it is missed.
+#[test]
+fn a_server_that_will_lie_idle_for_long_is_taken_after_a_moment() {
+    for (pause, after) in [(20 * MS, MS), (8 * MS, 5 * MS)] {
+        let mut world = world(1);
+        for _ in 0..10 {
+            ask_once(&mut world, A);
+            wait(&mut world, pause - MS);
+        }
+        ask_once(&mut world, A);
+        let server = world.servers_in(Phase::Idle);
+        world.acquire(B, SECOND, None);
+        wait(&mut world, after - 1);
+        assert_eq!(world.servers_in(Phase::Idle), server, "one request in {pause} us");
+        wait(&mut world, 1);
+        assert_eq!(world.servers_in(Phase::Closing), server, "one request in {pause} us");
+    }
+}
+
 /// Who has stopped does not come back in turn: its server goes before those of the others, who do.
 #[test]
 fn the_server_of_a_tenant_that_has_stopped_goes_first() {

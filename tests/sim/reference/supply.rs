@@ -49,7 +49,7 @@ impl Reference {
         }
         if band == 2 {
             let need = self.c.burst_idle_age_us.max(self.hold(borrower).min(self.c.collateral_max_us));
-            return self.sieve(need, band, |_| true);
+            return self.sieve(need, band, |_, _| true);
         } else {
             let head = self.ready(borrower).unwrap_or(0);
             let borrowers = self.tenants.keys().filter(|t| self.over_share(**t) && self.class(**t) == 0);
@@ -60,16 +60,33 @@ impl Reference {
                 return None;
             }
         }
-        let unexpected: Vec<u32> = self.tenants.keys().copied().filter(|t| !self.expected(*t)).collect();
+        let expected: Vec<(u32, u64)> = self
+            .idle_servers()
+            .into_iter()
+            .map(|(_, since, number)| (self.servers[number].tenant, since))
+            .filter(|(owner, since)| self.expected(*owner, *since, self.now))
+            .collect();
         let stale = self.c.stale_us.max(self.c.idle_age_us);
-        self.sieve(stale, 0, |owner| unexpected.contains(&owner)).or_else(|| self.needed_last(band))
+        self.sieve(stale, 0, |owner, since| !expected.contains(&(owner, since)))
+            .or_else(|| self.needed_last(band))
     }
 
-    /// Whether a request of the tenant is to be expected: it has a rhythm and is not four times late.
-    fn expected(&self, tenant: u32) -> bool {
+    /// Whether a server that is idle since then is expected to be used: its tenant has a rhythm and is not four times late.
+    fn expected(&self, tenant: u32, since: u64, now: u64) -> bool {
+        let gap = self.tenants[&tenant].rhythm.1.filter(|gap| *gap < 10_000_000);
+        gap.is_some_and(|gap| now - since < 4 * gap * u64::from(self.idle(tenant)))
+    }
+
+    /// How long it will lie idle from that moment on.
+    fn idles_for(&self, tenant: u32, since: u64, now: u64) -> u64 {
         let (last, gap) = self.tenants[&tenant].rhythm;
-        let span = gap.map(|gap| gap * u64::from(self.idle(tenant).max(1)));
-        gap.is_some_and(|gap| gap < 10_000_000) && span.is_some_and(|span| self.now - last < 4 * span)
+        let Some(gap) = gap.filter(|gap| *gap < 10_000_000) else { return 0 };
+        let span = gap * u64::from(self.idle(tenant));
+        match now.saturating_sub(last) {
+            _ if !self.expected(tenant, since, now) => u64::MAX,
+            passed if passed <= span => span - passed,
+            passed => (passed - span).min(now - since),
+        }
     }
 
     /// How long a server must have been idle before somebody of that band takes it: what is below a floor must be stale.
@@ -88,17 +105,16 @@ impl Reference {
                 continue;
             }
             seen.push(owner);
-            let is_ripe = since + self.need(owner, band, self.c.idle_age_us) <= self.now;
+            let soon = since + self.c.idle_age_min_us;
+            let is_worth_it = self.expected(owner, since, soon)
+                && self.idles_for(owner, since, soon) >= self.c.idle_gain_us;
+            let usual = self.c.idle_age_us.max(self.c.idle_age_min_us);
+            let age = if is_worth_it { self.c.idle_age_min_us } else { usual };
+            let is_ripe = since + self.need(owner, band, age) <= self.now;
             if !is_ripe || self.over_share(owner) || !self.above_reserve(owner) {
                 continue;
             }
-            let idles = match self.tenants[&owner].rhythm {
-                (last, Some(gap)) if self.expected(owner) => {
-                    (gap * u64::from(self.idle(owner))).abs_diff(self.now - last)
-                }
-                (_, None | Some(10_000_000..)) => 0,
-                _ => u64::MAX,
-            };
+            let idles = self.idles_for(owner, since, self.now);
             if best.is_none_or(|(most, _)| idles > most) {
                 best = Some((idles, number));
             }
@@ -116,12 +132,15 @@ impl Reference {
         ripe.min().map(|(_, _, number)| number)
     }
 
-    pub(super) fn sieve(&mut self, need: u64, band: usize, of: impl Fn(u32) -> bool) -> Option<usize> {
+    pub(super) fn sieve(&mut self, need: u64, band: usize, of: impl Fn(u32, u64) -> bool) -> Option<usize> {
         let ripe = |number: usize| match self.servers[number].state {
             State::Idle { since, .. } => {
                 let owner = self.servers[number].tenant;
                 let need = self.need(owner, band, need);
-                since + need <= self.now && !self.over_share(owner) && self.above_reserve(owner) && of(owner)
+                since + need <= self.now
+                    && !self.over_share(owner)
+                    && self.above_reserve(owner)
+                    && of(owner, since)
             }
             _ => false,
         };
@@ -151,7 +170,8 @@ impl Reference {
         while self.staying() > self.working {
             let first = self.idle_servers().first().map(|(_, _, number)| *number);
             let oldest = first.filter(|_| self.overreserved());
-            let Some(victim) = self.borrowed(|_, _| true).or_else(|| self.sieve(0, 0, |_| true)).or(oldest)
+            let Some(victim) =
+                self.borrowed(|_, _| true).or_else(|| self.sieve(0, 0, |_, _| true)).or(oldest)
             else {
                 return;
             };
