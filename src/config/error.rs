@@ -7,7 +7,7 @@ use std::fmt;
 
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
 
-use super::source::{Sources, Span, Text};
+use super::source::{Excerpt, Sources, Span, Text};
 
 /// A configuration that cannot be used. `Display` shows every problem with its line and a caret.
 #[derive(Clone, PartialEq, Eq)]
@@ -148,28 +148,33 @@ fn render(problem: &Problem, level: Level<'_>, sources: &Sources) -> String {
     Renderer::plain().render(&[group])
 }
 
+/// A place in a text, and what is said of it.
+type Place<'a> = (AnnotationKind, Span, &'a str);
+
 /// One snippet for each text that the problem's places are in, the first place first.
 fn snippets<'a>(problem: &'a Problem, sources: &'a Sources) -> Vec<Snippet<'a, Annotation<'a>>> {
-    let mut snippets: Vec<(&Text, Snippet<'a, Annotation<'a>>)> = Vec::new();
+    let mut places: Vec<(&Text, Vec<Place<'a>>)> = Vec::new();
     for (index, (span, label)) in problem.marks.iter().enumerate() {
         let Some((text, local)) = sources.find(span) else { continue };
         let kind = if index == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
-        let annotation = kind.span(one_line(&text.shown, local)).label(label.as_str());
-        let known = snippets.iter().position(|(known, _)| std::ptr::eq(*known, text));
-        let snippet = match known.map(|at| snippets.remove(at)) {
-            Some((_, snippet)) => snippet,
-            None => Snippet::source(text.shown.as_str()).path(text.name.as_str()),
-        };
-        snippets.insert(known.unwrap_or(snippets.len()), (text, snippet.annotation(annotation)));
+        let place = (kind, text.first_line(local), label.as_str());
+        match places.iter_mut().find(|(known, _)| std::ptr::eq(*known, text)) {
+            Some((_, places)) => places.push(place),
+            None => places.push((text, vec![place])),
+        }
     }
-    snippets.into_iter().map(|(_, snippet)| snippet).collect()
+    places.into_iter().map(|(text, places)| snippet(text, places)).collect()
 }
 
-/// A span of several lines (a whole table) is shown by its first line only.
-fn one_line(text: &str, span: Span) -> Span {
-    let inside = text.get(span.clone()).unwrap_or_default();
-    let len = inside.find('\n').unwrap_or(inside.len());
-    span.start..span.start.saturating_add(inside.get(..len).unwrap_or_default().trim_end().len())
+/// The lines from the first place to the last.
+fn snippet<'a>(text: &'a Text, places: Vec<Place<'a>>) -> Snippet<'a, Annotation<'a>> {
+    let from = places.iter().map(|(_, span, _)| span.start).min().unwrap_or_default();
+    let to = places.iter().map(|(_, span, _)| span.end).max().unwrap_or_default();
+    let Excerpt { shown, start, line } = text.excerpt(&(from..to));
+    let annotations = places.into_iter().map(|(kind, span, label)| {
+        kind.span(span.start.saturating_sub(start)..span.end.saturating_sub(start)).label(label)
+    });
+    Snippet::source(shown).line_start(line).path(text.name.as_str()).annotations(annotations)
 }
 
 /// After so many errors the rest is only counted.
