@@ -27,13 +27,13 @@ pub struct BudgetConfig {
     pub reconnects_per_mille: u32,
     /// An idle server of a tenant within its share is safe from others below their share for so long.
     pub idle_age_us: u64,
-    /// The same if its tenant's next request is not expected for [`Self::idle_gain_us`] from then on.
+    /// The same if its tenant has lately never asked sooner than [`Self::idle_gain_us`] from then on.
     pub idle_age_min_us: u64,
     /// A server that will lie idle for so long is of more use to somebody else, a login there and a login back.
     pub idle_gain_us: u64,
     /// An idle server is safe from others above their share for at least so long.
     pub burst_idle_age_us: u64,
-    /// An idle server older than this costs nobody anything: the brakes are off while there is one.
+    /// An idle server older than this is taken to cost little: the brakes are off while there is one.
     pub stale_us: u64,
     /// The longest idle age that is ever asked of a server before a burst takes it.
     pub collateral_max_us: u64,

@@ -1,7 +1,7 @@
 //! When a tenant will probably ask again: from when it asked before.
 //!
-//! Owns the mean time between two requests of one tenant. A pause counts as four times that at most, so that the end of a
-//! session is not taken for a slower one. Must not know servers, nor who compares tenants.
+//! Owns the mean and the least time between two requests of one tenant. Waits for servers are within these times. Must not
+//! know servers, nor who compares tenants.
 
 use crate::time::Moment;
 
@@ -10,66 +10,83 @@ use crate::time::Moment;
 pub(super) struct Rhythm {
     /// When the last request came.
     last: Moment,
-    /// The mean time between two; from [`RARE_US`] on nothing is known of the next one.
-    gap_us: u32,
+    /// The mean time between two, a longer pause counted as four times that.
+    mean_us: u32,
+    /// The least time between two, lately: it doubles with each request.
+    least_us: u32,
+    /// Requests, as far as they matter: none, one, more.
+    asked: u8,
 }
 
 impl Rhythm {
     pub(super) const fn new(now: Moment) -> Self {
-        Self { last: now, gap_us: NO_REQUEST }
+        Self { last: now, mean_us: 0, least_us: 0, asked: 0 }
     }
 
     /// A request came.
     pub(super) fn count(&mut self, now: Moment) {
-        let gap_us = u32::try_from(now.micros_since(self.last)).unwrap_or(u32::MAX).min(RARE_US);
-        self.gap_us = match self.gap_us {
-            NO_REQUEST => RARE_US,
-            mean_us if mean_us < RARE_US => {
-                let gap_us = gap_us.min(mean_us.saturating_mul(LATE).saturating_add(LEAST_US));
-                mean_us.saturating_mul(3).saturating_add(gap_us) / 4
+        let gap_us = u32::try_from(now.micros_since(self.last)).unwrap_or(u32::MAX).min(2 * RARE_US);
+        match self.asked {
+            0 => {}
+            1 => (self.mean_us, self.least_us) = (gap_us, gap_us),
+            _ => {
+                let is_rare = self.mean_us >= RARE_US;
+                let most_us = self.mean_us.saturating_mul(LATE).saturating_add(LEAST_US);
+                let mean_us = self.mean_us.saturating_mul(3).saturating_add(gap_us.min(most_us)) / 4;
+                self.mean_us = if is_rare { gap_us } else { mean_us };
+                self.least_us = gap_us.min(self.least_us.saturating_mul(2).max(LEAST_US));
             }
-            _ => gap_us,
-        };
-        self.last = now;
+        }
+        (self.last, self.asked) = (now, self.asked.saturating_add(1).min(2));
     }
 
     /// Whether a server that is idle since then, of so many, has a next use that can be foreseen: its tenant has a
     /// rhythm, and has not stopped.
     pub(super) fn is_expected(self, now: Moment, idle: u32, since: Moment) -> bool {
-        self.gap_us < RARE_US && now.micros_since(since) < self.span_us(idle).saturating_mul(LATE.into())
+        let stops_us = span_us(self.mean_us, idle).saturating_mul(LATE.into());
+        self.asked > 1 && self.mean_us < RARE_US && now.micros_since(since) < stops_us
     }
 
     /// How long from now on the one that was used longest ago of so many idle servers will probably lie idle: they are
     /// used one after the other, each as long behind the one before as requests come. Who is late will probably be as much
-    /// later still, but no more than it has been idle: its last transaction may have been a long one. Nothing is known of
-    /// tenants that ask rarely, and they have the benefit of the doubt; who has stopped needs none.
+    /// later still, but no more than it has been idle: its last transaction may have been a long one. Of who has asked once
+    /// nothing is known, and it has the benefit of the doubt; who asks rarely has it for a moment, as more may follow; who
+    /// has stopped needs none.
     pub(super) fn idles_for_us(self, now: Moment, idle: u32, since: Moment) -> u64 {
-        if self.gap_us >= RARE_US {
+        let idle_us = now.micros_since(since);
+        if self.asked < 2 || (self.mean_us >= RARE_US && idle_us < DOUBT_US) {
             return 0;
         }
         if !self.is_expected(now, idle, since) {
             return u64::MAX;
         }
-        let (passed_us, span_us) = (now.micros_since(self.last), self.span_us(idle));
+        let (passed_us, span_us) = (now.micros_since(self.last), span_us(self.mean_us, idle));
         match passed_us.checked_sub(span_us) {
             None | Some(0) => span_us.saturating_sub(passed_us),
-            Some(late_us) => late_us.min(now.micros_since(since)),
+            Some(late_us) => late_us.min(idle_us),
         }
     }
 
-    fn span_us(self, idle: u32) -> u64 {
-        u64::from(self.gap_us).saturating_mul(u64::from(idle.max(1)))
+    /// The same, if its next request came as soon as one has come lately. Not more than was ever seen.
+    pub(super) fn idles_at_least_us(self, now: Moment, idle: u32, since: Moment) -> u64 {
+        let foreseen = self.is_expected(now, idle, since);
+        let least_us = span_us(self.least_us, idle).saturating_sub(now.micros_since(self.last));
+        if foreseen { least_us } else { 0 }
     }
 }
 
-/// No request has come yet: there is no time between two.
-const NO_REQUEST: u32 = u32::MAX;
+fn span_us(gap_us: u32, idle: u32) -> u64 {
+    u64::from(gap_us).saturating_mul(u64::from(idle.max(1)))
+}
+
 /// Who asks more rarely than this has no rhythm that is worth waiting for.
 const RARE_US: u32 = 10_000_000;
 /// Who is so many times late has stopped.
 const LATE: u32 = 4;
 /// On top of that, for tenants whose requests come at the same moment.
 const LEAST_US: u32 = 1_000;
+/// How long more may follow upon the request of somebody who asks rarely.
+const DOUBT_US: u64 = 20_000;
 
 #[cfg(test)]
 mod tests {
@@ -126,17 +143,38 @@ mod tests {
     fn a_pause_is_no_rhythm_and_a_slower_one_is_learnt() {
         let (mut rhythm, now) = asked(20, 20 * MS);
         rhythm.count(Moment(now + 3_600 * SECOND));
-        assert!(rhythm.gap_us < 40_000, "{rhythm:?}");
+        assert!(rhythm.mean_us < 40_000, "{rhythm:?}");
         for n in 1..=12 {
             rhythm.count(Moment(now + 3_600 * SECOND + n * SECOND));
         }
-        assert!(rhythm.gap_us > 700_000, "{rhythm:?}");
+        assert!(rhythm.mean_us > 700_000, "{rhythm:?}");
     }
 
     #[test]
     fn who_asks_rarely_has_none() {
-        let (rhythm, now) = asked(9, 60 * SECOND);
-        assert!(!rhythm.is_expected(Moment(now), 1, Moment(now)));
-        assert_eq!(idles_for(rhythm, SECOND), 0);
+        let (mut rhythm, now) = asked(20, 20 * MS);
+        for n in 1..=20 {
+            rhythm.count(Moment(now + n * 60 * SECOND));
+        }
+        for rhythm in [rhythm, asked(9, 60 * SECOND).0] {
+            assert!(!rhythm.is_expected(Moment(rhythm.last.0 + MS), 1, rhythm.last));
+            assert_eq!(idles_for(rhythm, 19 * MS), 0, "more may follow");
+            assert_eq!(idles_for(rhythm, 20 * MS), u64::MAX);
+        }
+    }
+
+    #[test]
+    fn what_comes_in_pairs_may_come_at_once() {
+        let mut rhythm = Rhythm::new(Moment(0));
+        for page in 1..20 {
+            for query in 0..2 {
+                rhythm.count(Moment(page * 500 * MS + query * 3 * MS));
+                let since = Moment(rhythm.last.0 + MS);
+                let soon = Moment(since.0 + MS);
+                assert!(rhythm.idles_at_least_us(soon, 1, since) < 10 * MS, "{rhythm:?}");
+            }
+        }
+        let (steady, now) = asked(20, 20 * MS);
+        assert_eq!(steady.idles_at_least_us(Moment(now + MS), 1, Moment(now)), 19 * MS);
     }
 }

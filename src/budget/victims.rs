@@ -108,6 +108,9 @@ impl Scheduler {
             }
             Band::Burst => self.collateral_age(tenant),
         };
+        if let Ok(slot) = self.sieve(age, band, Whose::Unexpected) {
+            return Ok(slot);
+        }
         self.sieve(age, band, Whose::Anyones).map_err(|at| (Blocked::NoIdleServer, at.min(later)))
     }
 
@@ -149,9 +152,8 @@ impl Scheduler {
     /// From when on a tenant's longest idle server may be the one that is needed last: soon if it would lie idle for long.
     fn ripe_among_fresh(&self, owner: &TenantState, since: Moment) -> Moment {
         let soon = Moment(since.0.saturating_add(self.config.idle_age_min_us));
-        let rhythm = owner.demand.rhythm;
-        let is_foreseen = rhythm.is_expected(soon, owner.idle, since);
-        if is_foreseen && rhythm.idles_for_us(soon, owner.idle, since) >= self.config.idle_gain_us {
+        let idles_us = owner.demand.rhythm.idles_at_least_us(soon, owner.idle, since);
+        if idles_us >= self.config.idle_gain_us {
             soon
         } else {
             Moment(since.0.saturating_add(self.config.idle_age_us.max(self.config.idle_age_min_us)))

@@ -89,6 +89,82 @@ fn a_server_that_will_lie_idle_for_long_is_taken_after_a_moment() {
     }
 }
 
+/// Who asks twice for each page, and thinks for two milliseconds in between, has its server for the second query.
+#[test]
+fn nobody_takes_a_server_between_the_queries_of_a_page() {
+    let mut world = world(1);
+    for _ in 0..12 {
+        ask_once(&mut world, A);
+        wait(&mut world, 2 * MS);
+        ask_once(&mut world, A);
+        wait(&mut world, 496 * MS);
+    }
+    ask_once(&mut world, A);
+    let server = world.servers_in(Phase::Idle);
+    let (request, _) = world.acquire(B, SECOND, None);
+    wait(&mut world, 2 * MS);
+    assert_eq!(world.servers_in(Phase::Idle), server);
+    world.cancel(request);
+    let opens = world.opens;
+    ask_once(&mut world, A);
+    assert_eq!(world.opens, opens, "no login for the second one");
+}
+
+/// A wait for a login makes the time between two requests longer: that must not make its tenant look slow, and lose its
+/// server, and wait again.
+#[test]
+fn who_waited_for_a_login_is_not_taken_for_slow() {
+    let (servers, tenants) = (19, 20);
+    let mut world = World::new(BudgetConfig::new(servers));
+    for tenant in 0..tenants {
+        world.set_tenant(TenantId(tenant), allowance(1, 1, 2));
+    }
+    // Each works for 1 ms and thinks for 3, and a login takes 20.
+    let mut due: Vec<u64> = (0..u64::from(tenants)).map(|tenant| tenant * 200).collect();
+    let mut events: Vec<(u64, ServerId)> = Vec::new();
+    let (mut served, mut opens) = (0_u64, 0);
+    while world.now.0 < 4 * SECOND {
+        let now = world.now.0;
+        for tenant in 0..tenants {
+            if due[tenant as usize] <= now {
+                due[tenant as usize] = u64::MAX;
+                world.acquire(TenantId(tenant), SECOND, None);
+            }
+        }
+        for server in world.servers_in(Phase::Closing) {
+            world.closed(server);
+        }
+        for server in world.servers_in(Phase::Opening) {
+            if !events.iter().any(|(_, known)| *known == server) {
+                events.push((now + 20 * MS, server));
+            }
+        }
+        for server in world.servers_in(Phase::Busy) {
+            if !events.iter().any(|(_, known)| *known == server) {
+                events.push((now + MS, server));
+            }
+        }
+        let over: Vec<ServerId> =
+            events.extract_if(.., |(at, _)| *at <= now).map(|(_, server)| server).collect();
+        for server in over {
+            if world.of_phase(server) == Phase::Opening {
+                world.opened(server);
+            } else {
+                let tenant = world.servers[&server].tenant;
+                world.release(server, Condition::Clean);
+                due[tenant.0 as usize] = now + 3 * MS;
+                served += 1;
+            }
+        }
+        if now < 2 * SECOND {
+            (served, opens) = (0, world.opens);
+        }
+        wait(&mut world, 200);
+    }
+    let logins = world.opens - opens;
+    assert!(logins * 20 < served, "{logins} logins for {served} requests");
+}
+
 /// Who has stopped does not come back in turn: its server goes before those of the others, who do.
 #[test]
 fn the_server_of_a_tenant_that_has_stopped_goes_first() {

@@ -82,8 +82,8 @@ struct Tenant {
     rate: Option<RateLimit>,
     /// When the next transaction would be due if they came evenly, in 1/256 us.
     due: u64,
-    /// When the last request came, and the mean time between two.
-    rhythm: (u64, Option<u64>),
+    /// When the last request came, whether one has, and the mean and the least time between two.
+    rhythm: (u64, bool, Option<(u64, u64)>),
     /// When those were served that waited in the present queue.
     gaps: Vec<u64>,
 }
@@ -231,14 +231,17 @@ impl Reference {
         let Some(t) = self.tenants.get_mut(&tenant) else {
             return self.reject(request, RejectReason::UnknownTenant);
         };
-        let (last, gap) = t.rhythm;
-        let since = (now - last).min(10_000_000);
-        let mean = match gap {
-            None => 10_000_000,
-            Some(gap @ 10_000_000..) => since.min(gap),
-            Some(gap) => (gap * 3 + since.min(gap * 4 + 1_000)) / 4,
+        let (last, asked, gaps) = t.rhythm;
+        let since = (now - last).min(20_000_000);
+        let gaps = match gaps {
+            _ if !asked => None,
+            None => Some((since, since)),
+            Some((10_000_000.., least)) => Some((since, since.min(1_000.max(least * 2)))),
+            Some((mean, least)) => {
+                Some(((mean * 3 + since.min(mean * 4 + 1_000)) / 4, since.min(1_000.max(least * 2))))
+            }
         };
-        t.rhythm = (now, Some(mean));
+        t.rhythm = (now, true, gaps);
         let t = &self.tenants[&tenant];
         let own = |number: &usize| self.servers[*number].tenant == tenant;
         let idle: Vec<usize> =
@@ -455,7 +458,7 @@ impl Reference {
             rate: None,
             due: 0,
             gaps: Vec::new(),
-            rhythm: (self.now, None),
+            rhythm: (self.now, false, None),
         };
         let t = self.tenants.entry(tenant).or_insert(new);
         (t.allowance, t.leaving) = (allowance, false);

@@ -49,7 +49,9 @@ impl Reference {
         }
         if band == 2 {
             let need = self.c.burst_idle_age_us.max(self.hold(borrower).min(self.c.collateral_max_us));
-            return self.sieve(need, band, |_, _| true);
+            let expected = self.all_expected();
+            let unexpected = |owner, since| !expected.contains(&(owner, since));
+            return self.sieve(need, band, unexpected).or_else(|| self.sieve(need, band, |_, _| true));
         } else {
             let head = self.ready(borrower).unwrap_or(0);
             let borrowers = self.tenants.keys().filter(|t| self.over_share(**t) && self.class(**t) == 0);
@@ -60,33 +62,44 @@ impl Reference {
                 return None;
             }
         }
-        let expected: Vec<(u32, u64)> = self
-            .idle_servers()
-            .into_iter()
-            .map(|(_, since, number)| (self.servers[number].tenant, since))
-            .filter(|(owner, since)| self.expected(*owner, *since, self.now))
-            .collect();
+        let expected = self.all_expected();
         let stale = self.c.stale_us.max(self.c.idle_age_us);
         self.sieve(stale, 0, |owner, since| !expected.contains(&(owner, since)))
             .or_else(|| self.needed_last(band))
     }
 
+    /// Idle servers that are expected to be used.
+    fn all_expected(&self) -> Vec<(u32, u64)> {
+        let idle = self.idle_servers().into_iter();
+        idle.map(|(_, since, number)| (self.servers[number].tenant, since))
+            .filter(|(owner, since)| self.expected(*owner, *since, self.now))
+            .collect()
+    }
+
     /// Whether a server that is idle since then is expected to be used: its tenant has a rhythm and is not four times late.
     fn expected(&self, tenant: u32, since: u64, now: u64) -> bool {
-        let gap = self.tenants[&tenant].rhythm.1.filter(|gap| *gap < 10_000_000);
-        gap.is_some_and(|gap| now - since < 4 * gap * u64::from(self.idle(tenant)))
+        let mean = self.tenants[&tenant].rhythm.2.map(|(mean, _)| mean).filter(|mean| *mean < 10_000_000);
+        mean.is_some_and(|mean| now - since < 4 * mean * u64::from(self.idle(tenant)))
     }
 
     /// How long it will lie idle from that moment on.
     fn idles_for(&self, tenant: u32, since: u64, now: u64) -> u64 {
-        let (last, gap) = self.tenants[&tenant].rhythm;
-        let Some(gap) = gap.filter(|gap| *gap < 10_000_000) else { return 0 };
-        let span = gap * u64::from(self.idle(tenant));
+        let (last, _, gaps) = self.tenants[&tenant].rhythm;
+        let Some((mean, _)) = gaps else { return 0 };
+        let span = mean * u64::from(self.idle(tenant));
         match now.saturating_sub(last) {
+            _ if mean >= 10_000_000 && now - since < 20_000 => 0,
             _ if !self.expected(tenant, since, now) => u64::MAX,
             passed if passed <= span => span - passed,
             passed => (passed - span).min(now - since),
         }
+    }
+
+    /// The same, if its tenant came back as soon as it did lately.
+    fn idles_at_least(&self, tenant: u32, since: u64, now: u64) -> u64 {
+        let (last, _, gaps) = self.tenants[&tenant].rhythm;
+        let Some((_, least)) = gaps.filter(|_| self.expected(tenant, since, now)) else { return 0 };
+        (least * u64::from(self.idle(tenant))).saturating_sub(now.saturating_sub(last))
     }
 
     /// How long a server must have been idle before somebody of that band takes it: what is below a floor must be stale.
@@ -106,8 +119,7 @@ impl Reference {
             }
             seen.push(owner);
             let soon = since + self.c.idle_age_min_us;
-            let is_worth_it = self.expected(owner, since, soon)
-                && self.idles_for(owner, since, soon) >= self.c.idle_gain_us;
+            let is_worth_it = self.idles_at_least(owner, since, soon) >= self.c.idle_gain_us;
             let usual = self.c.idle_age_us.max(self.c.idle_age_min_us);
             let age = if is_worth_it { self.c.idle_age_min_us } else { usual };
             let is_ripe = since + self.need(owner, band, age) <= self.now;
