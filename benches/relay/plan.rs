@@ -1,6 +1,6 @@
 //! How much is measured: sizes and repetitions, from the environment.
 //!
-//! Owns the variables `BENCH_LENGTH`, `BENCH_SAME` and `BENCH_ONLY`. Must not measure.
+//! Owns the variables `BENCH_LENGTH`, `BENCH_WRITE`, `BENCH_SAME` and `BENCH_ONLY`. Must not measure.
 
 use std::time::Duration;
 
@@ -134,6 +134,7 @@ impl Plan {
         };
         plan.experiment = std::env::var("BENCH_EXPERIMENT").ok().and_then(|number| number.parse().ok());
         plan.same = set("BENCH_SAME");
+        plan.writes |= set("BENCH_WRITE");
         plan.writes &= !plan.same;
         if let Ok(only) = std::env::var("BENCH_ONLY") {
             plan.parts = only.split(',').map(part).collect::<Result<_>>()?;

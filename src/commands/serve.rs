@@ -3,6 +3,7 @@
 //! Owns signals and what systemd is told. SIGHUP reloads; SIGTERM, SIGINT and SIGQUIT stop, each with less patience.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use sd_notify::NotifyState;
@@ -116,9 +117,22 @@ async fn reload(args: &ServeArgs, proxy: &Proxy, logs: &Logs) {
             tracing::error!(reason = "reload_refused", %error, "configuration refused, the old one stays");
         }
     }
-    drop(old);
+    let_go(old).await;
     heap::give_back();
     tell_systemd(&[NotifyState::Ready]);
+}
+
+/// Waits until nobody else works by these settings, within limits, and frees them: with very many tenants that takes a
+/// while, and whoever else was the last would serve nobody meanwhile.
+async fn let_go(settings: Arc<Settings>) {
+    let mut look = tokio::time::interval(LOOK);
+    for _ in 0..LOOKS {
+        if Arc::strong_count(&settings) == 1 {
+            break;
+        }
+        look.tick().await;
+    }
+    drop(settings);
 }
 
 /// What a signal asks for.
@@ -178,5 +192,8 @@ fn raise_file_limit(settings: &Settings) {
     }
 }
 
+/// How often is looked whether somebody still works by old settings, and how many times.
+const LOOK: Duration = Duration::from_millis(1);
+const LOOKS: u32 = 200;
 /// Servers, listeners, logs.
 const FILES_BESIDE_CLIENTS: u64 = 1_024;

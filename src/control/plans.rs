@@ -45,6 +45,7 @@ pub fn plans(
     workers: usize,
     recording: Option<&Recording>,
 ) -> Vec<Plan> {
+    let shortest_limit = settings.catalog.iter().filter_map(|tenant| tenant.time_limits.shortest()).min();
     (0..workers)
         .map(|worker| Plan {
             settings: settings.clone(),
@@ -55,6 +56,7 @@ pub fn plans(
                 .collect(),
             shares_budgets: workers > 1,
             recording: recording.cloned(),
+            shortest_limit,
         })
         .collect()
 }

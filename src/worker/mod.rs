@@ -119,6 +119,9 @@ pub struct Plan {
     pub shares_budgets: bool,
     /// Where what is asked for is recorded, if it is.
     pub recording: Option<Recording>,
+    /// The shortest time limit of any tenant, on whichever worker it is: a worker that looked through all tenants would
+    /// serve nobody meanwhile.
+    pub shortest_limit: Option<Duration>,
 }
 
 /// Whoever sent a cancel request waits until all of these are dropped.

@@ -106,7 +106,7 @@ impl Work {
         let registry = Registry::new(id, keys);
         let max_statements = plan.settings.servers.max_client_statements;
         let floor = Rc::new(Floor::new(pool, registry, max_statements));
-        floor.time.set_shortest(shortest_limit(&plan.settings));
+        floor.time.set_shortest(plan.shortest_limit);
         floor.slow_wait_us.set(slow_wait_us(&plan.settings));
         Self { id, plan, allotments: Allotments::default(), steering: Steering::default(), floor }
     }
@@ -246,7 +246,7 @@ impl Work {
         pool.set_limits(limits(&self.plan.settings));
         pool.set_tiering(self.plan.settings.tiering);
         pool.record(self.plan.recording.clone());
-        self.floor.time.set_shortest(shortest_limit(&self.plan.settings));
+        self.floor.time.set_shortest(self.plan.shortest_limit);
         self.floor.max_client_statements.set(self.plan.settings.servers.max_client_statements);
         self.floor.slow_wait_us.set(slow_wait_us(&self.plan.settings));
         pool.set_refuses_hopeless_waits(self.plan.settings.servers.refuses_hopeless_waits);
@@ -257,6 +257,7 @@ impl Work {
         for state in pool.tenants() {
             self.apply_to(&state, &old);
         }
+        let_go(old.settings);
     }
 
     /// A tenant has another portion here.
@@ -391,9 +392,14 @@ fn explain(floor: &Floor, tenant: TenantId) -> Option<TenantExplanation> {
     })
 }
 
-/// The shortest time limit of any tenant, on whichever worker it is.
-fn shortest_limit(settings: &Settings) -> Option<std::time::Duration> {
-    settings.catalog.iter().filter_map(|tenant| tenant.time_limits.shortest()).min()
+/// Lets go of settings. Whoever is the last to do so frees every tenant that there was: not on a thread that serves clients.
+fn let_go(settings: Arc<Settings>) {
+    if let Some(settings) = Arc::into_inner(settings) {
+        let _ = std::thread::Builder::new().name("reload".to_owned()).spawn(move || {
+            drop(settings);
+            heap::give_back();
+        });
+    }
 }
 
 /// Cancels what runs for a client that holds a server.

@@ -26,7 +26,9 @@ impl Rig {
         let settings = settings(postgres.local_addr().unwrap().port());
         let connectors =
             settings.clusters.iter().map(|one| Connector::new(one, &settings.servers).unwrap()).collect();
-        let plan = Plan { settings, connectors, capacities: vec![2], shares_budgets: false, recording: None };
+        let (capacities, shares_budgets) = (vec![2], false);
+        let plan =
+            Plan { settings, connectors, capacities, shares_budgets, recording: None, shortest_limit: None };
         let work = Work::new(WorkerId(0), plan, CancelKeys::new(&[7; 32]), mpsc::unbounded_channel().0);
         let listener = Listener::bind_tcp("127.0.0.1:0".parse().unwrap(), 8).unwrap();
         Self { work, listener, _postgres: postgres }
