@@ -511,3 +511,36 @@ proptest! {
         let _ = load(&damaged);
     }
 }
+
+/// A mistake on a line with a secret shows the line and not the secret, whatever the mistake is.
+#[test]
+fn no_mistake_shows_a_secret() {
+    let head = "[cluster.main]\nurl = \"postgres://localhost/app\"\nmax_connections = 40\n";
+    let tenant = "[[tenant]]\nname = \"acme\"\nrole = \"acme\"\nschema = \"acme\"\n";
+    let of_tenant = [
+        "client_auth = \"SCRAM-SHA-256$LEAK\"",
+        "server_auth = \"LEAKthree\"",
+        "server_auth = { pasword = \"LEAKfour\" }",
+        "server_auth = { password = LEAK9 }",
+        "server_auth = { password = [\"LEAK18\"] }",
+        "server_auth = { password: \"LEAKcolon\" }",
+        "server_auth = { password = \"LEAKopen }",
+        "client_auth = { scram = SCRAM-SHA-256$4096:LEAK==$LEAK=:LEAK= }",
+        "client_auth = { scram = { verifier = \"LEAKvf\" } }",
+        "limits = { ceiling = ten } # old password LEAKcomment",
+    ];
+    let of_file = [
+        "[http]\ntoken = \"LEAK\"\n",
+        "[cluster.b]\nurl = \"postgres://me@h/d?password=LEAK6&x=y\"\nmax_connections = 4\n",
+        "[cluster.b]\nurl = \"host=h user=bob password=LEAKkv\"\nmax_connections = 4\n",
+        "[cluster.b]\nurl = \"postgresql:/bob:LEAK10@h\"\nmax_connections = 4\n",
+        "[cluster.b]\nurl = \"postgres://a:LEAK@h:x/d\"\nmax_connections = 4\nadmin = \"LEAKadmin\"\n",
+    ];
+    let files = of_tenant.map(|line| format!("{head}{tenant}{line}\n"));
+    for text in files.into_iter().chain(of_file.map(|part| format!("{head}{part}{tenant}"))) {
+        let error = load(&text).unwrap_err();
+        let said = format!("{error}{}", error.titles().join("\n"));
+        assert!(!said.contains("LEAK"), "{text}\n{said}");
+        assert!(said.contains("-->"), "{said}");
+    }
+}

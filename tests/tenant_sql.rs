@@ -265,11 +265,15 @@ async fn who_is_alone_in_a_database_may_own_it() {
 
 /// What `tenantry check --live` says about a configuration: exit code and report.
 fn check_live(text: &str) -> (Option<i32>, String) {
+    check_live_with(text, &["-q"])
+}
+
+fn check_live_with(text: &str, args: &[&str]) -> (Option<i32>, String) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.toml");
     std::fs::write(&path, text).unwrap();
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tenantry"));
-    let output = command.args(["check", "--live", "-q", "-c", path.to_str().unwrap()]).output().unwrap();
+    let output = command.args(["check", "--live", "-c", path.to_str().unwrap()]).args(args).output().unwrap();
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     (output.status.code(), text.concat())
 }
@@ -380,6 +384,13 @@ async fn a_live_check_looks_at_replicas_too() {
     eventually(async || standby.psql(is_there).await.unwrap()[0][0].as_deref() == Some("1")).await;
     let (code, report) = check_live(&text(standby.port()));
     assert_eq!((code, report.as_str()), (Some(0), ""), "both, and the one tenant that reads there");
+
+    // A standby that is not called a replica takes no writes.
+    let (code, report) = check_live_with(&(at("main", standby.port(), "") + &tenants), &[]);
+    assert!(
+        code == Some(0) && report.contains("cluster `main` replays another and takes no writes"),
+        "{report}"
+    );
 
     // What its logins meet there is seen: the standby lets in nobody but its admin.
     let hba = standby.psql("SHOW hba_file").await.unwrap()[0][0].clone().unwrap();

@@ -77,6 +77,28 @@ impl Problem {
         self
     }
 
+    /// The same, its words without what is hidden in the lines that it is about: a parser says what it has found.
+    fn without_secrets(mut self, sources: &Sources) -> Self {
+        let mut secrets = Vec::new();
+        for (span, _) in &self.marks {
+            let Some((text, local)) = sources.find(span) else { continue };
+            secrets.extend(text.excerpt(&text.first_line(local)).secrets);
+        }
+        secrets.retain(|secret| secret.len() >= SECRET_BYTES_MIN);
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        let hide = |words: &mut String| {
+            for secret in &secrets {
+                if words.contains(secret) {
+                    *words = words.replace(secret, "***");
+                }
+            }
+        };
+        hide(&mut self.title);
+        self.marks.iter_mut().for_each(|(_, label)| hide(label));
+        self.help.iter_mut().for_each(hide);
+        self
+    }
+
     /// What to do about it.
     pub(super) fn help(mut self, text: impl Into<String>) -> Self {
         self.help = Some(text.into());
@@ -116,23 +138,23 @@ impl Problems {
     /// The rendered warnings if there is no error, otherwise the error that shows everything.
     pub(super) fn finish(mut self, sources: &Sources) -> Result<Vec<String>, ConfigError> {
         if self.errors.is_empty() {
-            return Ok(self
-                .warnings
-                .iter()
-                .map(|problem| render(problem, Level::WARNING, sources))
-                .collect());
+            let warnings = self.warnings.into_iter().map(|problem| problem.without_secrets(sources));
+            return Ok(warnings.map(|problem| render(&problem, Level::WARNING, sources)).collect());
         }
         // A limit of a tier that does not fit is one mistake, however many tenants it has.
         let mut seen = HashSet::new();
         self.errors.retain(|problem| problem.marks.first().is_none_or(|mark| seen.insert(problem.key(mark))));
         // In the order of the files, as a reader repairs them; what has no place comes last.
         self.errors.sort_by_key(|problem| problem.marks.first().map_or(usize::MAX, |(span, _)| span.start));
-        let shown = self.errors.iter().take(ERRORS_SHOWN);
-        let mut rendered: Vec<_> = shown.map(|problem| render(problem, Level::ERROR, sources)).collect();
-        if let Some(more @ 1..) = self.errors.len().checked_sub(ERRORS_SHOWN) {
+        let more = self.errors.len().saturating_sub(ERRORS_SHOWN);
+        let shown = self.errors.into_iter().take(ERRORS_SHOWN);
+        let shown: Vec<Problem> = shown.map(|problem| problem.without_secrets(sources)).collect();
+        let mut rendered: Vec<_> =
+            shown.iter().map(|problem| render(problem, Level::ERROR, sources)).collect();
+        if more > 0 {
             rendered.push(format!("error: and {more} more"));
         }
-        Err(ConfigError { rendered, titles: self.errors.into_iter().map(|problem| problem.title).collect() })
+        Err(ConfigError { rendered, titles: shown.into_iter().map(|problem| problem.title).collect() })
     }
 }
 
@@ -170,12 +192,14 @@ fn snippets<'a>(problem: &'a Problem, sources: &'a Sources) -> Vec<Snippet<'a, A
 fn snippet<'a>(text: &'a Text, places: Vec<Place<'a>>) -> Snippet<'a, Annotation<'a>> {
     let from = places.iter().map(|(_, span, _)| span.start).min().unwrap_or_default();
     let to = places.iter().map(|(_, span, _)| span.end).max().unwrap_or_default();
-    let Excerpt { shown, start, line } = text.excerpt(&(from..to));
+    let Excerpt { shown, start, line, .. } = text.excerpt(&(from..to));
     let annotations = places.into_iter().map(|(kind, span, label)| {
         kind.span(span.start.saturating_sub(start)..span.end.saturating_sub(start)).label(label)
     });
     Snippet::source(shown).line_start(line).path(text.name.as_str()).annotations(annotations)
 }
 
+/// What is shorter is no secret, and part of many words.
+const SECRET_BYTES_MIN: usize = 4;
 /// After so many errors the rest is only counted.
 const ERRORS_SHOWN: usize = 20;

@@ -19,6 +19,7 @@ mod fields;
 mod jwt;
 mod load;
 mod logins;
+mod mask;
 mod model;
 pub mod names;
 mod parts;

@@ -59,8 +59,12 @@ impl Explained {
             let halted = halted.unwrap_or_default();
             let rate = self.rate().map(|rate| format!(" It may begin {rate} transactions a second."));
             let rate = rate.unwrap_or_default();
+            let refused = worst.login_error.as_deref().map(|error| {
+                format!(" The database server refuses its logins ({}).", error.trim_end_matches('.'))
+            });
+            let refused = refused.unwrap_or_default();
             return format!(
-                "{name} does not wait: {busy} of {ceiling} servers busy, {idle} idle.{rate}{halted}"
+                "{name} does not wait: {busy} of {ceiling} servers busy, {idle} idle.{refused}{rate}{halted}"
             );
         };
         let mut text = format!("{name} waits: {}.", self.because(cause, worst));

@@ -64,11 +64,22 @@ async fn one_cluster(settings: &Settings, cluster: &Cluster, report: &mut Report
     let tenants = tenants_of(settings, cluster);
     let tenants: Vec<&Tenant> = tenants.iter().map(|tenant| &**tenant).collect();
     sums(settings, cluster, numbers, &tenants, report);
+    let replays = replays(&connector, admin).await.map_err(|error| error.to_string())?;
+    let name = &cluster.name;
     if cluster.replica_of.is_some() {
+        if !replays {
+            report.wrong(format_args!(
+                "cluster `{name}` replays nothing: it is a primary, and is not read from as a replica"
+            ));
+        }
         // What it holds is what its primary holds, walls and all.
-        replays(&connector, cluster, admin, report).await.map_err(|error| error.to_string())?;
         logins::try_all(&connector, cluster, &tenants, settings.servers.cleanup_timeout, report).await;
         return Ok(());
+    }
+    if replays {
+        report.line(format_args!(
+            "warning: cluster `{name}` replays another and takes no writes; `replica_of` says that it is a replica"
+        ));
     }
     let mut databases: BTreeMap<&Arc<str>, Vec<&Tenant>> = BTreeMap::new();
     for tenant in &tenants {
@@ -87,23 +98,12 @@ async fn one_cluster(settings: &Settings, cluster: &Cluster, report: &mut Report
     Ok(())
 }
 
-/// Whether the cluster is the replica that it is said to be.
-async fn replays(
-    connector: &Connector,
-    cluster: &Cluster,
-    login: &AdminLogin,
-    report: &mut Report,
-) -> Result<(), AdminError> {
+/// Whether the cluster replays another.
+async fn replays(connector: &Connector, login: &AdminLogin) -> Result<bool, AdminError> {
     let mut session = AdminSession::open(connector, login).await?;
     let rows = session.rows("SELECT pg_catalog.pg_is_in_recovery()").await;
     session.close().await;
-    if rows?.first().and_then(|row| row.first()).and_then(Option::as_deref) != Some("t") {
-        report.wrong(format_args!(
-            "cluster `{}` replays nothing: it is a primary, and is not read from as a replica",
-            cluster.name
-        ));
-    }
-    Ok(())
+    Ok(rows?.first().and_then(|row| row.first()).and_then(Option::as_deref) == Some("t"))
 }
 
 /// The tenants that have servers there: those of the cluster, or those of its primary that may read from it.
