@@ -41,15 +41,14 @@ impl Sampler {
         let (admin, http) = (stage.admin().await, stage.proxy().http);
         let ended = stop.clone();
         let postgres = tokio::spawn(async move {
-            let statement = admin.prepare(COUNT).await.unwrap();
             let (mut samples, mut tick) =
                 (Samples::default(), tokio::time::interval(Duration::from_millis(5)));
             while !ended.load(Ordering::Relaxed) {
                 tick.tick().await;
-                let count: i32 = admin.query_one(&statement, &[]).await.unwrap().get(0);
+                let count = count(&admin).await;
                 samples.taken += 1;
-                samples.postgres_max = samples.postgres_max.max(count.unsigned_abs());
-                assert!(count.unsigned_abs() <= limit, "Postgres counts {count} servers of {limit}");
+                samples.postgres_max = samples.postgres_max.max(count);
+                assert!(count <= limit, "Postgres counts {count} servers of {limit}");
             }
             samples
         });
@@ -80,6 +79,12 @@ impl Sampler {
         let (postgres, proxy) = (postgres.await.unwrap(), proxy.await.unwrap());
         Samples { taken: postgres.taken, postgres_max: postgres.postgres_max, ..proxy }
     }
+}
+
+/// Servers at Postgres, those that are logging in included.
+pub(crate) async fn count(admin: &tokio_postgres::Client) -> u32 {
+    let count: i32 = admin.query_one(COUNT, &[]).await.unwrap().get(0);
+    count.unsigned_abs()
 }
 
 /// A count out of the text format.
