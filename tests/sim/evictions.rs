@@ -170,13 +170,15 @@ fn who_waited_for_a_login_is_not_taken_for_slow() {
 fn the_server_of_a_tenant_that_has_stopped_goes_first() {
     let mut world = world(2);
     for _ in 0..10 {
+        wait(&mut world, 3 * SECOND);
+        ask_once(&mut world, B);
+    }
+    for _ in 0..10 {
         ask_once(&mut world, A);
         wait(&mut world, 10 * MS);
     }
-    for _ in 0..10 {
-        ask_once(&mut world, B);
-        wait(&mut world, 300 * MS);
-    }
+    // B will not ask for almost three seconds; A asked each 10 ms, and has not for 100.
+    wait(&mut world, 90 * MS);
     let [first, second] = [A, B].map(|tenant| {
         let of = |(id, server): (&ServerId, &Server)| (server.tenant == tenant).then_some(*id);
         world.servers.iter().find_map(of).expect("it has one")
